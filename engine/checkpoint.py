@@ -1,0 +1,195 @@
+"""One model on disk: finds its folder, refuses what cannot be run (and says why), and takes its fingerprint.
+
+Reads JSON and the headers of safetensors files only; no model code runs and nothing heavy is imported. What two models
+have to do with each other is in `preflight`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.errors import ModelError, StoreError
+from engine.files import read_json
+
+_SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.py"]
+_TOKENIZER_FILES = ["tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "*.tiktoken"]
+_MIB = 1 << 20
+_BLOCK, _NUM_BLOCKS = 1 << 16, 64
+_ADAPTER = "is an adapter: merge it into its base model (merge_and_unload, then save_pretrained) and give that folder"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model folder that passed every check that needs no other model.
+
+    label:        "--base /folder", how messages name it
+    name:         what an engine is given: an absolute folder, or the hub id
+    folder:       where its files are on this machine
+    weight_bytes: size of its safetensors files
+    fingerprint:  of config.json and the weights, see `_fingerprint`
+    """
+
+    label: str
+    name: str
+    folder: Path
+    config: dict[str, Any]
+    weight_bytes: int
+    fingerprint: str
+
+    def eos_ids(self) -> set[int]:
+        """The EOS ids that config.json and generation_config.json name."""
+        file = self.folder / "generation_config.json"
+        generation = _read_object(self.label, file) if file.exists() else {}
+        values = [self.config.get("eos_token_id"), generation.get("eos_token_id")]
+        return {
+            int(i) for value in values if value is not None for i in (value if isinstance(value, list) else [value])
+        }
+
+
+def open_checkpoint(setting: str, model: str) -> Checkpoint:
+    """Check the folder or hub id `model`, given as `setting` ("--base"). Fetches a hub id into the hub's cache."""
+    label = f"{setting} {model}"
+    local = Path(model).expanduser()
+    is_local = local.exists()
+    folder = local.resolve() if is_local else _fetch(label, model, _SMALL_FILES)
+    config = _read_config(label, folder)
+    if not is_local:  # tens of GB: only after the small files were found good
+        folder = _fetch(label, model, ["*.safetensors"])
+    _refuse_no_tokenizer(label, folder)
+    weights = _weight_files(label, folder)
+    fingerprint = _fingerprint(label, folder, weights)
+    size = sum(file.stat().st_size for file in weights)
+    return Checkpoint(label, str(folder) if is_local else model, folder, config, size, fingerprint)
+
+
+def _fetch(label: str, model: str, patterns: list[str]) -> Path:
+    if not model or model.startswith(("/", ".", "~")) or model.count("/") > 1 or model.endswith((".gguf", "/")):
+        raise ModelError(f"{label} does not exist: give a model folder, or an id on the Hugging Face Hub (org/name)")
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=patterns))
+    except errors.GatedRepoError:
+        way_out = f"is gated: accept its licence at https://huggingface.co/{model}, then `hf auth login`"
+    except errors.RepositoryNotFoundError:
+        way_out = "is no folder here and not on the Hugging Face Hub: check the name; if it is private, `hf auth login`"
+    except Exception as error:  # the boundary to the hub's client, which raises its HTTP library's errors too
+        way_out = (
+            f"is no folder here and cannot be fetched from the Hugging Face Hub ({type(error).__name__}): "
+            f"give a folder, or run `hf download {model}` where the hub is reachable"
+        )
+    raise ModelError(f"{label} {way_out}")
+
+
+def _read_config(label: str, folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise ModelError(f"{label} is a file: give the folder of a model in Hugging Face format (not GGUF)")
+    if not (folder / "config.json").exists():
+        raise ModelError(f"{label} {_what_instead_of_a_model(folder)}")
+    config = _read_object(label, folder / "config.json")
+    architectures = config.get("architectures") or []
+    if not any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):
+        raise ModelError(
+            f"{label} is not a causal language model: its config.json says architectures {architectures}; "
+            "give one of a ...ForCausalLM architecture"
+        )
+    return config
+
+
+def _what_instead_of_a_model(folder: Path) -> str:
+    if (folder / "adapter_config.json").exists():
+        return _ADAPTER
+    if any(folder.glob("*.gguf")):
+        return "holds GGUF files: give the model in Hugging Face format (config.json and safetensors)"
+    return "holds no config.json: give the folder of a model in Hugging Face format"
+
+
+def _refuse_no_tokenizer(label: str, folder: Path) -> None:
+    # transformers would make up an empty tokenizer of the model's kind
+    if not any(file for pattern in _TOKENIZER_FILES for file in folder.glob(pattern)):
+        raise ModelError(f"{label} holds no tokenizer: copy tokenizer.json and tokenizer_config.json into the folder")
+
+
+def _weight_files(label: str, folder: Path) -> list[Path]:
+    """The safetensors files of the model, by name: those of the index, or the one, or all (adapters aside)."""
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        names = sorted(set(_read_object(label, index).get("weight_map", {}).values()))
+    elif (folder / "model.safetensors").exists():
+        names = ["model.safetensors"]
+    else:
+        names = sorted(file.name for file in folder.glob("*.safetensors") if not file.name.startswith("adapter"))
+    if not names:
+        raise ModelError(f"{label} {_what_instead_of_weights(folder)}")
+    for name in names:
+        if not (folder / name).exists():
+            raise ModelError(f"{label} is incomplete: {name} is in its index but not in the folder; copy it again")
+    return [folder / name for name in names]
+
+
+def _what_instead_of_weights(folder: Path) -> str:
+    if (folder / "adapter_config.json").exists():
+        return _ADAPTER
+    if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
+        return (
+            "holds pickled weights only, which can run code when they are read: load it once where you trust it and "
+            "save it again with save_pretrained, which writes safetensors"
+        )
+    return "holds no safetensors weights: copy them into the folder"
+
+
+def _fingerprint(label: str, folder: Path, weights: list[Path]) -> str:
+    """SHA-256 over config.json and, for each weight file, its name, size, header and samples of its data.
+
+    The samples are the first and last MiB and 64 blocks of 64 KiB evenly between (a file up to 8 MiB whole), not
+    60 GB a model. The ends alone would not do: between two checkpoints of one RL run they are often the same bits.
+    """
+    digest = hashlib.sha256((folder / "config.json").read_bytes())
+    for file in weights:
+        digest.update(f"\n{file.name} {file.stat().st_size}\n".encode())
+        digest.update(_header(label, file))
+        for sample in _samples(file):
+            digest.update(sample)
+    return digest.hexdigest()
+
+
+def _samples(file: Path) -> Iterator[bytes]:
+    size = file.stat().st_size
+    spans = [(size * (i + 1) // (_NUM_BLOCKS + 1), _BLOCK) for i in range(_NUM_BLOCKS)]
+    spans = [(0, _MIB), *spans, (size - _MIB, _MIB)] if size > 8 * _MIB else [(0, size)]
+    with file.open("rb") as data:
+        for offset, length in spans:
+            data.seek(offset)
+            yield data.read(length)
+
+
+def _header(label: str, file: Path) -> bytes:
+    """The JSON header of a safetensors file, after checking that the file is as long as the header says."""
+    size = file.stat().st_size
+    with file.open("rb") as data:
+        length = int.from_bytes(data.read(8), "little")
+        header = data.read(length) if 0 < length <= size - 8 else b""
+    try:
+        tensors = json.loads(header)
+        end = max((t["data_offsets"][1] for name, t in tensors.items() if name != "__metadata__"), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ModelError(
+            f"{label} is damaged: {file.name} is not a safetensors file; fetch it again (git: `git lfs pull`)"
+        ) from None
+    if size != 8 + length + end:
+        raise ModelError(
+            f"{label} is damaged: {file.name} has {size} bytes, its header says {8 + length + end}; copy it again"
+        )
+    return header
+
+
+def _read_object(label: str, file: Path) -> dict[str, Any]:
+    try:
+        return read_json(file)
+    except StoreError as error:
+        raise ModelError(f"{label}: {error}") from error

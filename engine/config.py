@@ -1,0 +1,154 @@
+"""RunConfig: everything a run needs to know, frozen, checked once. Imports nothing heavy.
+
+Flat on purpose: a key of run.yaml, an option of `xsample run` and a field here have one name
+(`max_tokens`, `--max-tokens`). Checks that need the task set or the models are made in `preflight`.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from engine.errors import ConfigError
+
+Direction = Literal["forward", "reverse"]
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+
+
+class RunConfig(BaseModel):
+    """One run, resolved. Raises ConfigError through `load`; see each field's description for units."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    # What is asked of whom
+    base: str | None = Field(None, description="base model: folder or hub id; with --rl. Default: the embedded pair")
+    rl: str | None = Field(None, description="RL-tuned model: folder or hub id; with --base")
+    task: str = Field("arithmetic", description="task set")
+    limit: int | None = Field(None, ge=1, description="only the first N problems")
+    samples: int | None = Field(None, ge=1, description="samples a problem; default: the task's")
+
+    # The intervention
+    direction: Literal["forward", "reverse", "both"] = Field("both", description="who is primary")
+    budget: tuple[int | None, ...] = Field((8,), description="most interventions a response: N, N,M,... or unlimited")
+    criterion: Literal["js"] = Field("js", description="when to intervene")
+    threshold: float = Field(0.1, ge=0, description="intervene where the criterion exceeds this (js: nats)")
+
+    # Sampling, the same for both policies
+    temperature: float = Field(1.0, ge=0, le=100, description="0 is greedy (then --top-p 1)")
+    top_p: float = Field(0.7, gt=0, le=1, description="nucleus mass")
+    top_k: int = Field(0, ge=0, description="0: off")
+    max_tokens: int | None = Field(None, ge=1, description="length cap of a response; default: the task's")
+    seed: int = Field(0, ge=0, lt=2**63, description="of the noise that couples policies, directions and budgets")
+
+    # What is recorded
+    record_threshold: float = Field(0.1, ge=0, description="store both top-k lists where js is at least this (nats)")
+    record_top_k: int = Field(10, ge=1, le=100, description="length of these lists")
+
+    # The machines
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the engines run")
+    pairs: int = Field(1, ge=1, description="pairs of engines that pull from one queue")
+    tensor_parallel_size: int = Field(1, ge=1, description="devices (CPU: cores) an engine")
+    share_gpu: bool = Field(False, description="both engines of a pair on one GPU")
+    max_num_seqs: int = Field(64, ge=1, description="sequences in flight an engine")
+    max_num_batched_tokens: int | None = Field(None, ge=1, description="tokens a step; default: prompt and decode fit")
+    max_model_len: int | None = Field(None, ge=2, description="context; default: prompt + max_tokens")
+    kv_cache_gib: float | None = Field(
+        None, gt=0, description="KV cache an engine and device; default: CPU 1, GPU: fits"
+    )
+    num_kv_blocks: int | None = Field(None, ge=1, description="KV cache in blocks instead of GiB")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="of weights and activations")
+    enforce_eager: bool | None = Field(None, description="no CUDA graphs, no compilation; default: on the CPU")
+    rendezvous: Literal["auto", "shm", "tcp"] = Field("auto", description="how the samplers meet; auto: by placement")
+    step_timeout: float = Field(300.0, gt=0, description="seconds one engine waits for the other in a step")
+    ray_address: str | None = Field(None, description="Ray cluster to join; default: one of our own on this machine")
+    trust_remote_code: bool = Field(False, description="run code that a model folder brings along")
+
+    # Where it goes
+    out: Path | None = Field(None, description="run directory; the same one again resumes. Default: runs/<name>-<time>")
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _parse_budget(cls, value: object) -> tuple[int | None, ...]:
+        return parse_budget(value)
+
+    @field_validator("out", mode="before")
+    @classmethod
+    def _parse_out(cls, value: object) -> object:
+        return Path(value) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check_together(self) -> RunConfig:
+        if (self.base is None) != (self.rl is None):
+            given, missing = ("base", "rl") if self.rl is None else ("rl", "base")
+            raise ValueError(f"{given} is given without {missing}: a pair needs both, or neither for the embedded pair")
+        if self.temperature == 0 and (self.top_p < 1 or self.top_k > 1):
+            raise ValueError(
+                f"temperature is 0 (greedy) but top_p is {self.top_p} and top_k {self.top_k}: "
+                "greedy decoding has no nucleus; give --top-p 1 --top-k 0 with it, or a temperature above 0"
+            )
+        if self.kv_cache_gib is not None and self.num_kv_blocks is not None:
+            raise ValueError("kv_cache_gib and num_kv_blocks both set the size of the KV cache: give one")
+        return self
+
+    @property
+    def directions(self) -> tuple[Direction, ...]:
+        """The directions that this run covers."""
+        return DIRECTIONS if self.direction == "both" else (self.direction,)
+
+
+def parse_budget(value: object) -> tuple[int | None, ...]:
+    """`8`, `"0,1,8"`, `"unlimited"`, a list of them -> sorted unique budgets, None (unlimited) last."""
+    items = value if isinstance(value, (list, tuple)) else str(value).split(",")
+    if not items:
+        raise ValueError("an empty list names no budget: give whole numbers >= 0, or unlimited")
+    budgets: set[int | None] = set()
+    for item in items:
+        text = "unlimited" if item is None else str(item).strip().lower()
+        if text != "unlimited" and not text.isdecimal():
+            raise ValueError(f"budget {text!r} is not a budget: give a whole number >= 0, or unlimited")
+        if text != "unlimited" and int(text) >= 2**31:
+            raise ValueError(f"budget {text} does not fit into 32 bits: say unlimited")
+        budgets.add(None if text == "unlimited" else int(text))
+    return tuple(sorted(budgets, key=lambda b: (b is None, b or 0)))
+
+
+def load(file: Path | None, overrides: dict[str, Any]) -> RunConfig:
+    """Read `file` (YAML, may be None), lay `overrides` over it, check all of it. Raises ConfigError."""
+    values = {**(_read_yaml(file) if file else {}), **overrides}
+    for key in values:
+        if key not in RunConfig.model_fields:
+            near = get_close_matches(str(key), RunConfig.model_fields, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            where = f"{file}: " if file and key not in overrides else ""
+            raise ConfigError(f"{where}unknown key {key!r}{hint}")
+    try:
+        return RunConfig(**values)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(e) for e in error.errors(include_url=False))) from None
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"config {file} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {file} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"config {file} is not YAML: {' '.join(str(error).split())}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"config {file} holds a {type(values).__name__}: it must be keys and values (key: value)")
+    return {str(key): value for key, value in values.items()}
+
+
+def _explain(error: Any) -> str:
+    message = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:
+        return str(message)
+    return f"{error['loc'][0]} is {error['input']!r}: {message[0].lower()}{message[1:]}"

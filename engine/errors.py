@@ -1,0 +1,61 @@
+"""Every error that xsample raises on purpose, in one tree.
+
+    XsampleError                    exit 1   the root: one clear line, no traceback
+    ├── UsageError                  exit 2   what the user gave cannot be run as it is
+    │   ├── ConfigError                      an option or a key of the configuration
+    │   ├── TaskError                        a task set: not found, empty, malformed
+    │   ├── ModelError                       a model folder, or a pair that does not fit together
+    │   └── RunDirectoryError                an --out folder that cannot be used
+    ├── StoreError                  exit 1   the run directory failed under us (disk full, unreadable part)
+    ├── EngineError                 exit 1   an engine could not be started or died
+    │   └── LockstepError                    the two engines are not at the same row, or one is silent
+    └── IncompleteRunError          exit 3   the run ended with trajectories missing; it can be resumed
+
+A message names the setting, its value and the way out. Anything else that escapes is a bug.
+"""
+
+
+class XsampleError(Exception):
+    """Root of the tree; `exit_code` is what the command ends with."""
+
+    exit_code = 1
+
+
+class UsageError(XsampleError):
+    """What the user gave cannot be run as it is."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """An option, or a key of the configuration file, is wrong."""
+
+
+class TaskError(UsageError):
+    """A task set cannot be found, is empty, or has rows that make no sense."""
+
+
+class ModelError(UsageError):
+    """A model folder cannot be used, or the two models are not a pair."""
+
+
+class RunDirectoryError(UsageError):
+    """The --out folder is not a folder, not writable, or belongs to another run."""
+
+
+class StoreError(XsampleError):
+    """The run directory failed under us; names the file."""
+
+
+class EngineError(XsampleError):
+    """An engine could not be started, or died."""
+
+
+class LockstepError(EngineError):
+    """The engines of a pair disagree on sequence, position or previous token, or one is silent."""
+
+
+class IncompleteRunError(XsampleError):
+    """Trajectories are missing after all retries; what was committed stays and the run can be resumed."""
+
+    exit_code = 3

@@ -1,0 +1,81 @@
+"""Files that are written whole or not at all, durably, and errors that name them. Knows nothing of runs.
+
+A file is written under a hidden temporary name in its own folder, synced, renamed, and the folder synced: a reader
+sees the old file or the new one, also after a power cut.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from engine.errors import StoreError
+
+
+def write_whole(target: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Write `target` whole or not at all, durably. The name tells writers apart: two may grade one run."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+        sync_folder(target.parent)
+    except OSError as error:
+        raise StoreError(
+            f"{target} cannot be written: {reason(error)}; mend that and run the same command again to resume"
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def write_json(target: Path, value: dict[str, Any]) -> None:
+    """Write a JSON object. A number that is not finite becomes null: JSON has no other word for it."""
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_whole(target, lambda file: file.write(text.encode("utf-8")))
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises StoreError."""
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{file} cannot be read: {reason(error)}") from error
+    if not isinstance(value, dict):
+        raise StoreError(f"{file} cannot be read: it holds no JSON object")
+    return value
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` as durable as the files' contents."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_temporary(file: Path) -> bool:
+    """Whether `write_whole` made this name: what a killed process may leave behind."""
+    return file.name.startswith(".") and file.name.endswith(".tmp")
+
+
+def reason(error: BaseException) -> str:
+    """The system's own words, on one line, without the errno and the path around them."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split())
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

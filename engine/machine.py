@@ -1,0 +1,80 @@
+"""What this process may use of its machine: cores, memory, GPUs. Sees affinity and control groups (Slurm, containers),
+which the plain system calls do not. Imports nothing of ours and nothing heavy.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+class Gpu(NamedTuple):
+    """One visible CUDA device; `memory` is its total, in bytes."""
+
+    name: str
+    memory: int
+
+
+def usable_cores(cgroup: Path = CGROUP) -> int:
+    """Cores that this process may keep busy: its affinity, and the CPU quota of its control groups; at least 1."""
+    cores = float(len(os.sched_getaffinity(0)))
+    for group in _groups(cgroup):
+        quota, _, period = _read(group / "cpu.max").partition(" ")
+        quota = quota or _read(group / "cpu.cfs_quota_us")
+        period = period or _read(group / "cpu.cfs_period_us")
+        if quota.isdecimal() and period.isdecimal() and int(period):
+            cores = min(cores, int(quota) / int(period))
+    return max(1, int(cores))
+
+
+def available_memory(cgroup: Path = CGROUP) -> int:
+    """Bytes that can still be used without swapping: of the machine, and within the limits of the control groups."""
+    import psutil
+
+    available = int(psutil.virtual_memory().available)
+    for group in _groups(cgroup):
+        limit = _read(group / "memory.max") or _read(group / "memory.limit_in_bytes")
+        used = _read(group / "memory.current") or _read(group / "memory.usage_in_bytes")
+        if limit.isdecimal() and used.isdecimal():
+            available = min(available, max(0, int(limit) - int(used) + _reclaimable(group)))
+    return available
+
+
+def visible_gpus() -> list[Gpu]:
+    """The CUDA devices that torch sees. Imports torch."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    return [Gpu(device.name, device.total_memory) for device in devices]
+
+
+def _groups(root: Path) -> Iterator[Path]:
+    """Every control group that this process is in, version 2 or 1, from its own up to `root`.
+
+    Inside a container the listed path may not be there; its mount point then is the group itself.
+    """
+    for line in _read(Path("/proc/self/cgroup")).splitlines():
+        _, controllers, path = line.split(":", 2)
+        for mount in [root / name for name in controllers.split(",")] if controllers else [root]:
+            group = mount / path.lstrip("/")
+            yield from (folder for folder in (group, *group.parents) if folder == mount or mount in folder.parents)
+
+
+def _reclaimable(group: Path) -> int:
+    """Bytes of file cache that the kernel gives up before the limit bites."""
+    words = _read(group / "memory.stat").split()
+    counts = dict(zip(words[::2], words[1::2], strict=False))
+    return int(counts.get("inactive_file", 0))
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""

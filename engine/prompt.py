@@ -1,0 +1,38 @@
+"""Problems in, prompt token ids out: the chat template of the RL model's tokenizer, for both models.
+
+The ids made here are the prompt everywhere: both engines get them and the records keep them. Text is never encoded
+a second time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.errors import ModelError
+from engine.problem import Task
+
+
+def render_prompts(tokenizer: Any, task: Task) -> list[list[int]]:
+    """The prompt of each problem of `task`, in order: one user turn, and the opening of the model's turn."""
+    if not tokenizer.chat_template:
+        raise ModelError(
+            f"--rl {tokenizer.name_or_path} has no chat template: "
+            "put the chat_template.jinja that it was trained with into its folder"
+        )
+    return [_render(tokenizer, task.user_turn(problem)) for problem in task.problems]
+
+
+def _render(tokenizer: Any, user_turn: str) -> list[int]:
+    import jinja2
+
+    messages = [{"role": "user", "content": user_turn}]
+    try:
+        # the template writes the special tokens, so this call adds none of its own
+        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+    except (jinja2.TemplateError, ValueError) as error:
+        raise ModelError(
+            f"--rl {tokenizer.name_or_path} has a chat template that cannot be rendered: {' '.join(str(error).split())}"
+        ) from error
+    if not ids:
+        raise ModelError(f"--rl {tokenizer.name_or_path} has a chat template that renders a user turn to no tokens")
+    return list(map(int, ids))

@@ -1,0 +1,239 @@
+"""The exchange between the two samplers of a pair: one message out, the twin's message in, once a step.
+
+Two links carry it: shared memory between processes of one host, TCP between hosts. A link swaps frames of bytes under
+a deadline; `exchange` puts rows and nuclei into them and checks that the twin is at the same rows. A twin that is
+elsewhere, silent or gone is a LockstepError, never a guess.
+
+Dimensions: B rows, N entries of nuclei.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import secrets
+import socket
+import struct
+import time
+import zlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.distribution import Nuclei
+from engine.errors import LockstepError
+
+# Payload of one frame, bytes. A batch of 64 rows usually fits into one; a nucleus that does not takes more frames.
+FRAME = 1 << 16
+_SPIN_SECONDS = 0.002
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Where each row of a batch stands: sequence, position, and the token before it (-1: none yet), each [B]."""
+
+    sequence: npt.NDArray[np.int64]
+    position: npt.NDArray[np.int64]
+    previous: npt.NDArray[np.int64]
+
+
+def exchange(link: Link, rows: Rows, mine: Nuclei) -> Nuclei:
+    """Send this side's nuclei of `rows`, return the twin's nuclei of the same rows.
+
+    Raises LockstepError when the twin's rows differ in number, order, sequence, position or previous token.
+    """
+    where = np.stack((rows.sequence, rows.position, rows.previous))
+    theirs = link.swap(b"".join((struct.pack("<q", where.shape[1]), where, mine.size, mine.token, mine.p)))
+    (num_rows,) = struct.unpack_from("<q", theirs)
+    if num_rows != where.shape[1]:
+        raise LockstepError(f"this engine is at {where.shape[1]} rows, its twin at {num_rows}")
+    head = np.frombuffer(theirs, np.int64, 4 * num_rows, 8).reshape(4, num_rows)
+    if not np.array_equal(head[:3], where):
+        raise LockstepError(_first_difference(where, head[:3]))
+    size = head[3]
+    num_entries, at = int(size.sum()), 8 + 32 * num_rows
+    token = np.frombuffer(theirs, np.int64, num_entries, at)
+    return Nuclei(size, token, np.frombuffer(theirs, np.float64, num_entries, at + 8 * num_entries))
+
+
+def _first_difference(mine: npt.NDArray[np.int64], theirs: npt.NDArray[np.int64]) -> str:
+    row = int(np.flatnonzero((mine != theirs).any(0))[0])
+    names = ("sequence", "position", "previous token")
+    parts = [f"{name} {a} here, {b} there" for name, a, b in zip(names, mine[:, row], theirs[:, row], strict=True)]
+    return f"the engines are not at the same place in row {row}: {'; '.join(parts)}"
+
+
+class Link(ABC):
+    """Swaps bytes with the twin, in frames: neither side ever waits for the other to drain a long message."""
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+
+    def swap(self, message: bytes) -> bytes:
+        """Send `message`, return the twin's. Raises LockstepError when it stays silent for `timeout` seconds."""
+        frames = [message[at : at + FRAME] for at in range(0, len(message), FRAME)]
+        total, received = self._swap_frame(len(message), frames[0])
+        for n in range(1, -(-max(total, len(message)) // FRAME)):
+            received += self._swap_frame(len(message), frames[n] if n < len(frames) else b"")[1]
+        return received
+
+    @abstractmethod
+    def _swap_frame(self, total: int, frame: bytes) -> tuple[int, bytes]:
+        """Send a frame of a message of `total` bytes; return the same of the twin's."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    def _silence(self) -> LockstepError:
+        return LockstepError(
+            f"the other engine did not answer within {self._timeout:g} s (step_timeout): it has stalled or died"
+        )
+
+
+class SharedMemoryLink(Link):
+    """Two rings of two frames in anonymous shared memory; each side writes one ring and spins on the other.
+
+    Two frames a ring suffice: a side that writes frame n + 2 has read the twin's n + 1, which the twin wrote after
+    it had read n. A frame carries its number and a checksum and is read again until both are right, so it does not
+    matter in which order a processor makes its stores visible.
+    """
+
+    _HEAD = struct.Struct("<QQII")  # frame number, bytes of the whole message, bytes in this frame, crc32
+    _SLOT = FRAME + _HEAD.size
+    SIZE = 4 * _SLOT
+
+    def __init__(self, memory: mmap.mmap, opened: bool, timeout: float) -> None:
+        super().__init__(timeout)
+        self._memory, self._number = memory, 0
+        self._write_at, self._read_at = (0, 2 * self._SLOT) if opened else (2 * self._SLOT, 0)
+
+    def _swap_frame(self, total: int, frame: bytes) -> tuple[int, bytes]:
+        self._number += 1
+        at = self._write_at + (self._number % 2) * self._SLOT
+        self._memory[at + self._HEAD.size : at + self._HEAD.size + len(frame)] = frame
+        self._HEAD.pack_into(self._memory, at, self._number, total, len(frame), self._check(frame, total))
+        return self._read(self._read_at + (self._number % 2) * self._SLOT)
+
+    def _read(self, at: int) -> tuple[int, bytes]:
+        started = time.monotonic()
+        while True:
+            for _ in range(100):
+                number, total, size, check = self._HEAD.unpack_from(self._memory, at)
+                if number == self._number and size <= FRAME:
+                    frame = self._memory[at + self._HEAD.size : at + self._HEAD.size + size]
+                    if self._check(frame, total) == check:
+                        return total, frame
+            self._wait(time.monotonic() - started)
+
+    def _check(self, frame: bytes, total: int) -> int:
+        return zlib.crc32(frame, (self._number ^ total) & 0xFFFFFFFF)
+
+    def _wait(self, waited: float) -> None:
+        if waited > self._timeout:
+            raise self._silence()
+        # Yield first: with fewer cores than engines the twin needs this one. Later sleep: it may be prefilling.
+        if waited < _SPIN_SECONDS:
+            os.sched_yield()
+        else:
+            time.sleep(50e-6)
+
+    def close(self) -> None:
+        self._memory.close()
+
+
+class TcpLink(Link):
+    """One authenticated TCP connection, Nagle off. Frames are length-prefixed bytes; nothing is unpickled."""
+
+    _HEAD = struct.Struct("<Q")
+
+    def __init__(self, connection: Connection, timeout: float) -> None:
+        super().__init__(timeout)
+        self._connection = connection
+
+    def _swap_frame(self, total: int, frame: bytes) -> tuple[int, bytes]:
+        try:
+            self._connection.send_bytes(self._HEAD.pack(total) + frame)
+            reply = self._connection.recv_bytes(FRAME + self._HEAD.size)
+        except BlockingIOError:
+            raise self._silence() from None
+        except (EOFError, OSError) as error:
+            raise LockstepError(f"the connection to the other engine broke: {error or type(error).__name__}") from None
+        return self._HEAD.unpack_from(reply)[0], reply[self._HEAD.size :]
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """Where the twin's sampler waits: kind "shm" or "tcp", an address, and a secret that proves who comes."""
+
+    kind: str
+    address: str
+    secret: bytes
+
+
+class Opening:
+    """The side that waits: `meeting` tells the twin where to go, `accept` returns the link once it is there.
+
+    host: the address to listen on for "tcp"; loopback unless the pair spans hosts.
+    """
+
+    def __init__(self, kind: str, host: str, timeout: float) -> None:
+        self._timeout = timeout
+        self._secret = secrets.token_bytes(32)
+        if kind == "shm":
+            # Anonymous: nothing to unlink, whatever dies. The twin reaches it through /proc.
+            self._memory = os.memfd_create("xsample")
+            os.ftruncate(self._memory, SharedMemoryLink.SIZE)
+            self.meeting = Meeting(kind, f"/proc/{os.getpid()}/fd/{self._memory}", self._secret)
+        else:
+            self._server = socket.create_server((host, 0))
+            self.meeting = Meeting(kind, f"{host}:{self._server.getsockname()[1]}", self._secret)
+
+    def accept(self) -> Link:
+        """Wait for the twin. Raises LockstepError when it does not come in time."""
+        if self.meeting.kind == "shm":
+            # The descriptor stays open: the twin comes through it.
+            return SharedMemoryLink(mmap.mmap(self._memory, SharedMemoryLink.SIZE), True, self._timeout)
+        with self._server:
+            deadline = time.monotonic() + self._timeout
+            while (left := deadline - time.monotonic()) > 0:
+                self._server.settimeout(left)
+                try:
+                    connection = _connection(self._server.accept()[0], self._timeout)
+                    deliver_challenge(connection, self._secret)
+                    answer_challenge(connection, self._secret)
+                    return TcpLink(connection, self._timeout)
+                except (OSError, EOFError, AuthenticationError):
+                    continue  # a stranger, or nobody: go on waiting for the twin
+        raise LockstepError(f"the other engine did not come within {self._timeout:g} s (step_timeout)")
+
+
+def join(meeting: Meeting, timeout: float) -> Link:
+    """Go to where the twin waits. Raises LockstepError when it is not there."""
+    try:
+        if meeting.kind == "shm":
+            with open(meeting.address, "r+b") as file:
+                return SharedMemoryLink(mmap.mmap(file.fileno(), SharedMemoryLink.SIZE), False, timeout)
+        host, port = meeting.address.rsplit(":", 1)
+        connection = _connection(socket.create_connection((host, int(port)), timeout), timeout)
+        answer_challenge(connection, meeting.secret)
+        deliver_challenge(connection, meeting.secret)
+        return TcpLink(connection, timeout)
+    except (OSError, ValueError, EOFError, AuthenticationError) as error:
+        raise LockstepError(f"the other engine is not at {meeting.address} ({meeting.kind}): {error}") from None
+
+
+def _connection(sock: socket.socket, timeout: float) -> Connection:
+    """A message connection over `sock`, without Nagle's delay, whose reads and writes end after `timeout` seconds."""
+    sock.setblocking(True)
+    limit = struct.pack("ll", int(timeout), int(timeout % 1 * 1e6))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+    return Connection(sock.detach())

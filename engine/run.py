@@ -1,0 +1,190 @@
+"""One run, wired: problems -> prompts -> pairs -> records -> store, graded on the way.
+
+`prepare` checks everything that can be checked before an engine starts and gives a Plan; `execute` carries it out.
+Running the same plan into the same directory resumes it: trajectories that are committed are not made again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from engine.display import Display, Snapshot
+from engine.errors import IncompleteRunError
+from engine.join import response_rows, token_rows
+from engine.pair import Pair
+from engine.plan import Plan, prepare
+from engine.record import Grade, Trajectory
+from engine.scheduler import Done, Note, Scheduler
+from engine.signals import HeldSignals
+from engine.store import RunStore
+from engine.worker import Progress
+
+# A part is committed when it has this many trajectories, or is this old.
+_PART_TRAJECTORIES, _PART_SECONDS = 512, 10.0
+
+
+class Grader(Protocol):
+    """What the run needs of a grader; it must not hold the run up."""
+
+    def submit(self, key: Trajectory, text: str) -> None: ...
+
+    def poll(self) -> list[Grade]: ...
+
+    def finish(self) -> list[Grade]: ...
+
+
+def execute(plan: Plan, grader: Grader, display: Display) -> RunStore:
+    """Make every trajectory that is not there yet. Returns the run directory, closed, with its grades.
+
+    Raises IncompleteRunError, EngineError, StoreError, RunDirectoryError; KeyboardInterrupt (and what SIGTERM raises)
+    after clean-up. Whatever happens, what was committed stays.
+    """
+    with HeldSignals() as signals, RunStore.open(plan.out, plan.manifest()) as store:
+        recorder = _Recorder(plan, store, grader, display)
+        todo = recorder.missing()
+        if todo:
+            display.stage("starting Ray")
+            with plan.cluster():
+                signals.check()
+                _make(plan, todo, recorder, signals, display)
+        recorder.finish()
+    return store
+
+
+def _make(plan: Plan, keys: Sequence[Trajectory], recorder: _Recorder, signals: HeldSignals, display: Display) -> None:
+    """The main loop: whatever finishes is recorded."""
+    display.stage(f"loading {plan.pair.base} and {plan.pair.rl}")
+    pairs = [Pair(plan.pair_config(number)) for number in range(plan.config.pairs)]
+    scheduler = Scheduler(pairs, [plan.job(key) for key in keys], plan.config.max_num_seqs)
+    try:
+        for event in scheduler.events():
+            match event:
+                case Done():
+                    recorder.add(event, [keys[index] for index in event.jobs])
+                case Progress():
+                    recorder.count(event.decided)
+                case Note():
+                    display.note(event.text)
+                    recorder.started()
+            recorder.refresh()
+            signals.check()
+    except IncompleteRunError as error:
+        recorder.commit()
+        raise IncompleteRunError(f"{error}. {recorder.what_is_missing()}") from None
+    finally:
+        scheduler.close()
+        recorder.commit()
+
+
+class _Recorder:
+    """What has finished, on its way to the store, the grader and the display."""
+
+    def __init__(self, plan: Plan, store: RunStore, grader: Grader, display: Display) -> None:
+        self._plan, self._store, self._grader, self._display = plan, store, grader, display
+        self._prompts = {problem.id: ids for problem, ids in zip(plan.task.problems, plan.prompts, strict=True)}
+        self._done = store.done()
+        self._grades: list[Grade] = []
+        self._parts: list[tuple[pa.Table, pa.Table]] = []
+        self._num_waiting, self._part_began = 0, time.monotonic()
+        self._began = time.monotonic()
+        self._num_here = self._num_tokens = self._interventions = self._effective = self._correct = 0
+        for key, text in _texts(store.responses()):
+            grader.submit(key, text)
+
+    def missing(self) -> list[Trajectory]:
+        """The trajectories of the plan that are not committed."""
+        return [key for key in self._plan.trajectories() if key not in self._done]
+
+    def what_is_missing(self) -> str:
+        """One sentence for the user of a run that has ended too early."""
+        missing, out = self.missing(), self._plan.out
+        return (
+            f"{len(missing)} of {self._plan.num_trajectories} trajectories are missing, the first is "
+            f"{missing[0] if missing else None}; what is done is in {out}: run the same command with --out {out} to go on"
+        )
+
+    def add(self, done: Done, keys: Sequence[Trajectory]) -> None:
+        """Take finished trajectories; `keys` are the lease's."""
+        completed = done.completed
+        prompts = [self._prompts[keys[index].problem] for index in completed.job]
+        responses = response_rows(
+            completed.tokens,
+            keys,
+            completed.job,
+            prompts,
+            completed.stopped,
+            self._plan.pair.tokenizer,
+            self._plan.config.seed,
+        )
+        self._parts.append((token_rows(completed.tokens, keys), responses))
+        self._num_waiting += len(completed.job)
+        self._num_here += len(completed.job)
+        self._interventions += pc.sum(responses["interventions"]).as_py()
+        self._effective += pc.sum(responses["effective_interventions"]).as_py()
+        for key, text in _texts(responses):
+            self._done.add(key)
+            self._grader.submit(key, text)
+        if self._num_waiting >= _PART_TRAJECTORIES or time.monotonic() - self._part_began > _PART_SECONDS:
+            self.commit()
+
+    def commit(self) -> None:
+        """Put on disk what is not there yet, as one part."""
+        self._part_began = time.monotonic()
+        if self._parts:
+            tokens, responses = (pa.concat_tables(tables) for tables in zip(*self._parts, strict=True))
+            # Forgotten first: after a failed write these trajectories count as not made, and are never written twice.
+            self._parts, self._num_waiting = [], 0
+            self._store.commit(tokens, responses)
+
+    def count(self, num_decided: int) -> None:
+        """Tokens that the engines have decided, finished or not."""
+        self._num_tokens += num_decided
+
+    def refresh(self) -> None:
+        """Show where the run is."""
+        self._take(self._grader.poll())
+        elapsed = time.monotonic() - self._began
+        left = self._plan.num_trajectories - len(self._done)
+        self._display.update(
+            Snapshot(
+                done=len(self._done),
+                total=self._plan.num_trajectories,
+                tokens=self._num_tokens,
+                tokens_per_s=self._num_tokens / elapsed,
+                interventions=self._interventions,
+                effective=self._effective,
+                graded=len(self._grades),
+                correct=self._correct,
+                elapsed_s=elapsed,
+                eta_s=left * elapsed / self._num_here if self._num_here else None,
+            )
+        )
+
+    def started(self) -> None:
+        """The engines are ready: rates count from now."""
+        self._began = time.monotonic()
+
+    def finish(self) -> None:
+        """Wait for the grades and write them."""
+        self._display.stage("grading")
+        self._take(self._grader.finish())
+        self._store.write_grades(self._grades)
+        self.refresh()
+
+    def _take(self, grades: Sequence[Grade]) -> None:
+        self._grades.extend(grades)
+        self._correct += sum(grade.correct is True for grade in grades)
+
+
+def _texts(responses: pa.Table) -> Iterator[tuple[Trajectory, str]]:
+    names = ("problem", "sample", "direction", "budget", "text")
+    for *key, text in zip(*(responses[name].to_pylist() for name in names), strict=True):
+        yield Trajectory(*key), text
+
+
+__all__ = ["Grader", "execute", "prepare"]

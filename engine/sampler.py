@@ -1,0 +1,140 @@
+"""CrossSampler: from a model's logits to its next token. Nucleus -> exchange -> decide -> force -> trace.
+
+One of it sits in each engine of a pair (tensor parallel: in each rank). It knows rows, not requests; the adapters in
+`vllm_plugin` turn an engine's batch into rows. It may be called again for a row that has not moved on (a prompt
+prefilled in chunks, a request that was preempted): state moves only when the engine shows that the token was taken.
+
+Dimensions: S sequences of a phase, B rows of a step, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from engine.distribution import Nuclei, Sampling, measure, nuclei
+from engine.errors import LockstepError
+from engine.intervention import Decisions, decide, follow
+from engine.rendezvous import Link, Rows, exchange
+from engine.trace import Trace
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerConfig:
+    """What stays the same for a whole run.
+
+    policy: "base" or "rl", whose logits this sampler sees. vocab_size: ids from there on are padding, never sampled.
+    """
+
+    policy: str
+    vocab_size: int
+    sampling: Sampling
+    threshold: float
+    record_threshold: float
+    record_top_k: int
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """The sequences that one phase carries, in the order in which both engines get them; arrays are [S].
+
+    key: noise; forward: base is primary; budget: interventions left when the phase starts; offset: tokens of the
+    response that are part of the prompt here. stop_token hands a sequence back whose budget is spent.
+    """
+
+    paired: bool
+    key: npt.NDArray[np.uint64]
+    forward: npt.NDArray[np.bool_]
+    budget: Ints
+    offset: Ints
+    stop_token: int
+
+
+class CrossSampler:
+    """Samples one engine's batches, alone or in lock-step with the twin over `link`."""
+
+    def __init__(self, config: SamplerConfig, keeps_trace: bool = True) -> None:
+        self.config = config
+        self.link: Link | None = None
+        self.trace = Trace(config.record_threshold, config.record_top_k) if keeps_trace else None
+
+    def begin(self, phase: Phase) -> None:
+        """Forget the last phase. Raises LockstepError when a paired phase has no twin to meet."""
+        if phase.paired and self.link is None:
+            raise LockstepError("a paired phase was started before the engines had met")
+        self._phase = phase
+        self._left = phase.budget.copy()
+        self._decided = phase.offset - 1  # position of the last decision of each sequence
+        self._token = np.full(len(phase.key), -1, np.int64)  # what was decided there
+        self._intervened = np.zeros(len(phase.key), np.bool_)  # not yet taken off `_left`
+        self._num_decided = 0
+        if self.trace:
+            self.trace.clear()
+
+    def step(self, logits: torch.Tensor, sequence: Ints, emitted: Ints, previous: Ints) -> torch.Tensor:
+        """Make the engine's greedy choice in logits [B, V] (float32, changed in place) the token that is decided.
+
+        sequence [B]; emitted [B]: tokens this engine has generated for it, < 0 while its prompt is not complete;
+        previous [B]: the last of them, -1 if none. Raises LockstepError; FloatingPointError on NaN logits.
+        """
+        phase = self._phase
+        position = phase.offset[sequence] + emitted
+        live = (emitted >= 0) & (position >= self._decided[sequence])
+        self._take(sequence[live], position[live], previous[live])
+        spent = live & (self._left[sequence] <= 0) & phase.paired
+        logits[np.flatnonzero(spent), phase.stop_token] = torch.inf
+        work = np.flatnonzero(live & ~spent)
+        if len(work):
+            rows = Rows(sequence[work], position[work], previous[work])
+            self._decide(logits[:, : self.config.vocab_size], work, rows)
+        return logits
+
+    def take_num_decided(self) -> int:
+        """Positions decided since the last call."""
+        num, self._num_decided = self._num_decided, 0
+        return num
+
+    def _take(self, sequence: Ints, position: Ints, previous: Ints) -> None:
+        """Settle the last decision of each sequence whose token the engine has taken since."""
+        moved = position > self._decided[sequence]
+        sequence, position, previous = sequence[moved], position[moved], previous[moved]
+        wrong = (position > self._decided[sequence] + 1) | (previous != self._token[sequence])
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            raise LockstepError(
+                f"the engine went to position {position[row]} of sequence {sequence[row]} with token {previous[row]}; "
+                f"decided was token {self._token[sequence[row]]} at position {self._decided[sequence[row]]}"
+            )
+        self._left[sequence] -= self._intervened[sequence]
+        self._intervened[sequence] = False
+        self._decided[sequence] = position
+
+    def _decide(self, logits: torch.Tensor, work: Ints, rows: Rows) -> None:
+        index = torch.from_numpy(work).to(logits.device)
+        own_logits = logits if len(work) == len(logits) else logits[index]
+        mine = nuclei(own_logits, self.config.sampling)
+        decisions, other_top1 = self._meet(rows, mine)
+        self._token[rows.sequence] = decisions.token
+        self._intervened[rows.sequence] = decisions.intervened
+        self._num_decided += len(work)
+        token = torch.from_numpy(np.stack((decisions.token, other_top1), 1)).to(logits.device)
+        if self.trace:
+            self.trace.append(rows, decisions, mine, own_logits, measure(own_logits, token))
+        # Greedy argmax does the rest: one infinite logit a row, instead of writing the whole vocabulary.
+        logits[index, token[:, 0]] = torch.inf
+
+    def _meet(self, rows: Rows, mine: Nuclei) -> tuple[Decisions, Ints]:
+        """Decide with the twin, or alone in a solo phase; also the twin's most probable tokens (alone: one's own)."""
+        phase, key = self._phase, self._phase.key[rows.sequence]
+        if not phase.paired:
+            return follow(mine, key, rows.position), mine.top1
+        assert self.link, "begin() has checked that the twin is there"
+        theirs = exchange(self.link, rows, mine)
+        base, rl = (mine, theirs) if self.config.policy == "base" else (theirs, mine)
+        forward, left = phase.forward[rows.sequence], self._left[rows.sequence]
+        return decide(base, rl, forward, left, self.config.threshold, key, rows.position), theirs.top1

@@ -1,0 +1,147 @@
+"""Scheduler: which trajectories are on which pair, and what happens when a pair fails.
+
+A thread a pair takes a lease from one queue, runs it, and puts what finishes into one channel that the caller reads.
+A failed pair is started anew and only what had not finished runs again, at most three times.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from engine.errors import EngineError, IncompleteRunError
+from engine.pair import Completed, Job, Pair
+from engine.worker import Progress
+
+MAX_RETRIES = 3
+# Leases of one pair's share and more: long enough to keep its slots busy, short enough that pairs end together.
+_LEASE_SLOTS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something to tell the user: a pair is ready, a pair failed and why."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Trajectories that have finished; `completed` and its `tokens.sequence` number `jobs`, indices of the run."""
+
+    jobs: Sequence[int]
+    completed: Completed
+
+
+Event = Done | Progress | Note
+
+
+class Scheduler:
+    """Runs `jobs` on `pairs`. Read `events` to the end; `close` always. num_slots: sequences in flight a pair."""
+
+    def __init__(self, pairs: Sequence[Pair], jobs: Sequence[Job], num_slots: int) -> None:
+        self._pairs, self._jobs, self._num_slots = pairs, jobs, num_slots
+        self._waiting = deque(range(len(jobs)))
+        self._retries = [0] * len(jobs)
+        self._lock = threading.Lock()
+        self._events: queue.Queue[Event | BaseException | None] = queue.Queue(maxsize=4 * len(pairs))
+        self._threads = [threading.Thread(target=self._drive, args=(p,), daemon=True) for p in self._pairs]
+        self._closing = threading.Event()
+        self._was_ready = False
+
+    def events(self) -> Iterator[Event | None]:
+        """Everything that happens, until all jobs are done; None a few times a second, so that the reader can look up.
+
+        Raises IncompleteRunError when a job has failed too often, EngineError when a pair cannot be started at all.
+        """
+        for thread in self._threads:
+            thread.start()
+        running = len(self._threads)
+        while running:
+            try:
+                event = self._events.get(timeout=0.2)
+            except queue.Empty:
+                yield None
+                continue
+            if event is None:
+                running -= 1
+            elif isinstance(event, BaseException):
+                raise event
+            else:
+                yield event
+
+    def close(self) -> None:
+        """Kill every pair and wait for the threads. Safe at any time and more than once."""
+        self._closing.set()
+        for pair in self._pairs:
+            pair.kill()
+        for thread in self._threads:
+            while thread.is_alive():
+                self._drain()
+                thread.join(0.05)
+
+    def _drain(self) -> None:
+        try:
+            while True:
+                self._events.get_nowait()
+        except queue.Empty:
+            return
+
+    def _drive(self, pair: Pair) -> None:
+        """One pair's life, in a thread of its own."""
+        lease: list[int] = []
+        starts_failed, ready = 0, False
+        try:
+            while not self._closing.is_set():
+                try:
+                    if not ready:
+                        self._events.put(Note(pair.start()))
+                        ready, starts_failed, self._was_ready = True, 0, True
+                    lease = self._take()
+                    if not lease:
+                        break
+                    self._run(pair, lease)
+                except EngineError as error:
+                    if not ready and (starts_failed := starts_failed + 1) > (MAX_RETRIES if self._was_ready else 0):
+                        raise  # never once started: the settings are wrong, and trying again will not help
+                    self._give_back(lease, error)
+                    lease, ready = [], False
+                    pair.kill()
+                    self._events.put(Note(f"a pair failed and is started again: {error}"))
+            self._events.put(None)
+        except BaseException as error:  # the thread's boundary: the reader raises it
+            self._events.put(error)
+        finally:
+            pair.kill()
+
+    def _run(self, pair: Pair, lease: list[int]) -> None:
+        jobs = [self._jobs[index] for index in lease]
+        names = tuple(lease)
+        for event in pair.run(jobs):
+            if isinstance(event, Progress):
+                self._events.put(event)
+            elif len(event.job):
+                self._events.put(Done(names, event))
+                gone = {names[int(index)] for index in event.job}
+                lease[:] = [index for index in lease if index not in gone]
+
+    def _take(self) -> list[int]:
+        """The next lease: a share of what is left that shrinks towards the end (guided self-scheduling)."""
+        with self._lock:
+            share = -(-len(self._waiting) // (1 if len(self._pairs) == 1 else 2 * len(self._pairs)))
+            size = min(max(share, self._num_slots), _LEASE_SLOTS * self._num_slots, len(self._waiting))
+            return [self._waiting.popleft() for _ in range(size)]
+
+    def _give_back(self, lease: list[int], error: EngineError) -> None:
+        """Queue again what has not finished. Raises IncompleteRunError when that was tried often enough."""
+        with self._lock:
+            for index in lease:
+                self._retries[index] += 1
+            self._waiting.extendleft(reversed(lease))
+            if any(self._retries[index] > MAX_RETRIES for index in lease):
+                raise IncompleteRunError(
+                    f"{len(lease)} trajectories failed {MAX_RETRIES + 1} times, the last time with: {error}"
+                )

@@ -1,0 +1,45 @@
+"""Ctrl-C and SIGTERM held back until the work is at a safe point, so that no commit is ever cut in two."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+
+class Interrupted(BaseException):
+    """A signal has come; unwinds to the end of the `HeldSignals` block, which then delivers it."""
+
+
+class HeldSignals:
+    """Inside the block SIGINT and SIGTERM are only noted; `check` unwinds when one has come.
+
+    After the block, with clean-up done, the signal goes to whoever handled it before. Does nothing outside the main
+    thread, where Python takes no signals.
+    """
+
+    def __init__(self) -> None:
+        self._came: int | None = None
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> HeldSignals:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._came = number
+
+    def check(self) -> None:
+        """Raise Interrupted if a signal has come."""
+        if self._came is not None:
+            raise Interrupted
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> bool:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        if self._came is not None and (error is None or isinstance(error, Interrupted)):
+            signal.raise_signal(self._came)
+        return isinstance(error, Interrupted)

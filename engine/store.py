@@ -1,0 +1,278 @@
+"""RunStore: one run directory on disk; what was committed there, and how more is added without ever losing it.
+
+A commit is a tokens part, then the responses part of the same number. The responses part is the completion
+marker: without it the tokens part does not count. Every file is written under a hidden name in its own folder,
+synced, and renamed. One process writes (a lock that the kernel releases), any number read. Knows nothing of
+models or Ray, and keeps nothing of what it wrote in memory.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import warnings
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from engine.errors import RunDirectoryError, StoreError
+from engine.files import is_temporary, read_json, reason, sync_folder, write_json, write_whole
+from engine.record import GRADES, RESPONSES, SCHEMA_VERSION, TOKENS, TRAJECTORY_KEY, Grade, Trajectory
+
+_ROWS_PER_GROUP = {"tokens": 1 << 16, "responses": 256}  # both a few MiB: what a reader of one response must decode
+_ABSENT = "nothing"
+
+
+class RunStore:
+    """The run directory `path`. `open` to write (and resume), `read` to read what is committed by now."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any], lock: int | None = None) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._lock = lock
+        self._next_part = max(_part_numbers(path / "responses"), default=-1) + 1
+
+    @classmethod
+    def open(cls, path: Path, manifest: dict[str, Any]) -> RunStore:
+        """Create the run directory, or resume the same run. Raises RunDirectoryError if it cannot be used."""
+        _create_folder(path)
+        lock = _take_lock(path)
+        try:
+            stored = _resume_or_start(path, json.loads(json.dumps({"schema_version": SCHEMA_VERSION} | manifest)))
+            _drop_uncommitted(path)
+            return cls(path, stored, lock)
+        except BaseException:
+            os.close(lock)
+            raise
+
+    @classmethod
+    def read(cls, path: Path) -> RunStore:
+        """A run directory to read, grade or summarise, also while it is being written. Takes no lock."""
+        if not os.path.isfile(path / "run.json"):
+            what = (
+                "holds no run.json"
+                if os.path.isdir(path)
+                else "is a file"
+                if os.path.exists(path)
+                else "does not exist"
+            )
+            raise RunDirectoryError(f"run directory {path} {what}: give the --out folder of an `xsample run`")
+        return cls(path, _read_manifest(path))
+
+    def close(self) -> None:
+        """Let go of the lock. Nothing is pending: every commit is on disk when it returns."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> RunStore:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def commit(self, tokens: pa.Table, responses: pa.Table) -> None:
+        """Add one part. When this returns it is on disk; when it raises StoreError it never was."""
+        assert self._lock is not None, "commit needs a store from RunStore.open that is not closed"
+        name = f"part-{self._next_part:06d}.parquet"
+        tokens, responses = _conform(tokens, TOKENS), _conform(responses, RESPONSES)
+        _write_table(self.path / "tokens" / name, tokens, _ROWS_PER_GROUP["tokens"])
+        _write_table(self.path / "responses" / name, responses, _ROWS_PER_GROUP["responses"])
+        self._next_part += 1
+
+    def done(self) -> set[Trajectory]:
+        """The trajectories that are committed, read from the parts; ask once, after `open`."""
+        table = self.responses(TRAJECTORY_KEY)
+        return set(map(Trajectory, *(table.column(name).to_pylist() for name in TRAJECTORY_KEY)))
+
+    def responses(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """All committed responses, or only these columns of them, in the order of their commits."""
+        schema = RESPONSES if columns is None else pa.schema([RESPONSES.field(c) for c in columns], RESPONSES.metadata)
+        parts = [_read_table(part, schema) for part in self._parts("responses")]
+        return pa.concat_tables(parts) if parts else schema.empty_table()
+
+    def tokens(self) -> ds.Dataset:
+        """The committed tokens as a dataset, to be filtered and streamed: it may not fit into memory."""
+        return ds.dataset([str(part) for part in self._parts("tokens")], schema=TOKENS, format="parquet")
+
+    def unreadable(self) -> list[Path]:
+        """Every committed part that is missing or cannot be decoded to its last row. Reads everything."""
+        schemas = {"tokens": TOKENS, "responses": RESPONSES}
+        parts = [(part, schema) for folder, schema in schemas.items() for part in self._parts(folder)]
+        return [part for part, schema in parts if not _decodes(part, schema)]
+
+    def write_grades(self, grades: Iterable[Grade]) -> None:
+        """Replace grades.parquet."""
+        rows = [(*grade.key, *grade[1:]) for grade in grades]
+        columns = list(zip(*rows, strict=True)) if rows else [()] * len(GRADES)
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, GRADES, strict=True)]
+        _write_table(self.path / "grades.parquet", pa.Table.from_arrays(arrays, schema=GRADES), 1 << 16)
+
+    def grades(self) -> pa.Table:
+        """The grades. Raises RunDirectoryError when the run was not graded yet."""
+        self._require("grades.parquet")
+        return _read_table(self.path / "grades.parquet", GRADES)
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Replace summary.json; numbers that are not finite become null."""
+        write_json(self.path / "summary.json", summary)
+
+    def summary(self) -> dict[str, Any]:
+        """The summary. Raises RunDirectoryError when the run was not graded yet."""
+        self._require("summary.json")
+        return read_json(self.path / "summary.json")
+
+    def _require(self, name: str) -> None:
+        if not (self.path / name).exists():
+            raise RunDirectoryError(f"{self.path} holds no {name} yet: run `xsample grade {self.path}` first")
+
+    def _parts(self, folder: str) -> list[Path]:
+        numbers = _part_numbers(self.path / "responses")
+        return [self.path / folder / name for _, name in sorted(numbers.items())]
+
+
+def _part_numbers(folder: Path) -> dict[int, str]:
+    """Number -> file name of the parts in `folder`; hidden and foreign files are not parts."""
+    names = (part.name for part in folder.glob("part-*.parquet"))
+    return {int(name[5:-8]): name for name in names if name[5:-8].isdecimal()}
+
+
+def _create_folder(path: Path) -> None:
+    if os.path.exists(path) and not os.path.isdir(path):  # unlike those of Path, these never raise
+        raise RunDirectoryError(f"--out {path} is a file: give a folder")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        names = {child.name for child in path.iterdir() if child.name != ".lock" and not is_temporary(child)}
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(f"--out {path} cannot be used: {reason(error)}; give another folder") from None
+    if names and "run.json" not in names:
+        raise RunDirectoryError(f"--out {path} is not empty and holds no run.json: give a new or an empty folder")
+
+
+def _take_lock(path: Path) -> int:
+    """Lock the folder for this process and write into the lock file who holds it. The kernel ends the lock with us."""
+    try:
+        lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise RunDirectoryError(f"--out {path} cannot be written: {reason(error)}; give another folder") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(lock, 200).decode(errors="replace").strip()
+        os.close(lock)
+        raise RunDirectoryError(
+            f"--out {path} is in use ({holder}): wait for that run, or give another --out"
+        ) from None
+    except OSError as error:  # some cluster file systems are mounted without flock
+        warnings.warn(f"{path} cannot be locked ({reason(error)}): start no second run with it", stacklevel=3)
+    with suppress(OSError):  # only a note to whoever is refused
+        os.truncate(lock, 0)
+        os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    return lock
+
+
+def _resume_or_start(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    try:
+        if (path / "run.json").exists():
+            stored = _read_manifest(path)
+            _refuse_difference(path, stored.get("identity", {}), manifest["identity"])
+        else:
+            stored = manifest
+            write_json(path / "run.json", stored)
+        for folder in ("tokens", "responses"):
+            (path / folder).mkdir(exist_ok=True)
+        sync_folder(path)
+    except (OSError, StoreError) as error:
+        raise RunDirectoryError(f"--out {path} cannot be used: {reason(error)}") from error
+    return stored
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    manifest = read_json(path / "run.json")
+    version = manifest.get("schema_version", _ABSENT)
+    if version != SCHEMA_VERSION:
+        raise RunDirectoryError(
+            f"{path} has schema_version {version}, this xsample writes {SCHEMA_VERSION}: "
+            "use the xsample version that made it, or another --out"
+        )
+    return manifest
+
+
+def _refuse_difference(path: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+    keys = [*stored, *(key for key in wanted if key not in stored)]
+    differing = [
+        f"{key} is {wanted.get(key, _ABSENT)!r} here, {stored.get(key, _ABSENT)!r} there"
+        for key in keys
+        if stored.get(key, _ABSENT) != wanted.get(key, _ABSENT)
+    ]
+    if differing:
+        raise RunDirectoryError(
+            f"--out {path} holds another run: {'; '.join(differing)}. Give another --out, or the same settings"
+        )
+
+
+def _drop_uncommitted(path: Path) -> None:
+    """Remove what a run that was killed left behind: temporary files, and tokens whose responses never came."""
+    committed = _part_numbers(path / "responses")
+    written = _part_numbers(path / "tokens")
+    for number in committed:
+        if number not in written:
+            raise StoreError(
+                f"{path}/tokens/{committed[number]} is missing though its responses are there: "
+                f"put it back, or remove responses/{committed[number]} to have these responses made again"
+            )
+    debris = [path / "tokens" / name for number, name in written.items() if number not in committed]
+    debris += [f for folder in (path, path / "tokens", path / "responses") for f in folder.iterdir() if is_temporary(f)]
+    for file in debris:
+        try:
+            file.unlink()
+        except OSError as error:
+            raise StoreError(f"{file} cannot be removed: {reason(error)}") from error
+
+
+def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """`table` with exactly the columns, types and metadata of `schema`; nothing is narrowed with loss."""
+    name = schema.metadata[b"xsample.table"].decode()
+    assert set(table.column_names) == set(schema.names), (
+        f"{name}: columns missing {set(schema.names) - set(table.column_names)}, "
+        f"unknown {set(table.column_names) - set(schema.names)}"
+    )
+    return table.select(schema.names).cast(schema)
+
+
+def _write_table(target: Path, table: pa.Table, rows_per_group: int) -> None:
+    # measured floats hardly repeat: a dictionary only makes their columns longer (the whole file by a third)
+    repeating = [field.name for field in table.schema if not pa.types.is_floating(field.type)]
+    write_whole(
+        target,
+        lambda file: pq.write_table(
+            table, file, compression="zstd", use_dictionary=repeating, row_group_size=rows_per_group
+        ),
+    )
+
+
+def _read_table(file: Path, schema: pa.Schema) -> pa.Table:
+    try:
+        with pq.ParquetFile(file) as parquet:
+            return parquet.read(columns=schema.names).cast(schema)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise StoreError(
+            f"{file} cannot be read: {reason(error)}; restore it, or remove it and run the same command again"
+        ) from error
+
+
+def _decodes(file: Path, schema: pa.Schema) -> bool:
+    try:
+        with pq.ParquetFile(file) as parquet:
+            rows = sum(batch.num_rows for batch in parquet.iter_batches())
+            return bool(parquet.schema_arrow.equals(schema)) and rows == parquet.metadata.num_rows
+    except (OSError, pa.ArrowException):
+        return False

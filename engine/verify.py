@@ -1,0 +1,103 @@
+"""Is every expected trajectory of a run there, once, whole? Reads part by part, so memory does not grow with the run.
+
+A tokens part and the responses part of the same number were committed together: the rows of a trajectory are
+counted against its own part.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from engine.record import TRAJECTORY_KEY, Trajectory
+from engine.store import RunStore
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What a run should hold and what it holds.
+
+    double:     trajectories that are there more than once
+    unexpected: trajectories that this run does not ask for
+    miscounted: trajectories whose token rows are not the positions 0 ... tokens - 1, each once
+    unreadable: parts that cannot be decoded; their trajectories count as missing
+    """
+
+    num_expected: int
+    num_tokens: int
+    missing: tuple[Trajectory, ...]
+    double: tuple[Trajectory, ...]
+    unexpected: tuple[Trajectory, ...]
+    miscounted: tuple[Trajectory, ...]
+    unreadable: tuple[Path, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is wrong."""
+        return not (self.missing or self.double or self.unexpected or self.miscounted or self.unreadable)
+
+
+def verify_run(store: RunStore) -> Verification:
+    """Compare the run with what its manifest expects."""
+    unreadable = store.unreadable()
+    found: Counter[Trajectory] = Counter()
+    miscounted: list[Trajectory] = []
+    num_tokens = 0
+    for responses, tokens in _readable_parts(store.path, {part.name for part in unreadable}):
+        lengths = _lengths(responses)
+        found.update(_keys(responses))
+        num_tokens += sum(lengths.values())
+        whole = _whole(tokens)
+        miscounted += [key for key, length in lengths.items() if length and whole.get(key) != length]
+        miscounted += [key for key in whole if key not in lengths]
+    expected = expected_trajectories(store.manifest["expected"])
+    return Verification(
+        num_expected=len(expected),
+        num_tokens=num_tokens,
+        missing=tuple(key for key in expected if key not in found),
+        double=tuple(key for key, count in found.items() if count > 1),
+        unexpected=tuple(found.keys() - expected.keys()),
+        miscounted=tuple(miscounted),
+        unreadable=tuple(unreadable),
+    )
+
+
+def expected_trajectories(expected: dict[str, Any]) -> dict[Trajectory, None]:
+    """All that a manifest's `expected` asks for, in its order."""
+    samples = range(expected["samples"])
+    keys = product(expected["problems"], samples, expected["directions"], expected["budgets"])
+    return dict.fromkeys(Trajectory(*key) for key in keys)
+
+
+def _readable_parts(run: Path, unreadable: set[str]) -> Iterator[tuple[Path, Path]]:
+    for responses in sorted((run / "responses").glob("part-*.parquet")):
+        if responses.name not in unreadable:
+            yield responses, run / "tokens" / responses.name
+
+
+def _keys(part: Path) -> list[Trajectory]:
+    rows = pq.read_table(part, columns=list(TRAJECTORY_KEY), partitioning=None).to_pylist()
+    return [Trajectory(**row) for row in rows]
+
+
+def _lengths(responses: Path) -> dict[Trajectory, int]:
+    rows = pq.read_table(responses, columns=[*TRAJECTORY_KEY, "tokens"], partitioning=None).to_pylist()
+    return {Trajectory(*(row[name] for name in TRAJECTORY_KEY)): row["tokens"] for row in rows}
+
+
+def _whole(tokens: Path) -> dict[Trajectory, int]:
+    """Trajectory -> its number of token rows, or -1 where positions are missing or doubled."""
+    rows = pq.read_table(tokens, columns=[*TRAJECTORY_KEY, "position"], partitioning=None)
+    measured = [("position", name) for name in ("count", "count_distinct", "min", "max")]
+    whole = {}
+    for row in rows.group_by(list(TRAJECTORY_KEY)).aggregate(measured).to_pylist():
+        count = row["position_count"]
+        is_whole = row["position_count_distinct"] == count == row["position_max"] + 1 and row["position_min"] == 0
+        whole[Trajectory(*(row[name] for name in TRAJECTORY_KEY))] = count if is_whole else -1
+    return whole

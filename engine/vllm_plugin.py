@@ -1,0 +1,145 @@
+"""CrossSampler as a vLLM logits processor: one thin adapter for each of vLLM's two model runners, and the calls by
+which the worker reaches the sampler in every tensor-parallel rank.
+
+An adapter only says which sequence each row of the batch is, how many tokens the engine has generated for it and
+which was the last. Everything else is `sampler`. A request carries {"sequence": index in the phase, "num_prompt":
+tokens of its prompt} in its extra_args; the sampler's configuration rides in the engine's additional_config.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from vllm.config import VllmConfig
+from vllm.distributed import get_tensor_model_parallel_rank
+from vllm.sampling_params import SamplingParams
+from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDirectionality
+
+from engine.distribution import Sampling
+from engine.rendezvous import Meeting, Opening, join
+from engine.sampler import CrossSampler, Phase, SamplerConfig
+
+try:
+    from vllm.v1.worker.gpu.sample.logits_processor import (
+        LogitsContext,
+        LogitsProcRequestState,
+    )
+    from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as LogitsProcessorV2
+except ImportError:  # releases before model runner V2 took custom processors
+    LogitsProcessorV2 = object
+
+ADDITIONAL_CONFIG = "xsample"
+
+# One engine a process, so one sampler; vLLM makes the processor itself and offers no other way to reach it from
+# a worker extension that both model runners have.
+_sampler: CrossSampler | None = None
+
+
+def _make_sampler(vllm_config: VllmConfig) -> CrossSampler:
+    global _sampler
+    settings = dict(vllm_config.additional_config[ADDITIONAL_CONFIG])
+    config = SamplerConfig(**settings | {"sampling": Sampling(**settings["sampling"])})
+    _sampler = CrossSampler(config, keeps_trace=get_tensor_model_parallel_rank() == 0)
+    return _sampler
+
+
+class CrossSamplingV1(LogitsProcessor):
+    """For model runner V1: vLLM reports how its batch changed, and shares the live lists of output tokens."""
+
+    def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
+        self._sampler = _make_sampler(vllm_config)
+        self._rows: dict[int, tuple[int, list[int]]] = {}  # batch index -> (sequence, its output tokens)
+        self._sequence: npt.NDArray[np.int64] = np.empty(0, np.int64)
+        self._outputs: list[list[int]] = []
+
+    def is_argmax_invariant(self) -> bool:
+        return False
+
+    def update_state(self, batch_update: BatchUpdate | None) -> None:
+        if batch_update is None:
+            return
+        rows = self._rows
+        for index in batch_update.removed:
+            rows.pop(index, None)
+        for index, params, _, output in batch_update.added:
+            rows[index] = ((params.extra_args or {}).get("sequence", -1), output)
+        for source, target, direction in batch_update.moved:
+            a, b = rows.pop(source, None), rows.pop(target, None)
+            if a is not None:
+                rows[target] = a
+            if direction == MoveDirectionality.SWAP and b is not None:
+                rows[source] = b
+        ordered = [rows[index] for index in sorted(rows)]
+        self._sequence = np.array([sequence for sequence, _ in ordered], np.int64)
+        self._outputs = [output for _, output in ordered]
+
+    def apply(self, logits: torch.Tensor) -> torch.Tensor:
+        if len(self._sequence) != len(logits) or self._sequence.min() < 0:
+            return logits  # vLLM's own warm-up
+        emitted = np.fromiter(map(len, self._outputs), np.int64, len(self._outputs))
+        previous = np.array([output[-1] if output else -1 for output in self._outputs], np.int64)
+        return self._sampler.step(logits, self._sequence, emitted, previous)
+
+
+class CrossSamplingV2(LogitsProcessorV2):  # type: ignore[misc]
+    """For model runner V2: requests live in slots, and the batch comes as a context on the device."""
+
+    def __init__(self, vllm_config: VllmConfig, req_states: LogitsProcRequestState) -> None:
+        self._sampler = _make_sampler(vllm_config)
+        self._sequence = np.full(req_states.max_num_reqs, -1, np.int64)
+        self._num_prompt = np.zeros(req_states.max_num_reqs, np.int64)
+
+    def add_request(self, req_idx: int, sampling_params: SamplingParams) -> bool:
+        extra = sampling_params.extra_args or {}
+        self._sequence[req_idx] = extra.get("sequence", -1)
+        self._num_prompt[req_idx] = extra.get("num_prompt", 0)
+        return "sequence" in extra
+
+    def apply(self, logits: torch.Tensor, ctx: LogitsContext) -> torch.Tensor:
+        slots = ctx.idx_mapping_np[: len(logits)]
+        sequence = self._sequence[slots]
+        if sequence.min() < 0:
+            return logits  # vLLM's own warm-up
+        emitted = ctx.seq_lens_upper_bound_np[: len(logits)].astype(np.int64) - self._num_prompt[slots]
+        fed = ctx.input_ids[: len(logits)].cpu().numpy().astype(np.int64)
+        return self._sampler.step(logits, sequence, emitted, np.where(emitted > 0, fed, -1))
+
+
+def processor_for(vllm_config: VllmConfig) -> str:
+    """The adapter for the model runner that vLLM has chosen, as "module:Class"."""
+    version = "V2" if getattr(vllm_config, "use_v2_model_runner", False) else "V1"
+    return f"{__name__}:CrossSampling{version}"
+
+
+class SamplerCalls:
+    """Mixed into vLLM's worker (worker_extension_cls): what `PolicyWorker` calls in every rank."""
+
+    def xsample_open(self, kind: str, host: str, timeout: float) -> Meeting:
+        self._xsample_opening = Opening(kind, host, timeout)
+        return self._xsample_opening.meeting
+
+    def xsample_accept(self) -> None:
+        _the_sampler().link = self._xsample_opening.accept()
+
+    def xsample_join(self, meetings: list[Meeting], timeout: float) -> None:
+        """Meet the other engine's rank of the same number."""
+        _the_sampler().link = join(meetings[get_tensor_model_parallel_rank()], timeout)
+
+    def xsample_begin(self, phase: Phase) -> None:
+        _the_sampler().begin(phase)
+
+    def xsample_decided(self) -> int:
+        """Positions decided since the last call."""
+        return _the_sampler().take_num_decided()
+
+    def xsample_collect(self, finished: npt.NDArray[np.int64]) -> pa.RecordBatch | None:
+        """The finished sequences' rows from rank 0, None from the others."""
+        trace = _the_sampler().trace
+        return trace.collect(finished) if trace else None
+
+
+def _the_sampler() -> CrossSampler:
+    assert _sampler, "the engine was built without its logits processor"
+    return _sampler

@@ -1,0 +1,173 @@
+"""PolicyWorker: hosts one vLLM engine, one policy of a pair, in a process of its own (a Ray actor).
+
+It runs phases: a list of sequences that is given whole before the first step, so that vLLM's scheduler, which is
+deterministic, does the same on both sides. It knows nothing of problems, budgets or files.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from engine.rendezvous import Meeting
+from engine.sampler import Phase, SamplerConfig
+
+# Finished sequences go to the driver when there are so many, or after so many steps: few messages, little to lose.
+# Counted in steps, not seconds, so that both sides of a pair send the same messages.
+_BATCH, _STEPS = 64, 256
+_TELL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerConfig:
+    """One engine. engine_args are vLLM's own; stop_token_ids the union of both policies' EOS ids."""
+
+    sampler: SamplerConfig
+    engine_args: dict[str, Any]
+    stop_token_ids: tuple[int, ...]
+    step_timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """What goes into the engine, in the order of `Phase`: prompts [S] of token ids, and most tokens to generate [S]."""
+
+    prompts: list[list[int]]
+    max_tokens: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Some sequences that have left the engine, in the order in which they did; the same on both sides of a pair.
+
+    sequence [F]; emitted [F]: tokens the engine generated, a hand-back's stop token included; stopped [F]: ended by
+    a stop token, else by length. trace: their rows, see `trace.Trace.collect`.
+    """
+
+    sequence: npt.NDArray[np.int64]
+    emitted: npt.NDArray[np.int64]
+    stopped: npt.NDArray[np.bool_]
+    trace: pa.RecordBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Sent about once a second, also as a sign of life. decided: positions decided since the last one."""
+
+    decided: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a worker runs. free_gpu_bytes: None without a GPU."""
+
+    node_id: str
+    host: str
+    pid: int
+    free_gpu_bytes: int | None
+
+
+class PolicyWorker:
+    """One engine. `load`, then `open`/`accept` on one side and `join` on the other, then `run` a phase at a time."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        self._config = config
+
+    def place(self) -> Place:
+        """Where this worker runs; asked before `load`, which needs to know what the twin has."""
+        import ray
+        import torch
+
+        free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None
+        context = ray.get_runtime_context()
+        return Place(context.get_node_id(), ray.util.get_node_ip_address(), os.getpid(), free)
+
+    def load(self, kv_cache_bytes: int | None) -> int:
+        """Build the engine: minutes for a large model. Returns the number of its KV blocks.
+
+        kv_cache_bytes: None where engine_args say the size in blocks.
+        """
+        from vllm.engine.arg_utils import EngineArgs
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        from engine.vllm_plugin import ADDITIONAL_CONFIG, SamplerCalls, processor_for
+
+        args = EngineArgs(
+            **self._config.engine_args,
+            kv_cache_memory_bytes=kv_cache_bytes,
+            additional_config={ADDITIONAL_CONFIG: asdict(self._config.sampler)},
+            worker_extension_cls=f"{SamplerCalls.__module__}.{SamplerCalls.__qualname__}",
+            skip_tokenizer_init=True,  # token ids in, token ids out
+            generation_config="vllm",  # a model's own sampling defaults would differ between the two
+            async_scheduling=False,  # the next batch must depend on this one's tokens
+            disable_log_stats=True,
+        )
+        config = args.create_engine_config()
+        config.model_config.logits_processors = [processor_for(config)]
+        self._engine = LLMEngine.from_vllm_config(config, disable_log_stats=True)
+        return config.cache_config.num_gpu_blocks or 0
+
+    def open(self, kind: str, host: str) -> list[Meeting]:
+        """Prepare to meet the twin; a meeting a tensor-parallel rank."""
+        return self._engine.collective_rpc("xsample_open", args=(kind, host, self._config.step_timeout))
+
+    def accept(self) -> None:
+        """Wait for the twin, that has been told the meetings."""
+        self._engine.collective_rpc("xsample_accept")
+
+    def join(self, meetings: list[Meeting]) -> None:
+        """Go to where the twin waits."""
+        self._engine.collective_rpc("xsample_join", args=(meetings, self._config.step_timeout))
+
+    def run(self, phase: Phase, requests: Requests) -> Iterator[Finished | Progress]:
+        """Carry the sequences of a phase to their end. Both sides of a pair send the same `Finished` messages."""
+        if phase.paired:
+            # Solo phases leave other blocks in each engine's cache; hits would differ, and with them the schedules.
+            self._engine.reset_prefix_cache()
+        self._engine.collective_rpc("xsample_begin", args=(phase,))
+        self._admit(requests)
+        done: list[tuple[int, int, bool]] = []
+        told = time.monotonic()
+        for step in itertools.count(1):
+            for output in self._engine.step():
+                result = output.outputs[0]
+                done.append((int(output.request_id), len(result.token_ids), result.finish_reason == "stop"))
+            ended = not self._engine.has_unfinished_requests()
+            if len(done) >= _BATCH or (done and (ended or step % _STEPS == 0)):
+                yield self._collect(done)
+                done = []
+            if ended or time.monotonic() - told > _TELL_SECONDS:
+                told = time.monotonic()
+                yield Progress(self._engine.collective_rpc("xsample_decided")[0])
+            if ended:
+                return
+
+    def _admit(self, requests: Requests) -> None:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        for index, (prompt, max_tokens) in enumerate(zip(requests.prompts, requests.max_tokens, strict=True)):
+            params = SamplingParams(
+                temperature=0.0,  # the sampler has decided; greedy takes its token
+                max_tokens=max_tokens,
+                stop_token_ids=list(self._config.stop_token_ids),
+                ignore_eos=True,  # each model's own EOS is in stop_token_ids, on both sides
+                detokenize=False,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+                extra_args={"sequence": index, "num_prompt": len(prompt)},
+            )
+            self._engine.add_request(str(index), {"prompt_token_ids": prompt}, params)
+
+    def _collect(self, done: list[tuple[int, int, bool]]) -> Finished:
+        sequence = np.array([d[0] for d in done], np.int64)
+        trace = self._engine.collective_rpc("xsample_collect", args=(sequence,))[0]
+        emitted, stopped = np.array([d[1] for d in done], np.int64), np.array([d[2] for d in done], np.bool_)
+        return Finished(sequence, emitted, stopped, trace)
