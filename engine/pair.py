@@ -175,11 +175,8 @@ class Pair:
     ) -> Iterator[Completed | Progress]:
         index_of = np.array(indices)
         phase, requests = self._phase([jobs[i] for i in indices], [[]] * len(indices), paired=True)
-        streams = {policy: self._workers[policy].run for policy in POLICIES}
         waiting: dict[str, list[Finished]] = {policy: [] for policy in POLICIES}
-        for policy, message in self._stream(
-            {p: run.options(num_returns="streaming").remote(phase, requests) for p, run in streams.items()}
-        ):
+        for policy, message in self._stream({policy: self._stream_of(policy, phase, requests) for policy in POLICIES}):
             if isinstance(message, Progress):
                 if policy == "base":
                     yield message
@@ -201,7 +198,7 @@ class Pair:
                 continue
             prefixes = [pieces[i].column("token").to_pylist() if i in pieces else [] for i in mine]
             phase, requests = self._phase([jobs[i] for i in mine], prefixes, paired=False)
-            streams[policy] = self._workers[policy].run.options(num_returns="streaming").remote(phase, requests)
+            streams[policy] = self._stream_of(policy, phase, requests)
             index_of[policy] = np.array(mine)
         for policy, message in self._stream(streams):
             if isinstance(message, Progress):
@@ -209,13 +206,14 @@ class Pair:
                 continue
             sides = (message.trace, None) if policy == "base" else (None, message.trace)
             finished, tokens = _renumber(message, join_sides(*sides), index_of[policy])
-            whole = [
-                piece
-                for i in finished.sequence
-                for piece in (pieces.pop(int(i), None), rows_of(tokens, int(i)))
-                if piece
-            ]
+            whole = []
+            for index in map(int, finished.sequence):
+                whole += [pieces.pop(index)] if index in pieces else []
+                whole.append(rows_of(tokens, index))
             yield Completed(finished.sequence, finished.stopped, pa.concat_tables(whole))
+
+    def _stream_of(self, policy: str, phase: Phase, requests: Requests) -> Any:
+        return self._workers[policy].run.options(num_returns="streaming").remote(phase, requests)
 
     def _phase(self, jobs: Sequence[Job], prefixes: Sequence[list[int]], paired: bool) -> tuple[Phase, Requests]:
         offset = np.array([len(prefix) for prefix in prefixes], np.int64)

@@ -105,22 +105,15 @@ class _Recorder:
         missing, out = self.missing(), self._plan.out
         return (
             f"{len(missing)} of {self._plan.num_trajectories} trajectories are missing, the first is "
-            f"{missing[0] if missing else None}; what is done is in {out}: run the same command with --out {out} to go on"
+            f"{missing[0] if missing else None}; the rest is in {out}: run the same command with --out {out} to go on"
         )
 
     def add(self, done: Done, keys: Sequence[Trajectory]) -> None:
         """Take finished trajectories; `keys` are the lease's."""
         completed = done.completed
         prompts = [self._prompts[keys[index].problem] for index in completed.job]
-        responses = response_rows(
-            completed.tokens,
-            keys,
-            completed.job,
-            prompts,
-            completed.stopped,
-            self._plan.pair.tokenizer,
-            self._plan.config.seed,
-        )
+        tokenizer, seed = self._plan.pair.tokenizer, self._plan.config.seed
+        responses = response_rows(completed.tokens, keys, completed.job, prompts, completed.stopped, tokenizer, seed)
         self._parts.append((token_rows(completed.tokens, keys), responses))
         self._num_waiting += len(completed.job)
         self._num_here += len(completed.job)
