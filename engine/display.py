@@ -106,7 +106,7 @@ class LiveDisplay(Display):
 
     def _draw(self) -> RenderableType:
         parts: list[RenderableType] = [self._stage] if self._running else []
-        if self._snapshot is not None:
+        if self._snapshot is not None and self._snapshot.tokens + self._snapshot.done:
             bar = ProgressBar(max(self._snapshot.total, 1), self._snapshot.done, width=_bar_width(self._console))
             parts += [bar, Text("  ".join(facts(self._snapshot)))]
         return Group(*parts)
@@ -120,8 +120,10 @@ class PlainDisplay(Display):
         self._clock = clock
         self._next_s = -float("inf")
         self._pending: Snapshot | None = None
+        self._stage = ""
 
     def stage(self, text: str) -> None:
+        self._stage = text
         self._write(text)
 
     def update(self, snapshot: Snapshot) -> None:
@@ -140,7 +142,9 @@ class PlainDisplay(Display):
 
     def _flush(self) -> None:
         if self._pending is not None:
-            self._write(", ".join(facts(self._pending)))
+            waiting = self._pending.tokens == 0 and self._pending.done < self._pending.total
+            still = f"still {self._stage}, {duration(self._pending.elapsed_s)}"
+            self._write(still if waiting else ", ".join(facts(self._pending)))
             self._pending = None
 
     def _write(self, text: str) -> None:

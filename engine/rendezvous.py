@@ -102,8 +102,10 @@ class SharedMemoryLink(Link):
     matter in which order a processor makes its stores visible.
     """
 
-    _HEAD = struct.Struct("<QQII")  # frame number, bytes of the whole message, bytes in this frame, crc32
-    _SLOT = FRAME + _HEAD.size
+    _HEAD = struct.Struct("<QQI")  # frame number, bytes of the whole message, bytes in this frame
+    _CHECK = struct.Struct("<I")  # crc32 of the head and the frame
+    _BODY = _HEAD.size + _CHECK.size
+    _SLOT = _BODY + FRAME
     SIZE = 4 * _SLOT
 
     def __init__(self, memory: mmap.mmap, opened: bool, timeout: float) -> None:
@@ -114,23 +116,23 @@ class SharedMemoryLink(Link):
     def _swap_frame(self, total: int, frame: bytes) -> tuple[int, bytes]:
         self._number += 1
         at = self._write_at + (self._number % 2) * self._SLOT
-        self._memory[at + self._HEAD.size : at + self._HEAD.size + len(frame)] = frame
-        self._HEAD.pack_into(self._memory, at, self._number, total, len(frame), self._check(frame, total))
+        head = self._HEAD.pack(self._number, total, len(frame))
+        self._memory[at + self._BODY : at + self._BODY + len(frame)] = frame
+        self._memory[at : at + self._BODY] = head + self._CHECK.pack(zlib.crc32(frame, zlib.crc32(head)))
         return self._read(self._read_at + (self._number % 2) * self._SLOT)
 
     def _read(self, at: int) -> tuple[int, bytes]:
         started = time.monotonic()
         while True:
             for _ in range(100):
-                number, total, size, check = self._HEAD.unpack_from(self._memory, at)
+                head = self._memory[at : at + self._HEAD.size]
+                number, total, size = self._HEAD.unpack(head)
                 if number == self._number and size <= FRAME:
-                    frame = self._memory[at + self._HEAD.size : at + self._HEAD.size + size]
-                    if self._check(frame, total) == check:
+                    (check,) = self._CHECK.unpack_from(self._memory, at + self._HEAD.size)
+                    frame = self._memory[at + self._BODY : at + self._BODY + size]
+                    if zlib.crc32(frame, zlib.crc32(head)) == check:
                         return total, frame
             self._wait(time.monotonic() - started)
-
-    def _check(self, frame: bytes, total: int) -> int:
-        return zlib.crc32(frame, (self._number ^ total) & 0xFFFFFFFF)
 
     def _wait(self, waited: float) -> None:
         if waited > self._timeout:

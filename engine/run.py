@@ -18,7 +18,7 @@ from engine.errors import IncompleteRunError
 from engine.join import response_rows, token_rows
 from engine.pair import Pair
 from engine.plan import Plan, prepare
-from engine.record import Grade, Trajectory
+from engine.record import TRAJECTORY_KEY, Grade, Trajectory
 from engine.scheduler import Done, Note, Scheduler
 from engine.signals import HeldSignals
 from engine.store import RunStore
@@ -93,7 +93,7 @@ class _Recorder:
         self._num_waiting, self._part_began = 0, time.monotonic()
         self._began = time.monotonic()
         self._num_here = self._num_tokens = self._interventions = self._effective = self._correct = 0
-        for key, text in _texts(store.responses()):
+        for key, text in _texts(store.responses([*TRAJECTORY_KEY, "text"])):
             grader.submit(key, text)
 
     def missing(self) -> list[Trajectory]:
@@ -175,7 +175,7 @@ class _Recorder:
 
 
 def _texts(responses: pa.Table) -> Iterator[tuple[Trajectory, str]]:
-    names = ("problem", "sample", "direction", "budget", "text")
+    names = (*TRAJECTORY_KEY, "text")
     for *key, text in zip(*(responses[name].to_pylist() for name in names), strict=True):
         yield Trajectory(*key), text
 

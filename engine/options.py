@@ -1,0 +1,66 @@
+"""The fields of RunConfig as options of a command: one source of names, types, defaults and help.
+
+RunConfig is imported only when such a command is looked at, so that the others start without it.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+import click
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+_METAVARS = {str: "TEXT", int: "N", float: "X", Path: "FOLDER"}
+_ARGUMENTS = "engine.options.arguments"
+
+
+class ConfigCommand(click.Command):
+    """A command whose options are, beside its own, the fields of RunConfig."""
+
+    @cached_property
+    def _config_options(self) -> list[click.Parameter]:
+        from engine.config import RunConfig
+
+        return [_option(name, field) for name, field in RunConfig.model_fields.items()]
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        return [*self._config_options, *super().get_params(ctx)]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
+
+
+def _option(name: str, field: FieldInfo) -> click.Option:
+    """The option of one RunConfig field. Ranges are checked by RunConfig, for files and options alike."""
+    flag = "--" + name.replace("_", "-")
+    help_text = field.description or ""
+    if field.default is not None and field.default is not False:
+        help_text += f" [default: {'8' if name == 'budget' else field.default}]"
+    kinds = [kind for kind in get_args(field.annotation) if kind is not NoneType] or [field.annotation]
+    if get_origin(field.annotation) is Literal:
+        return click.Option([flag, name], type=click.Choice(kinds), help=help_text)
+    if kinds == [bool]:
+        return click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=help_text)
+    if name == "budget":
+        return click.Option([flag, name], metavar="N[,M...]", help=help_text)
+    return click.Option([flag, name], type=kinds[0], metavar=_METAVARS[kinds[0]], help=help_text)
+
+
+def overrides(ctx: click.Context) -> dict[str, Any]:
+    """What the user gave as options: a default must not override the file."""
+    from engine.config import RunConfig
+
+    given = click.core.ParameterSource.COMMANDLINE
+    return {name: ctx.params[name] for name in RunConfig.model_fields if ctx.get_parameter_source(name) is given}
+
+
+def arguments(ctx: click.Context) -> list[str]:
+    """What the user typed after the command's name."""
+    given: list[str] = ctx.meta[_ARGUMENTS]
+    return given
