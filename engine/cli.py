@@ -91,7 +91,7 @@ _run_argument = click.argument("run", metavar="RUN", type=click.Path(path_type=P
 @click.version_option(package_name="xsample")
 @_debug
 def commands() -> None:
-    """Which tokens make an RL-tuned model better than its base? Runs both in lock-step and swaps tokens between them."""
+    """Which tokens make an RL-tuned model better than its base? Runs both in lock-step and swaps their tokens."""
 
 
 @commands.command("run", cls=ConfigCommand)
@@ -99,7 +99,7 @@ def commands() -> None:
 @click.option("--dry-run", is_flag=True, help="check everything, show the plan and the first prompt, start nothing")
 @_debug
 @click.pass_context
-def run_command(ctx: click.Context, config: Path | None, dry_run: bool, **_: object) -> None:
+def run_command(ctx: click.Context, /, config: Path | None, dry_run: bool, **_: object) -> None:
     """Make, grade and summarise the responses of a pair. Without models: the embedded pair, on the CPU.
 
     The same command with the same --out resumes.

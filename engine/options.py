@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
-from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 import click
 
@@ -41,15 +41,27 @@ def _option(name: str, field: FieldInfo) -> click.Option:
     flag = "--" + name.replace("_", "-")
     help_text = field.description or ""
     if field.default is not None and field.default is not False:
-        help_text += f" [default: {'8' if name == 'budget' else field.default}]"
-    kinds = [kind for kind in get_args(field.annotation) if kind is not NoneType] or [field.annotation]
-    if get_origin(field.annotation) is Literal:
-        return click.Option([flag, name], type=click.Choice(kinds), help=help_text)
-    if kinds == [bool]:
+        help_text += f" [default: {_written(field.default)}]"
+    kind = _without_none(field.annotation)
+    if get_origin(kind) is Literal:
+        return click.Option([flag, name], type=click.Choice(get_args(kind)), help=help_text)
+    if kind is bool:
         return click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=help_text)
-    if name == "budget":
+    if get_origin(kind) is tuple:
         return click.Option([flag, name], metavar="N[,M...]", help=help_text)
-    return click.Option([flag, name], type=kinds[0], metavar=_METAVARS[kinds[0]], help=help_text)
+    return click.Option([flag, name], type=kind, metavar=_METAVARS[kind], help=help_text)
+
+
+def _without_none(annotation: Any) -> Any:
+    """`int | None` -> int."""
+    if get_origin(annotation) not in (Union, UnionType):
+        return annotation
+    (kind,) = (kind for kind in get_args(annotation) if kind is not NoneType)
+    return kind
+
+
+def _written(default: Any) -> str:
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
 def overrides(ctx: click.Context) -> dict[str, Any]:

@@ -1,0 +1,428 @@
+"""The run directory: atomic commits, resume, locks, disks that fail, and memory that stays flat."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource  # noqa: F401  (used in another process)
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import engine.store
+from engine.errors import RunDirectoryError, StoreError
+from engine.record import GRADES, RESPONSES, SCHEMA_VERSION, TOKENS, Grade, Trajectory
+from engine.store import RunStore
+
+ROOT = Path(engine.store.__file__).parents[1]
+MANIFEST: dict[str, Any] = {"identity": {"base": "B", "seed": 0, "budget": [8, None]}, "versions": {"vllm": "0.32"}}
+ZERO = {"string": "x", "int32": 0, "int64": 0, "float": 0.0, "bool": False}
+
+
+def tables(keys: list[Trajectory], length: int = 3) -> tuple[pa.Table, pa.Table]:
+    """Tokens and responses of these trajectories, each `length` tokens, everything else zero or null."""
+    tokens = [{**row(TOKENS), **key._asdict(), "position": i, "token": i + 7} for key in keys for i in range(length)]
+    responses = [
+        {**row(RESPONSES), **key._asdict(), "prompt_token_ids": [1, 2], "token_ids": list(range(length))}
+        for key in keys
+    ]
+    return pa.Table.from_pylist(tokens, TOKENS), pa.Table.from_pylist(responses, RESPONSES)
+
+
+def row(schema: pa.Schema) -> dict[str, object]:
+    return {f.name: None if f.nullable else [] if pa.types.is_list(f.type) else ZERO[str(f.type)] for f in schema}
+
+
+def key(n: int = 0, budget: int | None = 8) -> Trajectory:
+    return Trajectory(f"p{n}", n, "forward", budget)
+
+
+def hidden_files(path: Path) -> list[Path]:
+    return [file for file in path.rglob(".*") if file.name != ".lock"]
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """A real small file system: `mounted("size=1m")` mounts it, `mounted("remount,ro")` changes it."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def mount(options: str) -> Path:
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)], capture_output=True).returncode:
+            pytest.skip("mounting needs root")
+        return disk
+
+    yield mount
+    subprocess.run(["umount", "-l", str(disk)], capture_output=True)
+
+
+def in_other_process(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run `code` in another Python with this module's names."""
+    code = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\nfrom test_store import *\n{code}"
+    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+
+
+# Commits
+
+
+def test_what_was_committed_is_read_back_with_types_and_units(tmp_path: Path) -> None:
+    tokens, responses = tables([key(0), key(1, None)])
+    with RunStore.open(tmp_path / "run", MANIFEST) as store:
+        store.commit(tokens, responses)
+    read = RunStore.read(tmp_path / "run")
+    assert read.tokens().to_table().equals(tokens)
+    assert read.responses().equals(responses)
+    assert read.responses().schema.equals(RESPONSES, check_metadata=True)
+    assert read.done() == {key(0), key(1, None)}
+
+
+def test_a_part_is_a_zstd_parquet_file_that_carries_its_units_and_version(tmp_path: Path) -> None:
+    with RunStore.open(tmp_path, MANIFEST) as store:
+        store.commit(*tables([key()]))
+    part = pq.ParquetFile(tmp_path / "tokens" / "part-000000.parquet")
+    assert part.metadata.row_group(0).column(0).compression == "ZSTD"
+    assert part.schema_arrow.field("js").metadata[b"unit"] == b"nats"
+    assert part.schema_arrow.metadata[b"xsample.schema_version"] == str(SCHEMA_VERSION).encode()
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.sets(st.integers(0, 40), min_size=1, max_size=3), max_size=4), st.integers(0, 3))
+def test_any_sequence_of_commits_and_resumes_reads_back_in_order(
+    tmp_path_factory: pytest.TempPathFactory, commits: list[set[int]], reopen_every: int
+) -> None:
+    path = tmp_path_factory.mktemp("runs") / "run"
+    store = RunStore.open(path, MANIFEST)
+    for i, numbers in enumerate(commits):
+        if reopen_every and i % reopen_every == 0:
+            store.close()
+            store = RunStore.open(path, MANIFEST)
+        store.commit(*tables([key(n) for n in sorted(numbers)]))
+    store.close()
+    expected = [f"p{n}" for numbers in commits for n in sorted(numbers)]
+    assert store.responses(["problem"]).column("problem").to_pylist() == expected
+    assert store.tokens().count_rows() == 3 * len(expected)
+    assert store.done() == {key(int(problem[1:])) for problem in expected}
+
+
+def test_columns_may_come_in_any_order_and_in_wider_types(tmp_path: Path) -> None:
+    tokens, responses = tables([key()])
+    wide = tokens.set_column(5, "token", tokens["token"].cast(pa.int64())).select(TOKENS.names[::-1])
+    with RunStore.open(tmp_path, MANIFEST) as store:
+        store.commit(wide, responses)
+        assert store.tokens().to_table().equals(tokens)
+
+
+@pytest.mark.parametrize("change", ["missing", "unknown", "null", "too large"])
+def test_a_table_that_does_not_fit_its_schema_is_never_written(tmp_path: Path, change: str) -> None:
+    tokens, responses = tables([key()])
+    bad = {
+        "missing": tokens.drop_columns(["js"]),
+        "unknown": tokens.append_column("more", tokens["js"]),
+        "null": tokens.set_column(5, "token", pa.nulls(3, pa.int32())),
+        "too large": tokens.set_column(5, "token", pa.array([2**40] * 3)),
+    }[change]
+    with RunStore.open(tmp_path, MANIFEST) as store:
+        with pytest.raises((AssertionError, ValueError)):
+            store.commit(bad, responses)
+        assert list((tmp_path / "tokens").iterdir()) == []
+
+
+def test_some_columns_of_the_responses_can_be_read_alone(tmp_path: Path) -> None:
+    with RunStore.open(tmp_path, MANIFEST) as store:
+        store.commit(*tables([key(3)]))
+        assert store.responses(["text", "sample"]).to_pylist() == [{"text": "x", "sample": 3}]
+
+
+def test_a_folder_named_like_a_partition_adds_no_column(tmp_path: Path) -> None:
+    with RunStore.open(tmp_path / "budget=4", MANIFEST) as store:
+        store.commit(*tables([key(budget=8)]))
+        assert store.responses().column("budget").to_pylist() == [8]
+        assert store.tokens().to_table().column("budget").to_pylist() == [8] * 3
+
+
+def test_an_empty_run_reads_as_empty_tables(tmp_path: Path) -> None:
+    with RunStore.open(tmp_path, MANIFEST) as store:
+        assert (store.done(), store.responses().num_rows, store.tokens().count_rows()) == (set(), 0, 0)
+
+
+def test_memory_stays_flat_over_many_commits(tmp_path: Path) -> None:
+    tokens, responses = tables([key(n) for n in range(16)], length=400)
+    with RunStore.open(tmp_path, MANIFEST) as store:
+        for _ in range(20):
+            store.commit(tokens, responses)
+        before = psutil.Process().memory_info().rss
+        for _ in range(100):
+            store.commit(tokens, responses)
+        grown = psutil.Process().memory_info().rss - before
+    assert grown < 8 << 20, f"{grown / 2**20:.1f} MiB for {100 * tokens.nbytes / 2**20:.0f} MiB committed"
+
+
+# Resume
+
+
+def test_a_resumed_run_adds_parts_after_those_that_are_there(tmp_path: Path) -> None:
+    for n in range(2):
+        with RunStore.open(tmp_path, MANIFEST) as store:
+            store.commit(*tables([key(n)]))
+    assert sorted(f.name for f in (tmp_path / "responses").iterdir()) == ["part-000000.parquet", "part-000001.parquet"]
+    assert RunStore.read(tmp_path).done() == {key(0), key(1)}
+
+
+def test_a_run_killed_at_any_point_of_a_commit_resumes_with_whole_parts_only(tmp_path: Path) -> None:
+    """A process is killed before its k-th sync, for every k there is; whatever it left, the next open repairs."""
+    killed = """
+import os, signal
+store, left, sync = RunStore.open(Path(sys.argv[1]), MANIFEST), [int(sys.argv[2])], os.fsync
+def fsync(descriptor):
+    left[0] -= 1
+    os.kill(os.getpid(), signal.SIGKILL) if left[0] < 0 else sync(descriptor)
+os.fsync = fsync
+store.commit(*tables([key(1)]))
+"""
+    for k in range(4):
+        path = tmp_path / str(k)
+        with RunStore.open(path, MANIFEST) as store:
+            store.commit(*tables([key(0)]))
+        assert in_other_process(killed, path, k).returncode == -9
+        with RunStore.open(path, MANIFEST) as store:
+            assert hidden_files(path) == []
+            assert store.unreadable() == []
+            assert store.done() == ({key(0)} if k < 3 else {key(0), key(1)})
+            assert store.tokens().count_rows() == 3 * len(store.done())
+            assert len(list((path / "tokens").iterdir())) == len(store.done())
+
+
+def test_tokens_without_their_responses_are_not_read_while_the_run_goes_on(tmp_path: Path) -> None:
+    with RunStore.open(tmp_path, MANIFEST) as store:
+        store.commit(*tables([key()]))
+        shutil.copy(tmp_path / "tokens" / "part-000000.parquet", tmp_path / "tokens" / "part-000001.parquet")
+        (tmp_path / "tokens" / ".part-000002.parquet.1.tmp").write_bytes(b"half")
+        assert RunStore.read(tmp_path).tokens().count_rows() == 3
+
+
+def test_responses_whose_tokens_are_gone_are_named_with_the_way_out(tmp_path: Path) -> None:
+    with RunStore.open(tmp_path, MANIFEST) as store:
+        store.commit(*tables([key()]))
+    (tmp_path / "tokens" / "part-000000.parquet").unlink()
+    with pytest.raises(StoreError, match=r"tokens/part-000000\.parquet is missing.*remove responses/part-000000"):
+        RunStore.open(tmp_path, MANIFEST)
+    (tmp_path / "responses" / "part-000000.parquet").unlink()
+    with RunStore.open(tmp_path, MANIFEST) as store:
+        assert store.done() == set()
+
+
+def test_the_manifest_of_the_first_start_is_kept(tmp_path: Path) -> None:
+    RunStore.open(tmp_path, MANIFEST).close()
+    with RunStore.open(tmp_path, {**MANIFEST, "versions": {"vllm": "0.33"}}) as store:
+        assert store.manifest["versions"] == {"vllm": "0.32"}
+    assert json.loads((tmp_path / "run.json").read_text()) == {"schema_version": SCHEMA_VERSION, **MANIFEST}
+
+
+def test_another_identity_is_refused_with_every_difference_and_the_way_out(tmp_path: Path) -> None:
+    RunStore.open(tmp_path, MANIFEST).close()
+    other = {"base": "B", "seed": 1, "budget": [8], "task": "aime24"}
+    with pytest.raises(RunDirectoryError) as error:
+        RunStore.open(tmp_path, {"identity": other})
+    for part in (
+        "seed is 1 here, 0 there",
+        "budget is [8] here, [8, None] there",
+        "task is 'aime24' here",
+        "another --out",
+    ):
+        assert part in str(error.value)
+    assert "base" not in str(error.value)
+
+
+def test_a_tuple_in_the_identity_is_the_list_that_json_makes_of_it(tmp_path: Path) -> None:
+    RunStore.open(tmp_path, MANIFEST).close()
+    RunStore.open(tmp_path, {"identity": {**MANIFEST["identity"], "budget": (8, None)}}).close()
+
+
+@pytest.mark.parametrize("how", ["open", "read"])
+def test_another_schema_version_is_refused_with_both(tmp_path: Path, how: str) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({**MANIFEST, "schema_version": 0}))
+    with pytest.raises(RunDirectoryError, match=f"schema_version 0, this xsample writes {SCHEMA_VERSION}"):
+        RunStore.open(tmp_path, MANIFEST) if how == "open" else RunStore.read(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "\x00"])
+def test_a_run_json_that_is_not_one_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(RunDirectoryError, match=r"run\.json cannot be read"):
+        RunStore.open(tmp_path, MANIFEST)
+
+
+# Folders that cannot be used
+
+
+def test_a_missing_parent_is_made(tmp_path: Path) -> None:
+    RunStore.open(tmp_path / "a" / "b" / "run", MANIFEST).close()
+    assert (tmp_path / "a" / "b" / "run" / "run.json").exists()
+
+
+def test_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunDirectoryError, match="is a file"):
+        RunStore.open(tmp_path / "file", MANIFEST)
+    with pytest.raises(RunDirectoryError, match="cannot be used: Not a directory"):
+        RunStore.open(tmp_path / "file" / "run", MANIFEST)
+
+
+def test_a_folder_with_something_else_in_it_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("dear to me")
+    with pytest.raises(RunDirectoryError, match="not empty and holds no run"):
+        RunStore.open(tmp_path, MANIFEST)
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("path", ["/proc/run", "/dev/null/run", "/" + "x" * 300, "\x00"])
+def test_a_folder_that_cannot_be_made_is_refused_with_the_systems_reason(path: str) -> None:
+    with pytest.raises(RunDirectoryError, match="cannot be used"):
+        RunStore.open(Path(path), MANIFEST)
+
+
+def test_a_read_only_folder_is_refused_but_can_be_read(mounted: Callable[[str], Path]) -> None:
+    disk = mounted("size=1m")
+    with RunStore.open(disk, MANIFEST) as store:
+        store.commit(*tables([key()]))
+    mounted("remount,ro")
+    with pytest.raises(RunDirectoryError, match="Read-only file system"):
+        RunStore.open(disk, MANIFEST)
+    assert RunStore.read(disk).done() == {key()}
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("none", "does not exist"), ("empty", "holds no run.json"), ("f", "is a file")]
+)
+def test_reading_what_is_no_run_says_what_it_is(tmp_path: Path, name: str, says: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "f").write_text("")
+    with pytest.raises(RunDirectoryError, match=says):
+        RunStore.read(tmp_path / name)
+
+
+# The lock
+
+
+def test_a_second_writer_is_refused_and_told_who_is_first(tmp_path: Path) -> None:
+    with RunStore.open(tmp_path, MANIFEST), pytest.raises(RunDirectoryError, match=f"in use .process {os.getpid()}"):
+        RunStore.open(tmp_path, MANIFEST)
+    RunStore.open(tmp_path, MANIFEST).close()
+
+
+def test_a_writer_that_was_killed_locks_nobody_out(tmp_path: Path) -> None:
+    code = "store = RunStore.open(Path(sys.argv[1]), MANIFEST); os.kill(os.getpid(), 9)"
+    assert in_other_process(code, tmp_path).returncode == -9
+    RunStore.open(tmp_path, MANIFEST).close()
+
+
+def test_a_refused_open_leaves_no_lock(tmp_path: Path) -> None:
+    RunStore.open(tmp_path, MANIFEST).close()
+    with pytest.raises(RunDirectoryError):
+        RunStore.open(tmp_path, {"identity": {}})
+    RunStore.open(tmp_path, MANIFEST).close()
+
+
+# Disks that fail
+
+
+def test_a_full_disk_is_an_error_that_names_the_file_and_costs_no_earlier_part(mounted: Callable[[str], Path]) -> None:
+    disk = mounted("size=256k")
+    tokens, responses = tables([key(n) for n in range(8)])
+    with RunStore.open(disk, MANIFEST) as store:
+        store.commit(tokens, responses)
+        (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - 8192))
+        with pytest.raises(StoreError, match=r"tokens/part-000001\.parquet cannot be written: No space left on device"):
+            store.commit(tokens, responses)
+        assert hidden_files(disk) == []
+        assert store.responses().equals(responses)
+        (disk / "filler").unlink()
+        store.commit(tokens, responses)
+        assert store.tokens().count_rows() == 2 * tokens.num_rows
+
+
+def test_a_limit_on_file_sizes_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    code = """
+store = RunStore.open(Path(sys.argv[1]), MANIFEST)
+store.commit(*tables([key(0)]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+try:
+    store.commit(*tables([key(n) for n in range(300)]))
+except StoreError as error:
+    print(error, hidden_files(Path(sys.argv[1])), store.done() == {key(0)})
+"""
+    run = in_other_process(code, tmp_path)
+    assert "tokens/part-000001.parquet cannot be written: File too large" in run.stdout, run.stderr
+    assert "[] True" in run.stdout
+
+
+@pytest.mark.parametrize("damage", ["cut", "emptied", "text"])
+def test_a_damaged_part_is_named_when_it_is_read(tmp_path: Path, damage: str) -> None:
+    with RunStore.open(tmp_path, MANIFEST) as store:
+        for n in range(2):
+            store.commit(*tables([key(n)]))
+    part = tmp_path / "responses" / "part-000001.parquet"
+    part.write_bytes({"cut": part.read_bytes()[:-100], "emptied": b"", "text": b"PAR1 not really PAR1"}[damage])
+    with RunStore.open(tmp_path, MANIFEST) as store:
+        assert store.unreadable() == [part]
+        with pytest.raises(StoreError, match=r"part-000001\.parquet cannot be read"):
+            store.done()
+
+
+def test_bytes_that_rotted_inside_a_part_are_found(tmp_path: Path) -> None:
+    with RunStore.open(tmp_path, MANIFEST) as store:
+        store.commit(*tables([key(n) for n in range(50)]))
+        part = tmp_path / "tokens" / "part-000000.parquet"
+        content = bytearray(part.read_bytes())
+        content[20:60] = bytes(40)
+        part.write_bytes(content)
+        assert store.unreadable() == [part]
+
+
+# Grades and summary
+
+
+def test_grades_are_read_back_and_replaced_whole(tmp_path: Path) -> None:
+    RunStore.open(tmp_path, MANIFEST).close()
+    store = RunStore.read(tmp_path)
+    first = Grade(key(0), "42", "boxed", "correct", True, (2, 0, 1, 3))
+    store.write_grades([first, Grade(key(1, None), None, None, "timed_out", None)])
+    store.write_grades(iter([first]))
+    assert store.grades().schema.equals(GRADES, check_metadata=True)
+    assert store.grades().to_pylist() == [
+        {
+            **key(0)._asdict(),
+            "answer": "42",
+            "method": "boxed",
+            "verdict": "correct",
+            "correct": True,
+            "options": [2, 0, 1, 3],
+        }
+    ]
+    store.write_grades([])
+    assert store.grades().num_rows == 0
+
+
+def test_a_summary_is_json_that_any_reader_takes(tmp_path: Path) -> None:
+    RunStore.open(tmp_path, MANIFEST).close()
+    store = RunStore.read(tmp_path)
+    store.write_summary({"accuracy": [0.5, float("nan")], "name": "é"})
+    assert store.summary() == {"accuracy": [0.5, None], "name": "é"}
+    assert "NaN" not in (tmp_path / "summary.json").read_text()
+
+
+def test_a_run_without_grades_says_how_to_get_them(tmp_path: Path) -> None:
+    RunStore.open(tmp_path, MANIFEST).close()
+    for ask in (RunStore.read(tmp_path).grades, RunStore.read(tmp_path).summary):
+        with pytest.raises(RunDirectoryError, match="xsample grade"):
+            ask()
