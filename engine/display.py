@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TextIO
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
+from rich.table import Table
 from rich.text import Text
 
 PLAIN_SECONDS = 5.0
@@ -105,11 +106,14 @@ class LiveDisplay(Display):
         self._live.stop()
 
     def _draw(self) -> RenderableType:
-        parts: list[RenderableType] = [self._stage] if self._running else []
+        rows = Table.grid()
+        if self._running:
+            rows.add_row(self._stage)
         if self._snapshot is not None and self._snapshot.tokens + self._snapshot.done:
-            bar = ProgressBar(max(self._snapshot.total, 1), self._snapshot.done, width=_bar_width(self._console))
-            parts += [bar, Text("  ".join(facts(self._snapshot)))]
-        return Group(*parts)
+            width = min(_BAR_WIDTH, self._console.width)
+            rows.add_row(ProgressBar(max(self._snapshot.total, 1), self._snapshot.done, width=width))
+            rows.add_row(Text("  ".join(facts(self._snapshot))))
+        return rows
 
 
 class PlainDisplay(Display):
@@ -171,10 +175,6 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def _bar_width(console: Console) -> int:
-    return max(1, min(_BAR_WIDTH, console.width))
 
 
 def _one_line(text: str) -> str:

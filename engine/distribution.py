@@ -18,9 +18,9 @@ import torch
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-# A token less probable than this is looked for only when those above it do not fill top_p: 1 / _RARE bounds the
-# candidates a row, and nearly every nucleus of a language model at top_p <= 0.95 lies above it.
-_RARE = 1 / 256
+# Tokens less probable than this are looked for only in rows where those above it do not fill top_p. It bounds the
+# candidates of a row to 256, and holds nearly every nucleus of a language model at the usual top_p.
+_LOG_RARE = -np.log(256.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,67 +59,69 @@ class Nuclei:
         return self.token[self.start]
 
 
-def nuclei(logits: torch.Tensor, sampling: Sampling) -> Nuclei:
-    """Nuclei of logits [B, V] (float32, any device).
+def log_probabilities(logits: torch.Tensor) -> torch.Tensor:
+    """Full distribution at temperature 1 of logits [B, V]: float32 log-probabilities, on the same device."""
+    return torch.log_softmax(logits, -1, dtype=torch.float32)
 
-    The nucleus is the shortest prefix of the tokens, by falling logit and then rising id, whose mass reaches top_p.
-    Raises FloatingPointError when a row is not a distribution (NaN, or all -inf).
+
+def nuclei(log_p: torch.Tensor, sampling: Sampling) -> Nuclei:
+    """Nuclei of distributions given as log-probabilities [B, V] (float32, any device).
+
+    The nucleus is the shortest prefix of the tokens, by falling probability and then rising id, whose mass reaches
+    top_p. Raises FloatingPointError when a row is not a distribution (its logits hold NaN, +inf or only -inf).
     """
     if sampling.temperature == 0:
-        return _greedy(logits)
-    scaled = logits if sampling.temperature == 1 else logits / sampling.temperature
-    norm = torch.logsumexp(scaled, -1)
-    if sampling.top_k and sampling.top_k < logits.shape[-1]:
-        cut = scaled.topk(sampling.top_k, -1).values[:, -1]
-    elif sampling.top_p < 1:
-        cut = norm + np.log((1 - sampling.top_p) * _RARE if sampling.top_p > 0.95 else _RARE)
-    else:
-        cut = torch.full_like(norm, torch.finfo(norm.dtype).min)
-    norm_host = norm.double().cpu().numpy()
-    if not np.isfinite(norm_host).all():
-        raise FloatingPointError(f"logits of rows {np.flatnonzero(~np.isfinite(norm_host)).tolist()} are not finite")
-    found = _candidates(scaled, cut, norm_host)
-    if not sampling.top_k:
-        short = np.flatnonzero(np.bincount(found.row, found.p, len(norm_host)) < sampling.top_p)
-        if len(short) and sampling.top_p < 1:
-            found = _widen(found, scaled, norm_host, short)
-    return _truncate(found, len(norm_host), sampling)
+        return _greedy(log_p)
+    if sampling.temperature != 1:
+        log_p = torch.log_softmax(log_p / sampling.temperature, -1)
+    return _truncate(_candidates(log_p, sampling), len(log_p), sampling)
 
 
 @dataclass(frozen=True, slots=True)
 class _Candidates:
-    """Entries [N] of some rows, rows ascending; within a row by falling p, ties by rising token."""
+    """Entries [N], ordered by row, then falling p, then rising token; enough of each row to fill its nucleus."""
 
     row: Ints
     token: Ints
     p: Floats
 
 
-def _candidates(scaled: torch.Tensor, cut: torch.Tensor, norm: Floats) -> _Candidates:
-    """Tokens with logit >= cut; p is their share of the whole distribution. One copy to the host."""
-    row, token = (scaled >= cut[:, None]).nonzero(as_tuple=True)
-    packed = torch.stack((row, token, scaled[row, token].float().view(torch.int32).long())).cpu().numpy()
-    value = packed[2].astype(np.int32).view(np.float32)
-    order = np.lexsort((-value, packed[0]))
-    row_host = packed[0][order]
-    return _Candidates(row_host, packed[1][order], np.exp(value[order] - norm[row_host]))
+def _candidates(log_p: torch.Tensor, sampling: Sampling) -> _Candidates:
+    """Look for the nuclei among the tokens that are not rare; where that does not do, among all."""
+    num_rows, vocab = log_p.shape
+    if 0 < sampling.top_k < vocab:
+        return _above(log_p, log_p.topk(sampling.top_k, -1).values[:, -1:])
+    if sampling.top_p == 1:
+        return _above(log_p, torch.finfo(log_p.dtype).min)
+    found = _above(log_p, _LOG_RARE)
+    short = np.flatnonzero(np.bincount(found.row, found.p, num_rows) < sampling.top_p)
+    return _widen(found, log_p, short) if len(short) else found
 
 
-def _widen(found: _Candidates, scaled: torch.Tensor, norm: Floats, short: Ints) -> _Candidates:
+def _above(log_p: torch.Tensor, cut: torch.Tensor | float) -> _Candidates:
+    """All entries >= cut. These few are all of the distribution that leaves the device."""
+    flat = (log_p >= cut).view(-1).nonzero().view(-1)
+    value = log_p.reshape(-1)[flat].cpu().numpy()
+    row, token = np.divmod(flat.cpu().numpy(), log_p.shape[-1])
+    order = np.lexsort((-value, row))
+    return _Candidates(row[order], token[order], np.exp(value[order].astype(np.float64)))
+
+
+def _widen(found: _Candidates, log_p: torch.Tensor, short: Ints) -> _Candidates:
     """Replace the candidates of the rows `short` by their whole distribution."""
-    index = torch.as_tensor(short, device=scaled.device)
-    lowest = torch.full((len(short),), torch.finfo(scaled.dtype).min, device=scaled.device)
-    every = _candidates(scaled[index], lowest, norm[short])
+    every = _above(log_p[torch.from_numpy(short).to(log_p.device)], torch.finfo(log_p.dtype).min)
     keep = ~np.isin(found.row, short)
     row = np.concatenate((found.row[keep], short[every.row]))
     order = np.argsort(row, kind="stable")
-    token, p = (np.concatenate(pair)[order] for pair in ((found.token[keep], every.token), (found.p[keep], every.p)))
-    return _Candidates(row[order], token, p)
+    token, p = np.concatenate((found.token[keep], every.token)), np.concatenate((found.p[keep], every.p))
+    return _Candidates(row[order], token[order], p[order])
 
 
 def _truncate(found: _Candidates, num_rows: int, sampling: Sampling) -> Nuclei:
     """Cut each row's candidates at top_p of their mass (with top_k: of what top_k left), and renormalise."""
     count = np.bincount(found.row, minlength=num_rows)
+    if not count.all():
+        raise FloatingPointError(f"the model gave no distribution (NaN or infinite logits) in row {count.argmin()}")
     start = np.cumsum(count) - count
     p = found.p
     if sampling.top_k:
@@ -133,12 +135,12 @@ def _truncate(found: _Candidates, num_rows: int, sampling: Sampling) -> Nuclei:
     return Nuclei(size, found.token[keep], p / mass[row])
 
 
-def _greedy(logits: torch.Tensor) -> Nuclei:
+def _greedy(log_p: torch.Tensor) -> Nuclei:
     """Temperature 0: the nucleus is the most probable token, the lowest id among equals."""
-    top = logits.max(-1, keepdim=True).values
+    top = log_p.max(-1, keepdim=True).values
     if not bool(torch.isfinite(top).all()):
-        raise FloatingPointError("logits are not finite")
-    token = (logits == top).int().argmax(-1).cpu().numpy()
+        raise FloatingPointError("the model gave no distribution (NaN or infinite logits)")
+    token = (log_p == top).int().argmax(-1).cpu().numpy()
     return Nuclei(np.ones(len(token), np.int64), token, np.ones(len(token)))
 
 
@@ -162,15 +164,14 @@ def js_divergence(a: Nuclei, b: Nuclei) -> Floats:
     return np.clip(js, 0.0, np.log(2.0))
 
 
-def measure(logits: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
-    """Scalars of the full distribution of logits [B, V] at temperature 1, float32 [B, 1 + 2 T], on the device.
+def measure(log_p: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
+    """Scalars of full distributions, log-probabilities [B, V]: float32 [B, 1 + 2 T], on the device.
 
     Columns: entropy in nats; log-probabilities in nats of token [B, T]; ranks of token [B, T], where 1 is best and
     equals share the better rank. (float32 holds every rank below 2**24 exactly.)
     """
-    log_p = torch.log_softmax(logits, -1)
     # exp(-inf) * clamp(-inf) is 0, where exp(-inf) * -inf would be NaN.
-    entropy = -(log_p.exp() * log_p.clamp(min=-1e4)).sum(-1, keepdim=True)
-    chosen = logits.gather(1, token)
-    rank = [(logits > chosen[:, t, None]).sum(-1, keepdim=True) + 1 for t in range(token.shape[1])]
-    return torch.cat((entropy, log_p.gather(1, token), *rank), 1)
+    entropy = -torch.linalg.vecdot(log_p.exp(), log_p.clamp(min=-1e4))
+    chosen = log_p.gather(1, token)
+    rank = (log_p[:, None] > chosen[:, :, None]).sum(-1) + 1
+    return torch.cat((entropy[:, None], chosen, rank), 1)

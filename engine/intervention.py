@@ -51,6 +51,13 @@ def sample(nuclei: Nuclei, key: UInt64, position: Ints) -> Ints:
     return nuclei.token[winner[first]]
 
 
+def _sample_both(base: Nuclei, rl: Nuclei, key: UInt64, position: Ints) -> tuple[Ints, Ints]:
+    """One token a row from each policy with the same noise: one pass over both, stacked."""
+    stacked = Nuclei(*(np.concatenate((getattr(base, name), getattr(rl, name))) for name in ("size", "token", "p")))
+    token = sample(stacked, np.tile(key, 2), np.tile(position, 2))
+    return token[: len(key)], token[len(key) :]
+
+
 def decide(
     base: Nuclei, rl: Nuclei, forward: Bools, left: Ints, threshold: float, key: UInt64, position: Ints
 ) -> Decisions:
@@ -59,7 +66,7 @@ def decide(
     forward [B]: base is primary, else rl. left [B]: interventions still allowed.
     """
     js = js_divergence(base, rl)
-    from_base, from_rl = sample(base, key, position), sample(rl, key, position)
+    from_base, from_rl = _sample_both(base, rl, key, position)
     primary = np.where(forward, from_base, from_rl)
     intervened = (js > threshold) & (left > 0)
     token = np.where(intervened, np.where(forward, from_rl, from_base), primary)

@@ -40,7 +40,8 @@ def uniform(key: UInt64, position: npt.NDArray[np.int64], token: npt.NDArray[np.
     """Uniform numbers in the open interval (0, 1); arguments of shape [N], or broadcastable to it."""
     state = _mix(key + position.astype(np.uint64) * _GOLDEN)
     bits = _mix(state + (token.astype(np.uint64) + np.uint64(1)) * _GOLDEN)
-    return ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    # 52 bits, not 53: with 53 the half is rounded away at the top, and the greatest hashes would give 1.
+    return ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
 
 
 def gumbel(key: UInt64, position: npt.NDArray[np.int64], token: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

@@ -155,6 +155,8 @@ class TcpLink(Link):
     def __init__(self, connection: Connection, timeout: float) -> None:
         super().__init__(timeout)
         self._connection = connection
+        with socket.socket(fileno=os.dup(connection.fileno())) as sock:
+            _limit(sock, timeout)
 
     def _swap_frame(self, total: int, frame: bytes) -> tuple[int, bytes]:
         try:
@@ -207,7 +209,8 @@ class Opening:
             while (left := deadline - time.monotonic()) > 0:
                 self._server.settimeout(left)
                 try:
-                    connection = _connection(self._server.accept()[0], self._timeout)
+                    # A tenth: somebody who connects and says nothing must not keep the twin out.
+                    connection = _connection(self._server.accept()[0], self._timeout / 10)
                     deliver_challenge(connection, self._secret)
                     answer_challenge(connection, self._secret)
                     return TcpLink(connection, self._timeout)
@@ -234,8 +237,13 @@ def join(meeting: Meeting, timeout: float) -> Link:
 def _connection(sock: socket.socket, timeout: float) -> Connection:
     """A message connection over `sock`, without Nagle's delay, whose reads and writes end after `timeout` seconds."""
     sock.setblocking(True)
-    limit = struct.pack("ll", int(timeout), int(timeout % 1 * 1e6))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _limit(sock, timeout)
+    return Connection(sock.detach())
+
+
+def _limit(sock: socket.socket, timeout: float) -> None:
+    """End each read and write of `sock` after `timeout` seconds."""
+    limit = struct.pack("ll", int(timeout), int(timeout % 1 * 1e6))
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-    return Connection(sock.detach())

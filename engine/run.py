@@ -7,7 +7,7 @@ Running the same plan into the same directory resumes it: trajectories that are 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import pyarrow as pa
@@ -70,7 +70,9 @@ def _make(plan: Plan, keys: Sequence[Trajectory], recorder: _Recorder, signals: 
                     recorder.count(event.decided)
                 case Note():
                     display.note(event.text)
-                    recorder.started()
+                    if event.ready:
+                        display.stage("cross-sampling")
+                        recorder.started()
             recorder.refresh()
             signals.check()
     except IncompleteRunError as error:
@@ -91,10 +93,11 @@ class _Recorder:
         self._grades: list[Grade] = []
         self._parts: list[tuple[pa.Table, pa.Table]] = []
         self._num_waiting, self._part_began = 0, time.monotonic()
-        self._began = time.monotonic()
+        self._began: float | None = None
         self._num_here = self._num_tokens = self._interventions = self._effective = self._correct = 0
-        for key, text in _texts(store.responses([*TRAJECTORY_KEY, "text"])):
-            grader.submit(key, text)
+        committed = store.responses([*TRAJECTORY_KEY, "text"])
+        for *key, text in zip(*(column.to_pylist() for column in committed.columns), strict=True):
+            grader.submit(Trajectory(*key), text)
 
     def missing(self) -> list[Trajectory]:
         """The trajectories of the plan that are not committed."""
@@ -119,9 +122,9 @@ class _Recorder:
         self._num_here += len(completed.job)
         self._interventions += pc.sum(responses["interventions"]).as_py()
         self._effective += pc.sum(responses["effective_interventions"]).as_py()
-        for key, text in _texts(responses):
-            self._done.add(key)
-            self._grader.submit(key, text)
+        for index, text in zip(completed.job, responses["text"].to_pylist(), strict=True):
+            self._done.add(keys[index])
+            self._grader.submit(keys[index], text)
         if self._num_waiting >= _PART_TRAJECTORIES or time.monotonic() - self._part_began > _PART_SECONDS:
             self.commit()
 
@@ -141,14 +144,14 @@ class _Recorder:
     def refresh(self) -> None:
         """Show where the run is."""
         self._take(self._grader.poll())
-        elapsed = time.monotonic() - self._began
+        elapsed = time.monotonic() - self._began if self._began else 0.0
         left = self._plan.num_trajectories - len(self._done)
         self._display.update(
             Snapshot(
                 done=len(self._done),
                 total=self._plan.num_trajectories,
                 tokens=self._num_tokens,
-                tokens_per_s=self._num_tokens / elapsed,
+                tokens_per_s=self._num_tokens / elapsed if elapsed else 0.0,
                 interventions=self._interventions,
                 effective=self._effective,
                 graded=len(self._grades),
@@ -159,8 +162,8 @@ class _Recorder:
         )
 
     def started(self) -> None:
-        """The engines are ready: rates count from now."""
-        self._began = time.monotonic()
+        """A pair is ready: rates count from the first that is."""
+        self._began = self._began or time.monotonic()
 
     def finish(self) -> None:
         """Wait for the grades and write them."""
@@ -172,12 +175,6 @@ class _Recorder:
     def _take(self, grades: Sequence[Grade]) -> None:
         self._grades.extend(grades)
         self._correct += sum(grade.correct is True for grade in grades)
-
-
-def _texts(responses: pa.Table) -> Iterator[tuple[Trajectory, str]]:
-    names = (*TRAJECTORY_KEY, "text")
-    for *key, text in zip(*(responses[name].to_pylist() for name in names), strict=True):
-        yield Trajectory(*key), text
 
 
 __all__ = ["Grader", "execute", "prepare"]

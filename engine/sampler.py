@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from engine.distribution import Nuclei, Sampling, measure, nuclei
+from engine.distribution import Nuclei, Sampling, log_probabilities, measure, nuclei
 from engine.errors import LockstepError
 from engine.intervention import Decisions, decide, follow
 from engine.rendezvous import Link, Rows, exchange
@@ -86,12 +86,13 @@ class CrossSampler:
         position = phase.offset[sequence] + emitted
         live = (emitted >= 0) & (position >= self._decided[sequence])
         self._take(sequence[live], position[live], previous[live])
-        spent = live & (self._left[sequence] <= 0) & phase.paired
-        logits[np.flatnonzero(spent), phase.stop_token] = torch.inf
-        work = np.flatnonzero(live & ~spent)
+        if phase.paired:
+            spent = live & (self._left[sequence] <= 0)
+            self._force(logits, np.flatnonzero(spent), phase.stop_token)
+            live &= ~spent
+        work = np.flatnonzero(live)
         if len(work):
-            rows = Rows(sequence[work], position[work], previous[work])
-            self._decide(logits[:, : self.config.vocab_size], work, rows)
+            self._decide(logits, work, Rows(sequence[work], position[work], previous[work]))
         return logits
 
     def take_num_decided(self) -> int:
@@ -115,18 +116,23 @@ class CrossSampler:
         self._decided[sequence] = position
 
     def _decide(self, logits: torch.Tensor, work: Ints, rows: Rows) -> None:
-        index = torch.from_numpy(work).to(logits.device)
-        own_logits = logits if len(work) == len(logits) else logits[index]
-        mine = nuclei(own_logits, self.config.sampling)
+        own = logits if len(work) == len(logits) else logits[torch.from_numpy(work).to(logits.device)]
+        log_p = log_probabilities(own[:, : self.config.vocab_size])
+        mine = nuclei(log_p, self.config.sampling)
         decisions, other_top1 = self._meet(rows, mine)
+        self._force(logits, work, decisions.token)
         self._token[rows.sequence] = decisions.token
         self._intervened[rows.sequence] = decisions.intervened
         self._num_decided += len(work)
-        token = torch.from_numpy(np.stack((decisions.token, other_top1), 1)).to(logits.device)
         if self.trace:
-            self.trace.append(rows, decisions, mine, own_logits, measure(own_logits, token))
-        # Greedy argmax does the rest: one infinite logit a row, instead of writing the whole vocabulary.
-        logits[index, token[:, 0]] = torch.inf
+            token = torch.from_numpy(np.stack((decisions.token, other_top1), 1)).to(log_p.device)
+            self.trace.append(rows, decisions, mine, log_p, measure(log_p, token))
+
+    def _force(self, logits: torch.Tensor, row: Ints, token: Ints | int) -> None:
+        """Leave greedy argmax no choice: one infinite logit a row, instead of writing the whole vocabulary."""
+        if len(row):
+            where = torch.from_numpy(np.stack((row, np.broadcast_to(token, row.shape)))).to(logits.device)
+            logits[where[0], where[1]] = torch.inf
 
     def _meet(self, rows: Rows, mine: Nuclei) -> tuple[Decisions, Ints]:
         """Decide with the twin, or alone in a solo phase; also the twin's most probable tokens (alone: one's own)."""

@@ -23,9 +23,10 @@ _LEASE_SLOTS = 64
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something to tell the user: a pair is ready, a pair failed and why."""
+    """Something to tell the user: where a pair is ready, or why one failed."""
 
     text: str
+    ready: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ class Scheduler:
             while not self._closing.is_set():
                 try:
                     if not ready:
-                        self._events.put(Note(pair.start()))
+                        self._events.put(Note(pair.start(), ready=True))
                         ready, starts_failed, self._was_ready = True, 0, True
                     lease = self._take()
                     if not lease:
@@ -110,7 +111,7 @@ class Scheduler:
                     self._give_back(lease, error)
                     lease, ready = [], False
                     pair.kill()
-                    self._events.put(Note(f"a pair failed and is started again: {error}"))
+                    self._events.put(Note(f"a pair failed and is started again: {error}", ready=False))
             self._events.put(None)
         except BaseException as error:  # the thread's boundary: the reader raises it
             self._events.put(error)

@@ -49,9 +49,9 @@ class Trace:
         self._num_rows = 0
 
     def append(
-        self, rows: Rows, decisions: Decisions, mine: Nuclei, logits: torch.Tensor, measured: torch.Tensor
+        self, rows: Rows, decisions: Decisions, mine: Nuclei, log_p: torch.Tensor, measured: torch.Tensor
     ) -> None:
-        """Add one step: B rows, logits [B, V] and `measured` [B, 5] of `distribution.measure`."""
+        """Add one step: B rows, log-probabilities [B, V] and `measured` [B, 5] of `distribution.measure`."""
         block = np.empty(len(rows.sequence), _HOST)
         block["sequence"], block["position"] = rows.sequence, rows.position
         block["token"], block["js"] = decisions.token, decisions.js
@@ -61,8 +61,8 @@ class Trace:
         self._device.append(measured)
         shifted = np.flatnonzero(decisions.js >= self._record_threshold)
         if len(shifted):
-            k = min(self._record_top_k, logits.shape[-1])
-            self._top_k.append(logits[torch.from_numpy(shifted).to(logits.device)].topk(k, -1).indices)
+            k = min(self._record_top_k, log_p.shape[-1])
+            self._top_k.append(log_p[torch.from_numpy(shifted).to(log_p.device)].topk(k, -1).indices)
             self._top_k_row.append(shifted + self._num_rows)
         self._num_rows += len(block)
 

@@ -1,0 +1,65 @@
+# All work goes through these targets. They share one environment, .venv, which the first of them installs.
+
+PYTHON ?= python3
+# Where torch's CPU build is taken from when pip's own indices do not have it.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+LOCK := requirements/cpu.txt
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# --no-compile: most of what is installed is never imported; what is, compiles itself once.
+PIP_INSTALL := $(PIP) install -qq --no-deps --no-compile
+TORCH = $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' $(LOCK))
+
+export HF_HUB_OFFLINE ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: install demo test check bench clean help
+
+install: .venv/.project  ## build .venv from the lock, and the project into it
+
+demo: .venv/.project  ## run the embedded tiny pair on the CPU, about a minute
+	$(BIN)/xsample run --budget 8 --direction reverse
+
+test: .venv/.project  ## the whole test suite
+	$(BIN)/python -m pytest
+
+check: .venv/.project  ## lint, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: .venv/.project  ## speed of the pair, beside what users do today
+	$(BIN)/python -m benchmarks.paired
+
+clean:  ## remove .venv and every cache; runs/ stays
+	rm -rf .venv dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@echo
+	@echo "PYTHON=python3.12 chooses the interpreter, TORCH_INDEX=URL where torch's CPU build comes from."
+
+# The two stamps come last in their rules: an install that was interrupted starts again from nothing.
+.venv/.locked: $(LOCK)
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || { echo >&2 \
+	  "make: $(PYTHON) is not Python 3.11 to 3.13 ($$($(PYTHON) --version 2>&1 | tail -n 1)): make install PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo >&2 \
+	  "make: $(PYTHON) has no venv module: install it (on Debian and Ubuntu: apt install python3-venv)"; exit 1; }
+	@command -v "$${CXX:-g++}" >/dev/null || echo >&2 \
+	  "make: note: there is no C++ compiler (g++): on the CPU, --no-enforce-eager will not work"
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	@echo "installing $(TORCH), then the rest of $(LOCK): a minute or two, 2 GB"
+	@$(PIP_INSTALL) "$(TORCH)" 2>.venv/torch.log || $(PIP_INSTALL) --index-url "$(TORCH_INDEX)" "$(TORCH)" || { \
+	  cat .venv/torch.log; echo >&2 "make: $(TORCH) is neither in pip's own indices (above) nor at TORCH_INDEX=$(TORCH_INDEX):" \
+	  "set TORCH_INDEX to a mirror of that index, or PIP_FIND_LINKS to a folder with the wheel, and run make install again"; exit 1; }
+	@$(PIP_INSTALL) -r $(LOCK) || { echo >&2 \
+	  "make: a package of $(LOCK) could not be installed (above): check the network or pip's index, and run make install again"; exit 1; }
+	@touch $@
+
+.venv/.project: .venv/.locked pyproject.toml
+	@$(PIP_INSTALL) --no-build-isolation --editable . || { echo >&2 \
+	  "make: the project itself could not be installed (above)"; exit 1; }
+	@touch $@

@@ -1,0 +1,1 @@
+"""xsample: problems in, records out."""

@@ -1,0 +1,1 @@
+"""xsample: records in, numbers out."""

@@ -1,0 +1,301 @@
+"""The command: its options, its exit codes, what it prints where, and how fast it starts."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from click.testing import CliRunner, Result
+
+import engine.run
+from engine.cli import commands
+from engine.config import RunConfig
+from engine.errors import EngineError, IncompleteRunError
+from engine.plan import Plan
+from engine.store import RunStore
+from tests.test_verify import EXPECTED, KEYS, commit
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "vllm", "ray", "pyarrow", "matplotlib", "transformers", "numpy", "rich", "pydantic")
+SMALL = ["run", "--limit", "1", "--samples", "1", "--device", "cpu"]
+
+
+def xsample(*args: str) -> Result:
+    return CliRunner().invoke(commands, list(args))
+
+
+def run_python(code: str, *args: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, *args]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def executing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """The engines are replaced by what they may raise; everything before them is real."""
+
+    def execute(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(engine.run, "execute", execute)
+
+
+def test_help_lists_the_commands_that_exist() -> None:
+    result = xsample("--help")
+    assert result.exit_code == 0
+    listed = re.findall(r"^  (\w+)  ", result.output.split("Commands:")[1], re.MULTILINE)
+    assert listed == ["doctor", "grade", "run", "tasks", "verify"]
+
+
+def test_the_command_imports_nothing_heavy() -> None:
+    result = run_python("import sys, engine.cli; print(*(n for n in sys.argv[1:] if n in sys.modules))", *HEAVY)
+    assert (result.stdout.strip(), result.stderr) == ("", "")
+
+
+@pytest.mark.parametrize("command", [["--help"], ["run", "--help"]])
+def test_help_imports_no_engine(command: list[str]) -> None:
+    heavy = [name for name in HEAVY if name != "pydantic"]
+    code = (
+        "import sys, contextlib, io, engine.cli as cli\n"
+        f"with contextlib.redirect_stdout(io.StringIO()): cli.commands({command}, standalone_mode=False)\n"
+        f"print(*(name for name in {heavy} if name in sys.modules))"
+    )
+    assert run_python(code).stdout.strip() == ""
+
+
+def test_help_is_quick() -> None:
+    result = run_python(
+        "import time, contextlib, io\n"
+        "import engine.cli as cli\n"
+        "with contextlib.redirect_stdout(io.StringIO()): cli.commands(['--help'], standalone_mode=False)\n"
+        "print(time.process_time())"
+    )
+    assert float(result.stdout) < 0.5
+
+
+@pytest.mark.parametrize("name", RunConfig.model_fields)
+def test_every_field_is_an_option_with_its_help(name: str) -> None:
+    text = " ".join(xsample("run", "--help").output.split())
+    assert f"--{name.replace('_', '-')} " in text
+    assert (RunConfig.model_fields[name].description or "?").split()[0] in text
+
+
+def test_choices_are_those_of_the_field() -> None:
+    result = xsample("run", "--direction", "sideways")
+    assert result.exit_code == 2
+    assert all(choice in result.output for choice in get_args(RunConfig.model_fields["direction"].annotation))
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["--thresold", "1"], "--threshold"),
+        (["--budget", "many"], "budget"),
+        (["--limit", "0"], "limit is 0"),
+        (["--samples", "two"], "--samples"),
+        (["--base", "somewhere"], "base is given without rl"),
+        (["--task", "arithmetik"], "did you mean 'arithmetic'"),
+        (["--config", "/nowhere/run.yaml"], "/nowhere/run.yaml does not exist"),
+        (["extra"], "extra"),
+    ],
+)
+def test_what_cannot_be_run_ends_with_two_and_says_why(args: list[str], expected: str) -> None:
+    result = xsample("run", *args)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert expected in result.stderr and "Traceback" not in result.stderr
+
+
+def test_an_error_of_ours_is_one_line() -> None:
+    assert xsample("run", "--limit", "0").stderr.count("\n") == 1
+
+
+def test_an_unknown_key_of_the_file_is_refused_with_a_suggestion(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("thresold: 0.2\n")
+    result = xsample("run", "--config", str(tmp_path / "run.yaml"))
+    assert result.exit_code == 2
+    assert "unknown key 'thresold'; did you mean 'threshold'?" in result.stderr
+
+
+@pytest.fixture
+def resolved(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
+    """Collects the configurations that reach `prepare`, which is stopped there."""
+    seen: list[RunConfig] = []
+
+    def prepare(config: RunConfig, task: object) -> Plan:
+        seen.append(config)
+        raise EngineError("far enough")
+
+    monkeypatch.setattr(engine.run, "prepare", prepare)
+    return seen
+
+
+def test_only_what_was_given_overrides_the_file(tmp_path: Path, resolved: list[RunConfig]) -> None:
+    (tmp_path / "run.yaml").write_text("budget: [0, 4]\ntop_p: 0.9\nshare_gpu: true\nseed: 3\n")
+    xsample("run", "--config", str(tmp_path / "run.yaml"), "--seed", "0", "--no-share-gpu")
+    assert resolved == [RunConfig(budget=(0, 4), top_p=0.9, share_gpu=False, seed=0)]
+
+
+def test_every_kind_of_option_reaches_the_configuration(resolved: list[RunConfig]) -> None:
+    options = ["--budget", "8,0,unlimited", "--threshold", "0.5", "--limit", "2", "--direction", "reverse"]
+    xsample("run", *options, "--out", "some folder", "--enforce-eager", "--pairs", "2")
+    assert resolved == [
+        RunConfig(
+            budget=(0, 8, None),
+            threshold=0.5,
+            limit=2,
+            direction="reverse",
+            out=Path("some folder"),
+            enforce_eager=True,
+            pairs=2,
+        )
+    ]
+
+
+def test_no_option_means_the_defaults(resolved: list[RunConfig]) -> None:
+    xsample("run")
+    assert resolved == [RunConfig()]
+
+
+def test_a_dry_run_shows_the_plan_and_the_first_prompt_and_starts_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = xsample(*SMALL, "--direction", "reverse", "--dry-run", "--out", str(out))
+    assert result.exit_code == 0, result.output
+    assert re.search(r"trajectories +1 ", result.output)
+    assert re.search(r"The first prompt, \d+ tokens:\n.*\d", result.output)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [(EngineError("no engine"), 1), (IncompleteRunError("2 are missing"), 3), (ZeroDivisionError("oh"), 1)],
+)
+def test_the_exit_code_is_the_errors(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception, exit_code: int
+) -> None:
+    executing(monkeypatch, error)
+    result = xsample(*SMALL, "--out", str(tmp_path / "run"))
+    assert result.exit_code == exit_code
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("xsample: ") and str(error) in last
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("way", [["--debug", *SMALL], [*SMALL, "--debug"]])
+def test_debug_shows_the_traceback_and_keeps_the_exit_code(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: list[str]
+) -> None:
+    executing(monkeypatch, IncompleteRunError("2 are missing"))
+    result = xsample(*way, "--out", str(tmp_path / "run"))
+    assert result.exit_code == 3
+    assert "Traceback" in result.stderr
+
+
+def test_the_environment_can_ask_for_tracebacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XSAMPLE_DEBUG", "1")
+    assert "Traceback" in xsample("run", "--limit", "0").stderr
+
+
+def test_ctrl_c_ends_with_130_and_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    executing(monkeypatch, KeyboardInterrupt())
+    result = xsample(*SMALL)
+    assert result.exit_code == 130
+    assert re.search(rf"xsample {' '.join(SMALL)} --out runs/arithmetic-\S+$", result.stderr.strip())
+
+
+def test_the_way_to_go_on_is_quoted_and_names_out_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    executing(monkeypatch, KeyboardInterrupt())
+    out = str(tmp_path / "my run")
+    result = xsample(*SMALL, "--out", out)
+    assert result.stderr.count("--out") == 1
+    assert f"--out '{out}'" in result.stderr
+
+
+def test_sigterm_cleans_up_a_real_run_and_ends_with_143(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "engine.cli", *SMALL, "--out", str(tmp_path / "run")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if line.startswith("loading"):
+                process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 143, "".join(said)
+        assert "--out" in said[-1] and "Traceback" not in "".join(said)
+        assert _nobody_left(process.pid)
+
+
+def _nobody_left(session: int, seconds: float = 10.0) -> bool:
+    """Whether all processes of the session end within `seconds`."""
+    import psutil
+
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        left = [process for process in psutil.process_iter() if _session(process.pid) == session]
+        if not left:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Any:
+    manifest = {"identity": {}, "expected": EXPECTED, "config": {"task": "arithmetic"}}
+    with RunStore.open(tmp_path / "run", manifest) as store:
+        yield store
+
+
+def test_verify_of_a_complete_run_ends_with_zero(store: RunStore) -> None:
+    commit(store, KEYS)
+    result = xsample("verify", str(store.path))
+    assert (result.exit_code, result.output) == (0, "complete: 8 trajectories, 24 tokens\n")
+
+
+def test_verify_lists_what_is_missing_and_ends_with_one(store: RunStore) -> None:
+    commit(store, KEYS[:-1])
+    result = xsample("verify", str(store.path))
+    assert (result.exit_code, result.output) == (1, "missing: 1\n  b sample 1 forward budget unlimited\n")
+
+
+def test_verify_lists_some_of_many_and_all_when_asked(tmp_path: Path) -> None:
+    with RunStore.open(tmp_path / "run", {"identity": {}, "expected": EXPECTED | {"samples": 50}}) as store:
+        short, full = (xsample("verify", str(store.path), *more).output for more in ([], ["--all"]))
+    assert len(short.splitlines()) == 22 and "180 more" in short
+    assert len(full.splitlines()) == 201
+
+
+@pytest.mark.parametrize("command", ["verify", "grade"])
+def test_a_folder_that_is_no_run_is_refused(command: str, tmp_path: Path) -> None:
+    result = xsample(command, str(tmp_path))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "run.json" in result.stderr
+
+
+def test_grade_of_a_run_without_responses_is_refused(store: RunStore) -> None:
+    result = xsample("grade", str(store.path))
+    assert result.exit_code == 2
+    assert "no responses yet" in result.stderr
+
+
+def test_tasks_lists_the_embedded_task() -> None:
+    result = xsample("tasks")
+    assert result.exit_code == 0
+    assert re.search(r"^arithmetic +\d+ +8 +192", result.output, re.MULTILINE)
+
+
+def test_a_reader_that_leaves_ends_the_command_quietly() -> None:
+    command = f"{sys.executable} -m engine.cli run --help | head -c 1"
+    result = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert result.stderr == ""

