@@ -23,7 +23,6 @@ import ray
 
 from benchmarks.engines import start_plain
 from benchmarks.profile import ProfilingWorker
-from engine import pair as pair_module
 from engine.config import load
 from engine.pair import Completed, Job, Pair
 from engine.plan import Plan, prepare
@@ -40,9 +39,9 @@ def main() -> None:
     plan = prepare(load(None, {"max_num_seqs": options.slots, "budget": "unlimited", "out": "unused"}), task)
     keys = [key for _, key in zip(range(options.sequences), plan.trajectories(), strict=False)]
     jobs = [plan.job(key) for key in keys]
-    pair_module.PolicyWorker = ProfilingWorker  # the same worker, with a stopwatch that is off but in its own rounds
     with plan.cluster():
-        pair = Pair(plan.pair_config(0))
+        # The same worker, with a stopwatch that is off but in rounds of its own.
+        pair = Pair(plan.pair_config(0), ProfilingWorker)
         try:
             pair.start()
             print(json.dumps(run(plan, pair, start_plain(plan), jobs, options), indent=1))

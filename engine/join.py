@@ -45,8 +45,10 @@ def _columns_of(policy: str, other: str, batch: pa.RecordBatch | None, num_rows:
     names[f"topk_{policy}"] = "top_k"
     columns = {}
     for column, name in names.items():
-        absent = batch is None or (name.endswith("of_other_top1") and not paired)
-        columns[column] = pa.nulls(num_rows, TOKENS.field(column).type) if absent else batch.column(name)
+        if batch is None or (name.endswith("of_other_top1") and not paired):
+            columns[column] = pa.nulls(num_rows, TOKENS.field(column).type)
+        else:
+            columns[column] = batch.column(name)
     return columns
 
 

@@ -41,7 +41,8 @@ def uniform(key: UInt64, position: npt.NDArray[np.int64], token: npt.NDArray[np.
     state = _mix(key + position.astype(np.uint64) * _GOLDEN)
     bits = _mix(state + (token.astype(np.uint64) + np.uint64(1)) * _GOLDEN)
     # 52 bits, not 53: with 53 the half is rounded away at the top, and the greatest hashes would give 1.
-    return ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+    unit: npt.NDArray[np.float64] = ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+    return unit
 
 
 def gumbel(key: UInt64, position: npt.NDArray[np.int64], token: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

@@ -75,10 +75,13 @@ class Completed:
 
 
 class Pair:
-    """Two engines. `start`, then `run` leases one after the other; `kill` always, also after an error."""
+    """Two engines. `start`, then `run` leases one after the other; `kill` always, also after an error.
 
-    def __init__(self, config: PairConfig) -> None:
-        self._config = config
+    worker_class: what hosts an engine; benchmarks put a stopwatch into it, tests a fault.
+    """
+
+    def __init__(self, config: PairConfig, worker_class: type[PolicyWorker] = PolicyWorker) -> None:
+        self._config, self._worker_class = config, worker_class
         self._workers: dict[str, Any] = {}
         self._places: dict[str, Place] = {}
         self._group: PlacementGroup | None = None
@@ -106,7 +109,7 @@ class Pair:
                 f"GPU {have.get('GPU', 0):g}; give fewer --pairs or a smaller --tensor-parallel-size"
             )
         for bundle, policy in enumerate(POLICIES):
-            actor = ray.remote(PolicyWorker).options(
+            actor = ray.remote(self._worker_class).options(
                 num_cpus=per_engine["CPU"],
                 num_gpus=config.gpus,
                 max_restarts=0,

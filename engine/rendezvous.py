@@ -47,7 +47,8 @@ def exchange(link: Link, rows: Rows, mine: Nuclei) -> Nuclei:
     Raises LockstepError when the twin's rows differ in number, order, sequence, position or previous token.
     """
     where = np.stack((rows.sequence, rows.position, rows.previous))
-    theirs = link.swap(b"".join((struct.pack("<q", where.shape[1]), where, mine.size, mine.token, mine.p)))
+    body = (array.tobytes() for array in (where, mine.size, mine.token, mine.p))
+    theirs = link.swap(b"".join((struct.pack("<q", where.shape[1]), *body)))
     (num_rows,) = struct.unpack_from("<q", theirs)
     if num_rows != where.shape[1]:
         raise LockstepError(f"this engine is at {where.shape[1]} rows, its twin at {num_rows}")

@@ -100,7 +100,9 @@ def _last_of_each(host: npt.NDArray[np.void], rows: npt.NDArray[np.int64]) -> np
     """Those of `rows` that are the last of their (sequence, position), in that order."""
     order = rows[np.lexsort((rows, host["position"][rows], host["sequence"][rows]))]
     key = (host["sequence"][order].astype(np.int64) << 32) + host["position"][order]
-    return order[np.append(key[1:] != key[:-1], True)] if len(order) else order
+    last = np.append(key[1:] != key[:-1], True) if len(order) else np.empty(0, np.bool_)
+    kept: npt.NDArray[np.int64] = order[last]
+    return kept
 
 
 def _to_arrow(

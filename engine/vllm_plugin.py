@@ -83,7 +83,7 @@ class CrossSamplingV1(LogitsProcessor):
         return self._sampler.step(logits, self._sequence, emitted, previous)
 
 
-class CrossSamplingV2(LogitsProcessorV2):  # type: ignore[misc]
+class CrossSamplingV2(LogitsProcessorV2):
     """For model runner V2: requests live in slots, and the batch comes as a context on the device."""
 
     def __init__(self, vllm_config: VllmConfig, req_states: LogitsProcRequestState) -> None:

@@ -117,7 +117,7 @@ class PolicyWorker:
 
     def open(self, kind: str, host: str) -> list[Meeting]:
         """Prepare to meet the twin; a meeting a tensor-parallel rank."""
-        return self._engine.collective_rpc("xsample_open", args=(kind, host, self._config.step_timeout))
+        return list(self._engine.collective_rpc("xsample_open", args=(kind, host, self._config.step_timeout)))
 
     def accept(self) -> None:
         """Wait for the twin, that has been told the meetings."""
