@@ -47,4 +47,5 @@ def uniform(key: UInt64, position: npt.NDArray[np.int64], token: npt.NDArray[np.
 
 def gumbel(key: UInt64, position: npt.NDArray[np.int64], token: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """Standard Gumbel noise [N]: argmax over tokens of log p + gumbel is a draw from p (Gumbel-max)."""
-    return -np.log(-np.log(uniform(key, position, token)))
+    noise: npt.NDArray[np.float64] = -np.log(-np.log(uniform(key, position, token)))
+    return noise
