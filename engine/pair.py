@@ -94,7 +94,7 @@ class Pair:
             kind = self._meet()
         except ray.exceptions.RayError as error:
             raise _engine_error(error) from None
-        hosts = " and ".join(sorted({place.host for place in self._places.values()}))
+        hosts = " and ".join(sorted({_address(place) for place in self._places.values()}))
         return f"pair on {hosts}, {kind} rendezvous, {blocks} KV blocks an engine"
 
     def _place(self) -> None:
@@ -155,9 +155,11 @@ class Pair:
         one_host = base.node_id == rl.node_id
         kind = {"auto": "shm" if one_host else "tcp"}.get(self._config.rendezvous, self._config.rendezvous)
         if kind == "shm" and not one_host:
-            raise EngineError(f"rendezvous is shm, but the engines are on {base.host} and {rl.host}: give auto or tcp")
+            raise EngineError(
+                f"rendezvous is shm, but the engines are on {_address(base)} and {_address(rl)}: give auto or tcp"
+            )
         opener, joiner = (self._workers[policy] for policy in POLICIES)
-        meetings = ray.get(opener.open.remote(kind, "127.0.0.1" if one_host else base.host))
+        meetings = ray.get(opener.open.remote(kind, "127.0.0.1" if one_host else _address(base)))
         ray.get([opener.accept.remote(), joiner.join.remote(meetings)])
         return kind
 
@@ -253,13 +255,18 @@ class Pair:
             with suppress(Exception):  # the cluster itself may be gone
                 ray.kill(worker)
             place = self._places.get(policy)
-            if place and place.host == ray.util.get_node_ip_address():
-                with suppress(ProcessLookupError, PermissionError):  # a stopped process does not hear Ray
+            with suppress(Exception):  # a stopped process does not hear Ray, and Ray may be gone
+                if place and place.node_id == ray.get_runtime_context().get_node_id():
                     os.kill(place.pid, signal.SIGKILL)
         if self._group:
             with suppress(Exception):
                 remove_placement_group(self._group)
         self._workers, self._places, self._group = {}, {}, None
+
+
+def _address(place: Place) -> str:
+    """Address of the worker's node, as the cluster knows it."""
+    return next(str(node["NodeManagerAddress"]) for node in ray.nodes() if node["NodeID"] == place.node_id)
 
 
 def _renumber(finished: Finished, tokens: pa.Table, index_of: npt.NDArray[np.int64]) -> tuple[Finished, pa.Table]:

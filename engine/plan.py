@@ -156,7 +156,7 @@ class Plan:
 
     @contextmanager
     def cluster(self) -> Iterator[None]:
-        """The Ray cluster of the run: the one at ray_address, or one of our own, on loopback, for this block."""
+        """The Ray cluster of the run: the one at ray_address, or one of our own for this block."""
         import ray
 
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -171,7 +171,6 @@ class Plan:
                 logging_level="ERROR",
                 log_to_driver=False,
                 object_store_memory=2**28,
-                _node_ip_address="127.0.0.1",
             )
         try:
             yield

@@ -70,7 +70,6 @@ class Place:
     """Where a worker runs. free_gpu_bytes: None without a GPU."""
 
     node_id: str
-    host: str
     pid: int
     free_gpu_bytes: int | None
 
@@ -87,8 +86,7 @@ class PolicyWorker:
         import torch
 
         free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None
-        context = ray.get_runtime_context()
-        return Place(context.get_node_id(), ray.util.get_node_ip_address(), os.getpid(), free)
+        return Place(ray.get_runtime_context().get_node_id(), os.getpid(), free)
 
     def load(self, kv_cache_bytes: int | None) -> int:
         """Build the engine: minutes for a large model. Returns the number of its KV blocks.
