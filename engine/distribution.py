@@ -9,7 +9,7 @@ Dimensions: B rows, V vocabulary, N entries (all rows' nuclei one after the othe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,10 @@ Ints = npt.NDArray[np.int64]
 # Tokens less probable than this are looked for only in rows where those above it do not fill top_p. It bounds the
 # candidates of a row to 256, and holds nearly every nucleus of a language model at the usual top_p.
 _LOG_RARE = -np.log(256.0)
+# exp of it is still a positive number. What lies below has no share in any sample: a token that the model masks.
+_LOG_NEVER = -700.0
+# Rounding of running sums stays below this, so equal masses are cut alike wherever a row stands in its batch.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,8 @@ def nuclei(log_p: torch.Tensor, sampling: Sampling) -> Nuclei:
         return _greedy(log_p)
     if sampling.temperature != 1:
         log_p = torch.log_softmax(log_p / sampling.temperature, -1)
+    if sampling.top_k >= log_p.shape[-1]:
+        sampling = replace(sampling, top_k=0)
     return _truncate(_candidates(log_p, sampling), len(log_p), sampling)
 
 
@@ -88,11 +94,11 @@ class _Candidates:
 
 def _candidates(log_p: torch.Tensor, sampling: Sampling) -> _Candidates:
     """Look for the nuclei among the tokens that are not rare; where that does not do, among all."""
-    num_rows, vocab = log_p.shape
-    if 0 < sampling.top_k < vocab:
-        return _above(log_p, log_p.topk(sampling.top_k, -1).values[:, -1:])
+    num_rows = len(log_p)
+    if sampling.top_k:
+        return _above(log_p, log_p.topk(sampling.top_k, -1).values[:, -1:].clamp(min=_LOG_NEVER))
     if sampling.top_p == 1:
-        return _above(log_p, torch.finfo(log_p.dtype).min)
+        return _above(log_p, _LOG_NEVER)
     found = _above(log_p, _LOG_RARE)
     short = np.flatnonzero(np.bincount(found.row, found.p, num_rows) < sampling.top_p)
     return _widen(found, log_p, short) if len(short) else found
@@ -109,7 +115,7 @@ def _above(log_p: torch.Tensor, cut: torch.Tensor | float) -> _Candidates:
 
 def _widen(found: _Candidates, log_p: torch.Tensor, short: Ints) -> _Candidates:
     """Replace the candidates of the rows `short` by their whole distribution."""
-    every = _above(log_p[torch.from_numpy(short).to(log_p.device)], torch.finfo(log_p.dtype).min)
+    every = _above(log_p[torch.from_numpy(short).to(log_p.device)], _LOG_NEVER)
     keep = ~np.isin(found.row, short)
     row = np.concatenate((found.row[keep], short[every.row]))
     order = np.argsort(row, kind="stable")
@@ -127,7 +133,7 @@ def _truncate(found: _Candidates, num_rows: int, sampling: Sampling) -> Nuclei:
     if sampling.top_k:
         p = p / np.add.reduceat(p, start)[found.row]
     before = np.cumsum(p) - p
-    keep = before - before[start][found.row] < sampling.top_p
+    keep = before - before[start][found.row] < (sampling.top_p - _ROUNDING if sampling.top_p < 1 else np.inf)
     keep[start] = True
     row, p = found.row[keep], p[keep]
     size = np.bincount(row, minlength=num_rows)

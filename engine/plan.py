@@ -106,7 +106,8 @@ class Plan:
             )
             args = self._engine_args(model)
             workers[policy] = WorkerConfig(sampler, args, self.pair.stop_token_ids, config.step_timeout)
-        kv_gib = config.kv_cache_gib or (None if on_gpu or config.num_kv_blocks else _CPU_KV_GIB)
+        # On the CPU also beside num_kv_blocks, which wins: without it vLLM insists on 92 % of the memory being free.
+        kv_gib = config.kv_cache_gib or (None if on_gpu else _CPU_KV_GIB)
         return PairConfig(
             workers=workers,
             gpus=0.0 if not on_gpu else 0.5 if config.share_gpu else float(config.tensor_parallel_size),

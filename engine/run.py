@@ -93,7 +93,7 @@ class _Recorder:
         self._grades: list[Grade] = []
         self._parts: list[tuple[pa.Table, pa.Table]] = []
         self._num_waiting, self._part_began = 0, time.monotonic()
-        self._began: float | None = None
+        self._began, self._ready = time.monotonic(), 0.0
         self._num_here = self._num_tokens = self._interventions = self._effective = self._correct = 0
         committed = store.responses([*TRAJECTORY_KEY, "text"])
         for *key, text in zip(*(column.to_pylist() for column in committed.columns), strict=True):
@@ -144,26 +144,27 @@ class _Recorder:
     def refresh(self) -> None:
         """Show where the run is."""
         self._take(self._grader.poll())
-        elapsed = time.monotonic() - self._began if self._began else 0.0
+        now = time.monotonic()
+        working = now - self._ready if self._ready else 0.0
         left = self._plan.num_trajectories - len(self._done)
         self._display.update(
             Snapshot(
                 done=len(self._done),
                 total=self._plan.num_trajectories,
                 tokens=self._num_tokens,
-                tokens_per_s=self._num_tokens / elapsed if elapsed else 0.0,
+                tokens_per_s=self._num_tokens / working if working else 0.0,
                 interventions=self._interventions,
                 effective=self._effective,
                 graded=len(self._grades),
                 correct=self._correct,
-                elapsed_s=elapsed,
-                eta_s=left * elapsed / self._num_here if self._num_here else None,
+                elapsed_s=now - self._began,
+                eta_s=left * working / self._num_here if self._num_here else None,
             )
         )
 
     def started(self) -> None:
         """A pair is ready: rates count from the first that is."""
-        self._began = self._began or time.monotonic()
+        self._ready = self._ready or time.monotonic()
 
     def finish(self) -> None:
         """Wait for the grades and write them."""
