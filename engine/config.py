@@ -109,7 +109,7 @@ def parse_budget(value: object) -> tuple[int | None, ...]:
     for item in items:
         text = "unlimited" if item is None else str(item).strip().lower()
         if text != "unlimited" and not text.isdecimal():
-            raise ValueError(f"budget {text!r} is not a budget: give a whole number >= 0, or unlimited")
+            raise ValueError(f"{text!r} is not a budget: give whole numbers >= 0, or unlimited")
         if text != "unlimited" and int(text) >= 2**31:
             raise ValueError(f"budget {text} does not fit into 32 bits: say unlimited")
         budgets.add(None if text == "unlimited" else int(text))
