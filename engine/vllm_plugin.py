@@ -108,9 +108,12 @@ class CrossSamplingV2(LogitsProcessorV2):
 
 
 def processor_for(vllm_config: VllmConfig) -> str:
-    """The adapter for the model runner that vLLM has chosen, as "module:Class"."""
-    version = "V2" if getattr(vllm_config, "use_v2_model_runner", False) else "V1"
-    return f"{__name__}:CrossSampling{version}"
+    """The adapter for the model runner that vLLM has chosen, as "module:Class".
+
+    Releases whose runner V2 takes no custom processors fall back to V1 by themselves when they are given one.
+    """
+    takes_v2 = LogitsProcessorV2 is not object and getattr(vllm_config, "use_v2_model_runner", False)
+    return f"{__name__}:CrossSampling{'V2' if takes_v2 else 'V1'}"
 
 
 class SamplerCalls:
