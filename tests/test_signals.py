@@ -1,0 +1,193 @@
+"""Signals are held back inside the block, and delivered after it to whoever handled them before. In real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from engine.signals import HeldSignals, Interrupted
+
+ROOT = Path(__file__).parents[1]
+PROLOGUE = """
+import os, signal, sys
+from engine.signals import HeldSignals, Interrupted
+
+def say(*words):
+    print(*words, flush=True)
+
+def send(name):
+    os.kill(os.getpid(), getattr(signal, name))
+"""
+SIGNALS = pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+
+
+def run(program: str, *arguments: str) -> tuple[list[str], int]:
+    """The lines that the program prints, and its exit status (minus the signal that ended it)."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROLOGUE + program, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        start_new_session=True,
+    )
+    return done.stdout.splitlines(), done.returncode
+
+
+@contextmanager
+def handling(number: signal.Signals, came: list[int]) -> Iterator[None]:
+    before = signal.signal(number, lambda n, _: came.append(n))
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+@SIGNALS
+def test_a_signal_inside_the_block_is_delivered_when_the_block_has_ended(name: str) -> None:
+    number = getattr(signal, name)
+    came: list[int] = []
+    with handling(number, came):
+        with HeldSignals():
+            os.kill(os.getpid(), number)
+            assert came == []
+        assert came == [number]
+
+
+def test_ctrl_c_inside_the_block_lets_the_work_finish_and_then_interrupts() -> None:
+    lines, status = run("""
+try:
+    with HeldSignals():
+        send("SIGINT")
+        say("still at work")
+    say("never reached")
+except KeyboardInterrupt:
+    say("interrupted")
+""")
+    assert (lines, status) == (["still at work", "interrupted"], 0)
+
+
+def test_sigterm_inside_the_block_ends_the_process_after_it() -> None:
+    lines, status = run("""
+with HeldSignals():
+    send("SIGTERM")
+    say("still at work")
+say("never reached")
+""")
+    assert (lines, status) == (["still at work"], -signal.SIGTERM)
+
+
+@SIGNALS
+def test_check_unwinds_through_the_clean_up_before_the_signal_is_delivered(name: str) -> None:
+    lines, status = run(
+        """
+name = sys.argv[1]
+signal.signal(getattr(signal, name), lambda *_: say("delivered"))
+with HeldSignals() as held:
+    try:
+        held.check()
+        send(name)
+        say("safe point")
+        held.check()
+        say("never reached")
+    finally:
+        say("clean-up")
+say("after")
+""",
+        name,
+    )
+    assert (lines, status) == (["safe point", "clean-up", "delivered", "after"], 0)
+
+
+def test_the_clean_up_itself_is_not_interrupted_by_impatience() -> None:
+    lines, status = run("""
+try:
+    with HeldSignals() as held:
+        try:
+            send("SIGINT")
+            held.check()
+        finally:
+            send("SIGINT")
+            send("SIGINT")
+            say("clean-up done")
+except KeyboardInterrupt:
+    say("interrupted once")
+""")
+    assert (lines, status) == (["clean-up done", "interrupted once"], 0)
+
+
+def test_a_library_that_takes_the_signal_for_itself_loses_it_at_the_next_check() -> None:
+    lines, status = run("""
+with HeldSignals() as held:
+    signal.signal(signal.SIGTERM, lambda *_: say("taken away"))
+    held.check()
+    send("SIGTERM")
+    say("held")
+""")
+    assert (lines, status) == (["held"], -signal.SIGTERM)
+
+
+def test_an_error_of_the_block_is_not_hidden_by_a_signal() -> None:
+    came: list[int] = []
+    with handling(signal.SIGTERM, came), pytest.raises(ValueError, match="the work's own"), HeldSignals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise ValueError("the work's own")
+
+
+def test_without_a_signal_nothing_happens_and_the_handlers_are_as_before() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with HeldSignals() as held:
+        held.check()
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_handlers_are_as_before_also_after_a_signal_and_after_an_error() -> None:
+    came: list[int] = []
+    with handling(signal.SIGINT, came):
+        handler = signal.getsignal(signal.SIGINT)
+        with HeldSignals() as held:
+            os.kill(os.getpid(), signal.SIGINT)
+            held.check()
+        assert signal.getsignal(signal.SIGINT) is handler
+        with pytest.raises(ValueError, match="x"), HeldSignals():
+            raise ValueError("x")
+        assert signal.getsignal(signal.SIGINT) is handler
+    assert came == [signal.SIGINT]
+
+
+def test_a_signal_that_was_ignored_before_stays_ignored() -> None:
+    lines, status = run("""
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+with HeldSignals():
+    send("SIGINT")
+say("after")
+""")
+    assert (lines, status) == (["after"], 0)
+
+
+def test_outside_the_main_thread_it_does_nothing() -> None:
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            with HeldSignals() as held:
+                held.check()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert errors == []
+
+
+def test_interrupted_is_not_caught_as_an_error() -> None:
+    assert not issubclass(Interrupted, Exception)
