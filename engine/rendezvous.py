@@ -76,7 +76,7 @@ class Link(ABC):
 
     def swap(self, message: bytes) -> bytes:
         """Send `message`, return the twin's. Raises LockstepError when it stays silent for `timeout` seconds."""
-        frames = [message[at : at + FRAME] for at in range(0, len(message), FRAME)]
+        frames = [message[at : at + FRAME] for at in range(0, len(message) or 1, FRAME)]
         total, received = self._swap_frame(len(message), frames[0])
         for n in range(1, -(-max(total, len(message)) // FRAME)):
             received += self._swap_frame(len(message), frames[n] if n < len(frames) else b"")[1]

@@ -41,7 +41,7 @@ class HeldSignals:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> bool:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)
         if self._came is not None and (error is None or isinstance(error, Interrupted)):
             signal.raise_signal(self._came)
         return isinstance(error, Interrupted)

@@ -68,7 +68,8 @@ class Trace:
 
     def collect(self, finished: npt.NDArray[np.int64]) -> pa.RecordBatch:
         """Take out the rows of the sequences `finished`, ordered by (sequence, position)."""
-        host, device = np.concatenate([np.empty(0, _HOST), *self._host]), torch.cat([torch.empty(0, 5), *self._device])
+        host = np.concatenate([np.empty(0, _HOST), *self._host])
+        device = torch.cat(self._device) if self._device else torch.empty(0, len(_DEVICE))
         # Trace row -> row of the top-k block, -1 where none was recorded.
         listed = np.full(len(host), -1, np.int64)
         listed[np.concatenate([np.empty(0, np.int64), *self._top_k_row])] = np.arange(sum(map(len, self._top_k)))

@@ -18,6 +18,7 @@ from vllm.sampling_params import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDirectionality
 
 from engine.distribution import Sampling
+from engine.errors import LockstepError
 from engine.rendezvous import Meeting, Opening, join
 from engine.sampler import CrossSampler, Phase, SamplerConfig
 
@@ -76,8 +77,10 @@ class CrossSamplingV1(LogitsProcessor):
         self._outputs = [output for _, output in ordered]
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
-        if len(self._sequence) != len(logits) or self._sequence.min() < 0:
+        if not len(self._sequence) or self._sequence.min() < 0:
             return logits  # vLLM's own warm-up
+        if len(self._sequence) != len(logits):
+            raise LockstepError(f"vLLM samples {len(logits)} rows, its batch has {len(self._sequence)} sequences")
         emitted = np.fromiter(map(len, self._outputs), np.int64, len(self._outputs))
         previous = np.array([output[-1] if output else -1 for output in self._outputs], np.int64)
         return self._sampler.step(logits, self._sequence, emitted, previous)
