@@ -30,13 +30,14 @@ from engine.worker import Finished, Place, PolicyWorker, Progress, Requests, Wor
 POLICIES = ("base", "rl")
 # Share of a GPU's free memory, less the weights, that the KV cache gets: activations and CUDA graphs need the rest.
 _KV_SHARE = 0.8
+_LOADING_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class PairConfig:
     """How to start a pair.
 
-    workers: policy -> its engine. weight_bytes: the larger model's, a device. kv_cache_bytes: an engine and device;
+    workers: policy -> its engine. weight_bytes: of all that shares a device. kv_cache_bytes: an engine and device;
     None: by the free GPU memory, or (with num_gpu_blocks_override in engine_args) not at all. cores: OpenMP binding
     of each policy, CPU only, in vLLM's notation.
     """
@@ -50,7 +51,6 @@ class PairConfig:
     fixed_blocks: bool
     rendezvous: str
     cores: Mapping[str, str]
-    loading_timeout: float = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +137,13 @@ class Pair:
         kv = self._config.kv_cache_bytes
         free = [place.free_gpu_bytes for place in self._places.values() if place.free_gpu_bytes]
         if kv is None and not self._config.fixed_blocks and free:
-            engines_a_device = 2 if self._config.share_gpu else 1
-            kv = int(_KV_SHARE * (min(free) / engines_a_device - self._config.weight_bytes))
+            kv = int(_KV_SHARE * (min(free) - self._config.weight_bytes) / (2 if self._config.share_gpu else 1))
+            if kv <= 0:
+                raise EngineError(f"{min(free)} bytes are free on a GPU, the weights need {self._config.weight_bytes}")
         if self._config.share_gpu:  # each one measures what the other leaves
-            blocks = [ray.get(worker.load.remote(kv)) for worker in self._workers.values()]
+            blocks = [ray.get(worker.load.remote(kv), timeout=_LOADING_SECONDS) for worker in self._workers.values()]
         else:
-            blocks = ray.get([worker.load.remote(kv) for worker in self._workers.values()])
+            blocks = ray.get([worker.load.remote(kv) for worker in self._workers.values()], timeout=_LOADING_SECONDS)
         if len(set(blocks)) > 1:
             raise EngineError(
                 f"the engines have KV caches of different size ({blocks[0]} and {blocks[1]} blocks) and would not stay "
