@@ -140,7 +140,7 @@ def stepwise(
 
 def profile(pair: Pair, jobs: list[Job]) -> dict[str, float]:
     """Microseconds of a step by part, on the base engine."""
-    worker = pair._workers["base"]
+    worker = pair.twins.workers["base"]
     ray.get(worker.start_profile.remote())
     lockstep(pair, jobs)
     return dict(ray.get(worker.stop_profile.remote()))

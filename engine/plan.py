@@ -27,7 +27,8 @@ from engine.prompt import render_prompts
 from engine.record import Trajectory
 
 if TYPE_CHECKING:
-    from engine.pair import Job, PairConfig
+    from engine.launch import PairConfig
+    from engine.pair import Job
 
 # What decides the numbers. The rest of the configuration says where and how fast.
 _IDENTITY = (
@@ -93,7 +94,7 @@ class Plan:
     def pair_config(self, number: int) -> PairConfig:
         """How to start pair `number` of the run."""
         from engine.distribution import Sampling
-        from engine.pair import POLICIES, PairConfig
+        from engine.launch import POLICIES, PairConfig
         from engine.sampler import SamplerConfig
         from engine.worker import WorkerConfig
 
@@ -143,7 +144,7 @@ class Plan:
 
     def _cores(self, number: int) -> dict[str, str]:
         """Cores of each policy of pair `number`, in vLLM's notation: ranks are separated by |."""
-        from engine.pair import POLICIES
+        from engine.launch import POLICIES
 
         usable = sorted(os.sched_getaffinity(0))
         ranks = self.config.tensor_parallel_size

@@ -128,6 +128,8 @@ class Scheduler:
                 self._events.put(Done(names, event))
                 gone = {names[int(index)] for index in event.job}
                 lease[:] = [index for index in lease if index not in gone]
+        if lease:
+            raise EngineError(f"the engines went through their work, but {len(lease)} trajectories did not come out")
 
     def _take(self) -> list[int]:
         """The next lease: a share of what is left that shrinks towards the end (guided self-scheduling)."""

@@ -125,6 +125,10 @@ class PolicyWorker:
         """Go to where the twin waits."""
         self._engine.collective_rpc("xsample_join", args=(meetings, self._config.step_timeout))
 
+    def close(self) -> None:
+        """Let vLLM end its rank processes, which then take their shared memory away."""
+        self._engine.engine_core.shutdown()
+
     def run(self, phase: Phase, requests: Requests) -> Iterator[Finished | Progress]:
         """Carry the sequences of a phase to their end. Both sides of a pair send the same `Finished` messages."""
         if phase.paired:

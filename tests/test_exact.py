@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from engines import TOLERANCE, WHOLE, floats, keys_of, plan_of, undisturbed
-from reference import Policy, Position, cross_sample
 
 from engine.preflight import TINY_PAIR
 from engine.record import Trajectory
 from engine.store import RunStore
 from engine.verify import verify_run
+from tests.engines import TOLERANCE, WHOLE, floats, keys_of, plan_of, undisturbed
+from tests.reference import Policy, Position, cross_sample
 
 # Numbers of the full distribution carry the rounding of the float32 logits: transformers' own differ from those of the
 # same model in float64 by up to 3e-5, and the entropies by up to 1.1e-5.

@@ -15,7 +15,19 @@ import psutil
 import pyarrow as pa
 import pytest
 import ray
-from engines import (
+
+import engine.run
+from engine import vllm_plugin
+from engine.errors import EngineError, IncompleteRunError, LockstepError
+from engine.join import token_rows
+from engine.launch import PairConfig
+from engine.pair import Completed, Job, Pair
+from engine.plan import Plan
+from engine.scheduler import MAX_RETRIES, Done, Note, Scheduler
+from engine.store import RunStore
+from engine.verify import verify_run
+from engine.worker import PolicyWorker, Progress
+from tests.engines import (
     assert_same,
     comes_true,
     complete,
@@ -27,17 +39,6 @@ from engines import (
     plan_of,
     undisturbed,
 )
-
-import engine.run
-from engine import vllm_plugin
-from engine.errors import EngineError, IncompleteRunError, LockstepError
-from engine.join import token_rows
-from engine.pair import Completed, Job, Pair, PairConfig
-from engine.plan import Plan
-from engine.scheduler import MAX_RETRIES, Done, Note, Scheduler
-from engine.store import RunStore
-from engine.verify import verify_run
-from engine.worker import PolicyWorker, Progress
 
 # Ray's processes cannot import a test's module: what is defined here travels by value.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -114,7 +115,7 @@ class FaultyPair(Pair):
     def start(self) -> str:
         self.num_starts += 1
         line = super().start()
-        self.processes += [psutil.Process(place.pid) for place in self._places.values()]
+        self.processes += [psutil.Process(place.pid) for place in self.twins.places.values()]
         return line
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Completed | Progress]:

@@ -9,14 +9,15 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pytest
 import ray
-from engines import assert_same, carry_out, connect, of_plan, plan_of, started, undisturbed
 
 from engine.join import token_rows
-from engine.pair import Pair, PairConfig
+from engine.launch import PairConfig
+from engine.pair import Pair
 from engine.plan import Plan
 from engine.scheduler import Done, Note, Scheduler
 from engine.store import RunStore
 from engine.worker import PolicyWorker
+from tests.engines import assert_same, carry_out, connect, of_plan, plan_of, started, undisturbed
 
 # Ray's processes cannot import a test's module: what is defined here travels by value.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -68,7 +69,7 @@ def carry_out_watched(config: PairConfig, plan: Plan) -> tuple[pa.Table, Seen]:
     """What a pair makes of a plan, and what both of its schedulers have done at least."""
     with started(Pair(config, WatchedWorker)) as pair:
         rows = carry_out(pair, plan)
-        seen = ray.get([worker.seen.remote() for worker in pair._workers.values()])
+        seen = ray.get([worker.seen.remote() for worker in pair.twins.workers.values()])
     return rows, Seen(*map(min, zip(*seen, strict=True)))
 
 

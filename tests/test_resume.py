@@ -16,11 +16,11 @@ from contextlib import contextmanager, suppress
 
 import psutil
 import pytest
-from engines import ROOT, assert_same, comes_true, is_alive, keys_of, of_keys, of_plan, plan_of, undisturbed
 
 from engine.plan import Plan
 from engine.store import RunStore
 from engine.verify import Verification, verify_run
+from tests.engines import ROOT, assert_same, comes_true, is_alive, keys_of, of_keys, of_plan, plan_of, undisturbed
 
 PART = {"samples": 2, "budget": "0,4,unlimited", "max_num_seqs": 8}
 MARK = "XSAMPLE_TEST_RUN"

@@ -1,0 +1,220 @@
+"""Two PolicyWorkers as Ray actors: placed, loaded, introduced to each other, listened to, and ended.
+
+What they are given to do is `pair`'s matter. Every error of Ray or of a worker leaves here as an EngineError.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from engine.errors import EngineError, LockstepError
+from engine.sampler import Phase
+from engine.worker import Finished, Place, PolicyWorker, Progress, Requests, WorkerConfig
+
+POLICIES = ("base", "rl")
+# Share of a GPU's free memory, less the weights, that the KV cache gets: activations and CUDA graphs need the rest.
+_KV_SHARE = 0.8
+_LOADING_SECONDS = 3600.0
+_GRACE_SECONDS = 30.0
+_CLOSING_SECONDS = 5.0
+_VLLM_SHARED_MEMORY = ("/dev/shm/psm_*", "/dev/shm/vllm_dist_*", "/dev/shm/sem.mp-*")
+
+
+@dataclass(frozen=True, slots=True)
+class PairConfig:
+    """How to start a pair.
+
+    workers: policy -> its engine. weight_bytes: of all that shares a device. kv_cache_bytes: an engine and device;
+    None: by the free GPU memory, or (with num_gpu_blocks_override in engine_args) not at all. cores: OpenMP binding
+    of each policy, CPU only, in vLLM's notation.
+    """
+
+    workers: Mapping[str, WorkerConfig]
+    gpus: float
+    tensor_parallel_size: int
+    share_gpu: bool
+    weight_bytes: int
+    kv_cache_bytes: int | None
+    fixed_blocks: bool
+    rendezvous: str
+    cores: Mapping[str, str]
+
+
+class Twins:
+    """Two engines that meet in their samplers. `start` once, then `stream` phases; `kill` always, also after an error.
+
+    worker_class: what hosts an engine; benchmarks put a stopwatch into it, tests a fault.
+    """
+
+    def __init__(self, config: PairConfig, worker_class: type[PolicyWorker] = PolicyWorker) -> None:
+        self._config, self._worker_class = config, worker_class
+        self.workers: dict[str, Any] = {}
+        self.places: dict[str, Place] = {}
+        self._group: PlacementGroup | None = None
+        self._processes: list[psutil.Process] = []
+        self._shared_memory: set[Path] = set()
+
+    def start(self) -> str:
+        """Place, load and introduce the two engines. Returns a line that says where. Raises EngineError."""
+        try:
+            self._place()
+            blocks = self._load()
+            kind = self._meet()
+            self._look_around()
+        except ray.exceptions.RayError as error:
+            raise _as_engine_error(error) from None
+        hosts = " and ".join(sorted({_address(place) for place in self.places.values()}))
+        return f"pair on {hosts}, {kind} rendezvous, {blocks} KV blocks an engine"
+
+    def _place(self) -> None:
+        config = self._config
+        per_engine = {"CPU": float(config.tensor_parallel_size)} | ({"GPU": config.gpus} if config.gpus else {})
+        shared = {"CPU": 2 * per_engine["CPU"], "GPU": 2 * config.gpus}
+        self._group = placement_group([shared] if config.share_gpu else [per_engine] * 2, strategy="PACK")
+        if not self._group.wait(60):
+            have = ray.cluster_resources()
+            raise EngineError(
+                f"no room for a pair: it needs 2 x {per_engine}, the cluster has CPU {have.get('CPU', 0):g}, "
+                f"GPU {have.get('GPU', 0):g}; give fewer --pairs or a smaller --tensor-parallel-size"
+            )
+        for bundle, policy in enumerate(POLICIES):
+            actor = ray.remote(self._worker_class).options(
+                num_cpus=per_engine["CPU"],
+                num_gpus=config.gpus,
+                max_restarts=0,
+                runtime_env={"env_vars": self._environment(policy)},
+                scheduling_strategy=PlacementGroupSchedulingStrategy(self._group, 0 if config.share_gpu else bundle),
+            )
+            self.workers[policy] = actor.remote(config.workers[policy])
+        self.places = {p: ray.get(w.place.remote(), timeout=300) for p, w in self.workers.items()}
+
+    def _environment(self, policy: str) -> dict[str, str]:
+        variables = {
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine core in the worker's process
+            "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
+            "VLLM_NO_USAGE_STATS": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        if cores := self._config.cores.get(policy):
+            variables["VLLM_CPU_OMP_THREADS_BIND"] = cores
+            variables["OMP_NUM_THREADS"] = str(len(cores.split("|")[0].split(",")))
+        if os.environ.get("HF_HUB_OFFLINE"):
+            variables["HF_HUB_OFFLINE"] = os.environ["HF_HUB_OFFLINE"]
+        return variables
+
+    def _load(self) -> int:
+        kv = self._config.kv_cache_bytes
+        free = [place.free_gpu_bytes for place in self.places.values() if place.free_gpu_bytes]
+        if kv is None and not self._config.fixed_blocks and free:
+            kv = int(_KV_SHARE * (min(free) - self._config.weight_bytes) / (2 if self._config.share_gpu else 1))
+            if kv <= 0:
+                raise EngineError(f"{min(free)} bytes are free on a GPU, the weights need {self._config.weight_bytes}")
+        if self._config.share_gpu:  # each one measures what the other leaves
+            blocks = [ray.get(worker.load.remote(kv), timeout=_LOADING_SECONDS) for worker in self.workers.values()]
+        else:
+            blocks = ray.get([worker.load.remote(kv) for worker in self.workers.values()], timeout=_LOADING_SECONDS)
+        if len(set(blocks)) > 1:
+            raise EngineError(
+                f"the engines have KV caches of different size ({blocks[0]} and {blocks[1]} blocks) and would not stay "
+                f"in lock-step: give --num-kv-blocks {min(blocks)}"
+            )
+        return int(blocks[0])
+
+    def _meet(self) -> str:
+        base, rl = (self.places[policy] for policy in POLICIES)
+        one_host = base.node_id == rl.node_id
+        kind = {"auto": "shm" if one_host else "tcp"}.get(self._config.rendezvous, self._config.rendezvous)
+        if kind == "shm" and not one_host:
+            raise EngineError(
+                f"rendezvous is shm, but the engines are on {_address(base)} and {_address(rl)}: give auto or tcp"
+            )
+        opener, joiner = (self.workers[policy] for policy in POLICIES)
+        meetings = ray.get(opener.open.remote(kind, "127.0.0.1" if one_host else _address(base)))
+        ray.get([opener.accept.remote(), joiner.join.remote(meetings)])
+        return kind
+
+    def stream(self, work: Mapping[str, tuple[Phase, Requests]]) -> Iterator[tuple[str, Finished | Progress]]:
+        """Run a phase on each policy of `work`; their messages as they come. A long silence is an error."""
+        try:
+            yield from self._stream(work)
+        except ray.exceptions.RayError as error:
+            raise _as_engine_error(error) from None
+
+    def _stream(self, work: Mapping[str, tuple[Phase, Requests]]) -> Iterator[tuple[str, Finished | Progress]]:
+        pending = {
+            self.workers[policy].run.options(num_returns="streaming").remote(*phase): policy
+            for policy, phase in work.items()
+        }
+        # The twin of a dead or stalled engine notices first, with a better message: give it the time to.
+        timeout = self._config.workers[POLICIES[0]].step_timeout + _GRACE_SECONDS
+        while pending:
+            ready, _ = ray.wait(list(pending), num_returns=1, timeout=timeout)
+            if not ready:
+                raise LockstepError(f"no engine of the pair has said anything for {timeout:g} s (step_timeout)")
+            try:
+                reference = next(ready[0])
+            except StopIteration:
+                del pending[ready[0]]
+                continue
+            yield pending[ready[0]], ray.get(reference)
+
+    def kill(self) -> None:
+        """End both engines now, whatever they are doing, and give their place back."""
+        self._look_around()
+        if self._config.tensor_parallel_size > 1 and self.workers:
+            with suppress(Exception):  # a dead or busy engine does not answer
+                closing = [worker.close.remote() for worker in self.workers.values()]
+                ray.wait(closing, num_returns=len(closing), timeout=_CLOSING_SECONDS)
+        for worker in self.workers.values():
+            with suppress(Exception):  # the cluster itself may be gone
+                ray.kill(worker)
+        for process in self._processes:  # a stopped process does not hear Ray
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        for file in self._shared_memory:
+            file.unlink(missing_ok=True)
+        if self._group:
+            with suppress(Exception):
+                remove_placement_group(self._group)
+        self.workers, self.places, self._group = {}, {}, None
+        self._processes, self._shared_memory = [], set()
+
+    def _look_around(self) -> None:
+        """Note the processes of the engines on this host, and the shared memory that vLLM's ranks leave when killed."""
+        with suppress(Exception):  # Ray or a process may be gone; then what was seen before counts
+            here = ray.get_runtime_context().get_node_id()
+            for place in (place for place in self.places.values() if place.node_id == here):
+                worker = psutil.Process(place.pid)
+                tree = [worker, *worker.children(recursive=True)]
+                self._processes += [process for process in tree if process not in self._processes]
+                files = {Path(each.path) for process in tree for each in process.memory_maps()}
+                self._shared_memory |= {file for file in files if any(map(file.match, _VLLM_SHARED_MEMORY))}
+
+
+def _address(place: Place) -> str:
+    """Address of the worker's node, as the cluster knows it."""
+    return next(str(node["NodeManagerAddress"]) for node in ray.nodes() if node["NodeID"] == place.node_id)
+
+
+def _as_engine_error(error: Exception) -> EngineError:
+    """Ray's error as one of ours: the cause's own words, on one line."""
+    cause = getattr(error, "cause", None) or error
+    if isinstance(cause, EngineError):
+        return type(cause)(str(cause))
+    if isinstance(error, ray.exceptions.ActorDiedError | ray.exceptions.ActorUnavailableError):
+        return EngineError(f"an engine's process died: {_first_line(error)}")
+    return EngineError(f"an engine failed: {type(cause).__name__}: {_first_line(cause)}")
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
