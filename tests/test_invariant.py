@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from engine.plan import Plan
 from engine.scheduler import Done, Note, Scheduler
 from engine.store import RunStore
 from engine.worker import PolicyWorker
-from tests.engines import assert_same, carry_out, connect, of_plan, plan_of, started, undisturbed
+from tests.engines import assert_same, carry_out, comes_true, connect, of_plan, plan_of, started, undisturbed
 
 # Ray's processes cannot import a test's module: what is defined here travels by value.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -115,9 +116,12 @@ def test_the_same_tokens_over_tcp_as_through_shared_memory(store: RunStore) -> N
 
 def test_the_same_tokens_when_each_engine_is_split_over_two_ranks(store: RunStore) -> None:
     plan = plan_of(**PART, tensor_parallel_size=2)
+    connect()
+    shared_memory = set(os.listdir("/dev/shm"))
     with started(Pair(plan.pair_config(0))) as pair:
         rows = carry_out(pair, plan)
     assert_same(rows, of_plan(store, plan))
+    assert comes_true(5, lambda: set(os.listdir("/dev/shm")) <= shared_memory), "the ranks left shared memory behind"
 
 
 def test_the_same_tokens_when_two_pairs_share_the_work(store: RunStore) -> None:
