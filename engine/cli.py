@@ -148,9 +148,10 @@ def _run(ctx: click.Context, config: RunConfig, task: Task) -> None:
 
 
 def _summarise(store: RunStore) -> None:
-    from evaluators.summary import render, summarise
+    from engine.record import TRAJECTORY_KEY
+    from evaluators.summary import COUNTED, render, summarise
 
-    summary = summarise(store.responses(), store.grades())
+    summary = summarise(store.responses([*TRAJECTORY_KEY, *COUNTED]), store.grades())
     store.write_summary(summary)
     _print(render(summary))
     click.echo(f"run directory: {store.path}")

@@ -63,7 +63,7 @@ class RunConfig(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="of weights and activations")
     enforce_eager: bool | None = Field(None, description="no CUDA graphs, no compilation; default: on the CPU")
     rendezvous: Literal["auto", "shm", "tcp"] = Field("auto", description="how the samplers meet; auto: by placement")
-    step_timeout: float = Field(300.0, gt=0, description="seconds one engine waits for the other in a step")
+    step_timeout: float = Field(300.0, ge=1, description="seconds one engine waits for the other in a step")
     ray_address: str | None = Field(None, description="Ray cluster to join; default: one of our own on this machine")
     trust_remote_code: bool = Field(False, description="run code that a model folder brings along")
 
@@ -89,6 +89,17 @@ class RunConfig(BaseModel):
             raise ValueError(
                 f"temperature is 0 (greedy) but top_p is {self.top_p} and top_k {self.top_k}: "
                 "greedy decoding has no nucleus; give --top-p 1 --top-k 0 with it, or a temperature above 0"
+            )
+        if self.ray_address and self.device == "auto":
+            raise ValueError(
+                "ray_address is given, but from here one cannot tell what that cluster has: give device too"
+            )
+        if self.share_gpu and self.tensor_parallel_size > 1:
+            raise ValueError("share_gpu puts both engines on one GPU: tensor_parallel_size must be 1 with it")
+        if self.max_num_batched_tokens is not None and self.max_num_batched_tokens < self.max_num_seqs:
+            raise ValueError(
+                f"max_num_batched_tokens is {self.max_num_batched_tokens}, max_num_seqs {self.max_num_seqs}: "
+                "a step must hold a token of every sequence in flight; raise the first or lower the second"
             )
         if self.kv_cache_gib is not None and self.num_kv_blocks is not None:
             raise ValueError("kv_cache_gib and num_kv_blocks both set the size of the KV cache: give one")

@@ -27,6 +27,8 @@ _KV_SHARE = 0.8
 _LOADING_SECONDS = 3600.0
 _GRACE_SECONDS = 30.0
 _CLOSING_SECONDS = 5.0
+# Settings of the user's shell that workers on other nodes must have too.
+_PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME", "HF_TOKEN", "VLLM_USE_V2_MODEL_RUNNER")
 _VLLM_SHARED_MEMORY = ("/dev/shm/psm_*", "/dev/shm/vllm_dist_*", "/dev/shm/sem.mp-*")
 
 
@@ -35,8 +37,7 @@ class PairConfig:
     """How to start a pair.
 
     workers: policy -> its engine. weight_bytes: of all that shares a device. kv_cache_bytes: an engine and device;
-    None: by the free GPU memory, or (with num_gpu_blocks_override in engine_args) not at all. cores: OpenMP binding
-    of each policy, CPU only, in vLLM's notation.
+    None: by the free GPU memory. cores: OpenMP binding of each policy, CPU only, in vLLM's notation.
     """
 
     workers: Mapping[str, WorkerConfig]
@@ -45,7 +46,6 @@ class PairConfig:
     share_gpu: bool
     weight_bytes: int
     kv_cache_bytes: int | None
-    fixed_blocks: bool
     rendezvous: str
     cores: Mapping[str, str]
 
@@ -108,14 +108,14 @@ class Twins:
         if cores := self._config.cores.get(policy):
             variables["VLLM_CPU_OMP_THREADS_BIND"] = cores
             variables["OMP_NUM_THREADS"] = str(len(cores.split("|")[0].split(",")))
-        if os.environ.get("HF_HUB_OFFLINE"):
-            variables["HF_HUB_OFFLINE"] = os.environ["HF_HUB_OFFLINE"]
-        return variables
+        if not self._config.gpus:
+            variables["CUDA_VISIBLE_DEVICES"] = ""  # --device cpu on a machine with GPUs
+        return variables | {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
 
     def _load(self) -> int:
         kv = self._config.kv_cache_bytes
         free = [place.free_gpu_bytes for place in self.places.values() if place.free_gpu_bytes]
-        if kv is None and not self._config.fixed_blocks and free:
+        if kv is None and free:
             kv = int(_KV_SHARE * (min(free) - self._config.weight_bytes) / (2 if self._config.share_gpu else 1))
             if kv <= 0:
                 raise EngineError(f"{min(free)} bytes are free on a GPU, the weights need {self._config.weight_bytes}")
@@ -173,9 +173,9 @@ class Twins:
         self._look_around()
         if self._config.tensor_parallel_size > 1 and self.workers:
             with suppress(Exception):  # a dead or busy engine does not answer
-                closing = [worker.close.remote() for worker in self.workers.values()]
+                closing = [worker.close.remote() for worker in list(self.workers.values())]
                 ray.wait(closing, num_returns=len(closing), timeout=_CLOSING_SECONDS)
-        for worker in self.workers.values():
+        for worker in list(self.workers.values()):
             with suppress(Exception):  # the cluster itself may be gone
                 ray.kill(worker)
         for process in self._processes:  # a stopped process does not hear Ray
@@ -193,7 +193,7 @@ class Twins:
         """Note the processes of the engines on this host, and the shared memory that vLLM's ranks leave when killed."""
         with suppress(Exception):  # Ray or a process may be gone; then what was seen before counts
             here = ray.get_runtime_context().get_node_id()
-            for place in (place for place in self.places.values() if place.node_id == here):
+            for place in [place for place in list(self.places.values()) if place.node_id == here]:
                 worker = psutil.Process(place.pid)
                 tree = [worker, *worker.children(recursive=True)]
                 self._processes += [process for process in tree if process not in self._processes]

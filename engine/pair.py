@@ -106,6 +106,8 @@ class Pair:
                 continue
             sides = (message.trace, None) if policy == "base" else (None, message.trace)
             finished, tokens = _renumber(message, join_sides(*sides), index_of[policy])
+            if not np.array_equal(finished.emitted, lengths(tokens, finished.sequence)):
+                raise LockstepError("an engine emitted tokens that its sampler has not recorded")
             whole = []
             for index in map(int, finished.sequence):
                 whole += [pieces.pop(index)] if index in pieces else []
@@ -137,7 +139,10 @@ def _renumber(finished: Finished, tokens: pa.Table, index_of: npt.NDArray[np.int
 
 def _split(finished: Finished, tokens: pa.Table, pieces: dict[int, pa.Table]) -> Completed:
     """Keep what was handed back (its stop token has no row) in `pieces`; the rest is complete."""
-    handed_back = finished.emitted > lengths(tokens, finished.sequence)
+    num_rows = lengths(tokens, finished.sequence)
+    handed_back = finished.emitted == num_rows + 1
+    if (finished.emitted[~handed_back] != num_rows[~handed_back]).any():
+        raise LockstepError("an engine emitted tokens that its sampler has not recorded")
     for index in finished.sequence[handed_back]:
         pieces[int(index)] = rows_of(tokens, int(index))
     complete = finished.sequence[~handed_back]

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import platform
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.config import DIRECTIONS, RunConfig
-from engine.machine import visible_gpus
+from engine.errors import ConfigError
+from engine.machine import usable_cores, visible_gpus
 from engine.noise import stream_key
 from engine.preflight import MemoryEstimate, PairInfo, check_prompts, estimate_memory, inspect_pair
 from engine.problem import Task
@@ -116,7 +118,6 @@ class Plan:
             share_gpu=config.share_gpu,
             weight_bytes=self.memory.weights,
             kv_cache_bytes=int(kv_gib * 2**30) if kv_gib else None,
-            fixed_blocks=config.num_kv_blocks is not None,
             rendezvous=config.rendezvous,
             cores={} if on_gpu else self._cores(number),
         )
@@ -148,7 +149,7 @@ class Plan:
 
         usable = sorted(os.sched_getaffinity(0))
         ranks = self.config.tensor_parallel_size
-        each = max(1, len(usable) // (len(POLICIES) * self.config.pairs * ranks))
+        each = max(1, usable_cores() // (len(POLICIES) * self.config.pairs * ranks))
         binding = {}
         for place, policy in enumerate(POLICIES):
             first = (number * len(POLICIES) + place) * ranks * each
@@ -163,7 +164,7 @@ class Plan:
 
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         if self.config.ray_address:
-            ray.init(address=self.config.ray_address, logging_level="ERROR", log_to_driver=False)
+            _join_cluster(self.config.ray_address)
         else:
             cores = 2 * self.config.pairs * self.config.tensor_parallel_size
             ray.init(
@@ -187,6 +188,7 @@ class Plan:
         identity = {name: resolved[name] for name in _IDENTITY} | {
             "base": self.pair.base_fingerprint,
             "rl": self.pair.rl_fingerprint,
+            "stop_token_ids": list(self.pair.stop_token_ids),
             "problems": hashlib.sha256(prompts.encode()).hexdigest(),
         }
         return {
@@ -220,6 +222,22 @@ class Plan:
             *([("warning", self.memory.warning)] if self.memory.warning else []),
             ("out", str(self.out)),
         ]
+
+
+def _join_cluster(address: str) -> None:
+    import ray
+
+    host, _, port = address.rpartition(":")
+    try:
+        if host and "/" not in host and port.isdecimal():  # Ray itself would try for minutes
+            socket.create_connection((host, int(port)), 10).close()
+        ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(
+            f"ray_address {address}: no Ray cluster can be joined there ({reason}); give host:port of its head node, "
+            "auto on a node of a running cluster, or leave it out for a cluster of this run's own"
+        ) from None
 
 
 def prepare(config: RunConfig, task: Task) -> Plan:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.display import Display, Snapshot
-from engine.errors import IncompleteRunError
+from engine.errors import EngineError, IncompleteRunError
 from engine.join import response_rows, token_rows
 from engine.pair import Pair
 from engine.plan import Plan, prepare
@@ -26,6 +26,7 @@ from engine.worker import Progress
 
 # A part is committed when it has this many trajectories, or is this old.
 _PART_TRAJECTORIES, _PART_SECONDS = 512, 10.0
+_COUNTS = ("interventions", "effective_interventions")
 
 
 class Grader(Protocol):
@@ -44,12 +45,12 @@ def execute(plan: Plan, grader: Grader, display: Display) -> RunStore:
     Raises IncompleteRunError, EngineError, StoreError, RunDirectoryError; KeyboardInterrupt (and what SIGTERM raises)
     after clean-up. Whatever happens, what was committed stays.
     """
-    with HeldSignals() as signals, RunStore.open(plan.out, plan.manifest()) as store:
+    with RunStore.open(plan.out, plan.manifest()) as store:
         recorder = _Recorder(plan, store, grader, display)
         todo = recorder.missing()
         if todo:
             display.stage("starting Ray")
-            with plan.cluster():
+            with HeldSignals() as signals, plan.cluster():
                 signals.check()
                 _make(plan, todo, recorder, signals, display)
         recorder.finish()
@@ -75,8 +76,10 @@ def _make(plan: Plan, keys: Sequence[Trajectory], recorder: _Recorder, signals: 
                         recorder.started()
             recorder.refresh()
             signals.check()
-    except IncompleteRunError as error:
+    except (IncompleteRunError, EngineError) as error:
         recorder.commit()
+        if isinstance(error, EngineError) and not recorder.num_done:
+            raise  # nothing to resume: the settings are to be mended
         raise IncompleteRunError(f"{error}. {recorder.what_is_missing()}") from None
     finally:
         scheduler.close()
@@ -95,9 +98,16 @@ class _Recorder:
         self._num_waiting, self._part_began = 0, time.monotonic()
         self._began, self._ready = time.monotonic(), 0.0
         self._num_here = self._num_tokens = self._interventions = self._effective = self._correct = 0
-        committed = store.responses([*TRAJECTORY_KEY, "text"])
-        for *key, text in zip(*(column.to_pylist() for column in committed.columns), strict=True):
-            grader.submit(Trajectory(*key), text)
+        for part in store.response_parts([*TRAJECTORY_KEY, "text", *_COUNTS]):
+            self._interventions += pc.sum(part["interventions"]).as_py()
+            self._effective += pc.sum(part["effective_interventions"]).as_py()
+            for *key, text in zip(*(part[name].to_pylist() for name in (*TRAJECTORY_KEY, "text")), strict=True):
+                grader.submit(Trajectory(*key), text)
+
+    @property
+    def num_done(self) -> int:
+        """Trajectories that are made, now or in an earlier session."""
+        return len(self._done)
 
     def missing(self) -> list[Trajectory]:
         """The trajectories of the plan that are not committed."""
@@ -106,9 +116,10 @@ class _Recorder:
     def what_is_missing(self) -> str:
         """One sentence for the user of a run that has ended too early."""
         missing, out = self.missing(), self._plan.out
+        first = f"the first is {_name(missing[0])}; " if missing else ""
         return (
-            f"{len(missing)} of {self._plan.num_trajectories} trajectories are missing, the first is "
-            f"{missing[0] if missing else None}; the rest is in {out}: run the same command with --out {out} to go on"
+            f"{len(missing)} of {self._plan.num_trajectories} trajectories are missing, {first}the rest is in {out}: "
+            f"run the same command with --out {out} to go on"
         )
 
     def add(self, done: Done, keys: Sequence[Trajectory]) -> None:
@@ -176,6 +187,11 @@ class _Recorder:
     def _take(self, grades: Sequence[Grade]) -> None:
         self._grades.extend(grades)
         self._correct += sum(grade.correct is True for grade in grades)
+
+
+def _name(key: Trajectory) -> str:
+    budget = "unlimited" if key.budget is None else key.budget
+    return f"{key.problem} sample {key.sample} {key.direction} budget {budget}"
 
 
 __all__ = ["Grader", "execute", "prepare"]

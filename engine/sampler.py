@@ -89,11 +89,16 @@ class CrossSampler:
         if phase.paired:
             spent = live & (self._left[sequence] <= 0)
             self._force(logits, np.flatnonzero(spent), phase.stop_token)
+            self._token[sequence[spent]] = phase.stop_token
             live &= ~spent
         work = np.flatnonzero(live)
         if len(work):
             self._decide(logits, work, Rows(sequence[work], position[work], previous[work]))
         return logits
+
+    def end(self, sequence: Ints, emitted: Ints, last: Ints) -> None:
+        """The engine has ended these, each [F], with token `last`. Raises LockstepError if that was not decided."""
+        self._take(sequence, self._phase.offset[sequence] + emitted, last)
 
     def take_num_decided(self) -> int:
         """Positions decided since the last call."""

@@ -51,7 +51,7 @@ class Scheduler:
         self._events: queue.Queue[Event | BaseException | None] = queue.Queue(maxsize=4 * len(pairs))
         self._threads = [threading.Thread(target=self._drive, args=(p,), daemon=True) for p in self._pairs]
         self._closing = threading.Event()
-        self._was_ready = False
+        self._was_ready, self._num_left = False, len(pairs)
 
     def events(self) -> Iterator[Event | None]:
         """Everything that happens, until all jobs are done; None a few times a second, so that the reader can look up.
@@ -73,16 +73,20 @@ class Scheduler:
                 raise event
             else:
                 yield event
+        if self._waiting:
+            raise IncompleteRunError(f"{len(self._waiting)} trajectories are left and no pair to make them")
 
     def close(self) -> None:
         """Kill every pair and wait for the threads. Safe at any time and more than once."""
         self._closing.set()
+        for thread in self._threads:
+            while thread.is_alive():  # it may be in the middle of starting what was killed a moment ago
+                for pair in self._pairs:
+                    pair.kill()
+                self._drain()
+                thread.join(0.1)
         for pair in self._pairs:
             pair.kill()
-        for thread in self._threads:
-            while thread.is_alive():
-                self._drain()
-                thread.join(0.05)
 
     def _drain(self) -> None:
         try:
@@ -101,13 +105,20 @@ class Scheduler:
                     if not ready:
                         self._events.put(Note(pair.start(), ready=True))
                         ready, starts_failed, self._was_ready = True, 0, True
+                        if self._closing.is_set():
+                            break
                     lease = self._take()
                     if not lease:
                         break
                     self._run(pair, lease)
                 except EngineError as error:
+                    if self._closing.is_set():
+                        break
                     if not ready and (starts_failed := starts_failed + 1) > (MAX_RETRIES if self._was_ready else 0):
-                        raise  # never once started: the settings are wrong, and trying again will not help
+                        if not self._can_do_without_one():
+                            raise  # never once started: the settings are wrong, and trying again will not help
+                        self._events.put(Note(f"a pair cannot be started, the others go on: {error}", ready=False))
+                        break
                     self._give_back(lease, error)
                     lease, ready = [], False
                     pair.kill()
@@ -117,6 +128,12 @@ class Scheduler:
             self._events.put(error)
         finally:
             pair.kill()
+
+    def _can_do_without_one(self) -> bool:
+        """Whether other pairs are left; the one that asks is then counted out."""
+        with self._lock:
+            self._num_left -= 1
+            return self._num_left > 0 and self._was_ready
 
     def _run(self, pair: Pair, lease: list[int]) -> None:
         jobs = [self._jobs[index] for index in lease]

@@ -13,7 +13,7 @@ import json
 import os
 import socket
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -92,6 +92,12 @@ class RunStore:
         """The trajectories that are committed, read from the parts; ask once, after `open`."""
         table = self.responses(TRAJECTORY_KEY)
         return set(map(Trajectory, *(table.column(name).to_pylist() for name in TRAJECTORY_KEY)))
+
+    def response_parts(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """These columns of the committed responses, a part at a time: all at once may not fit into memory."""
+        schema = pa.schema([RESPONSES.field(name) for name in columns], RESPONSES.metadata)
+        for part in self._parts("responses"):
+            yield _read_table(part, schema)
 
     def responses(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All committed responses, or only these columns of them, in the order of their commits."""

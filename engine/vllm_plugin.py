@@ -93,6 +93,7 @@ class CrossSamplingV2(LogitsProcessorV2):
         self._sampler = _make_sampler(vllm_config)
         self._sequence = np.full(req_states.max_num_reqs, -1, np.int64)
         self._num_prompt = np.zeros(req_states.max_num_reqs, np.int64)
+        self._prefill_len = req_states.prefill_len
 
     def add_request(self, req_idx: int, sampling_params: SamplingParams) -> bool:
         extra = sampling_params.extra_args or {}
@@ -105,7 +106,9 @@ class CrossSamplingV2(LogitsProcessorV2):
         sequence = self._sequence[slots]
         if sequence.min() < 0:
             return logits  # vLLM's own warm-up
-        emitted = ctx.seq_lens_upper_bound_np[: len(logits)].astype(np.int64) - self._num_prompt[slots]
+        seen = ctx.seq_lens_upper_bound_np[: len(logits)].astype(np.int64)
+        # vLLM throws a row away while its prompt, or after a preemption its prefix, is not wholly computed.
+        emitted = np.where(seen < self._prefill_len.np[slots], -1, seen - self._num_prompt[slots])
         fed = ctx.input_ids[: len(logits)].cpu().numpy().astype(np.int64)
         return self._sampler.step(logits, sequence, emitted, np.where(emitted > 0, fed, -1))
 
@@ -140,10 +143,13 @@ class SamplerCalls:
         """Positions decided since the last call."""
         return _the_sampler().take_num_decided()
 
-    def xsample_collect(self, finished: npt.NDArray[np.int64]) -> pa.RecordBatch | None:
-        """The finished sequences' rows from rank 0, None from the others."""
-        trace = _the_sampler().trace
-        return trace.collect(finished) if trace else None
+    def xsample_collect(
+        self, sequence: npt.NDArray[np.int64], emitted: npt.NDArray[np.int64], last: npt.NDArray[np.int64]
+    ) -> pa.RecordBatch | None:
+        """Settle sequences that have ended; their rows from rank 0, None from the others."""
+        sampler = _the_sampler()
+        sampler.end(sequence, emitted, last)
+        return sampler.trace.collect(sequence) if sampler.trace else None
 
 
 def _the_sampler() -> CrossSampler:

@@ -11,12 +11,13 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from engine.errors import EngineError
 from engine.rendezvous import Meeting
 from engine.sampler import Phase, SamplerConfig
 
@@ -100,6 +101,8 @@ class PolicyWorker:
 
         args = EngineArgs(
             **self._config.engine_args,
+            # With the KV size given this only decides whether vLLM refuses a GPU that is partly in use: by the twin.
+            **({"gpu_memory_utilization": 0.01} if kv_cache_bytes else {}),
             kv_cache_memory_bytes=kv_cache_bytes,
             additional_config={ADDITIONAL_CONFIG: asdict(self._config.sampler)},
             worker_extension_cls=f"{SamplerCalls.__module__}.{SamplerCalls.__qualname__}",
@@ -131,17 +134,16 @@ class PolicyWorker:
 
     def run(self, phase: Phase, requests: Requests) -> Iterator[Finished | Progress]:
         """Carry the sequences of a phase to their end. Both sides of a pair send the same `Finished` messages."""
-        if phase.paired:
-            # Solo phases leave other blocks in each engine's cache; hits would differ, and with them the schedules.
-            self._engine.reset_prefix_cache()
+        # Solo phases leave other blocks in each engine's cache; hits would differ, and with them the schedules.
+        if phase.paired and not self._engine.reset_prefix_cache():
+            raise EngineError("vLLM did not reset its prefix cache: requests of an earlier phase are still there")
         self._engine.collective_rpc("xsample_begin", args=(phase,))
         self._admit(requests)
-        done: list[tuple[int, int, bool]] = []
+        done: list[_Ended] = []
         told = time.monotonic()
         for step in itertools.count(1):
             for output in self._engine.step():
-                result = output.outputs[0]
-                done.append((int(output.request_id), len(result.token_ids), result.finish_reason == "stop"))
+                done.append(_ended(output))
             ended = not self._engine.has_unfinished_requests()
             if len(done) >= _BATCH or (done and (ended or step % _STEPS == 0)):
                 yield self._collect(done)
@@ -168,8 +170,23 @@ class PolicyWorker:
             )
             self._engine.add_request(str(index), {"prompt_token_ids": prompt}, params)
 
-    def _collect(self, done: list[tuple[int, int, bool]]) -> Finished:
-        sequence = np.array([d[0] for d in done], np.int64)
-        trace = self._engine.collective_rpc("xsample_collect", args=(sequence,))[0]
-        emitted, stopped = np.array([d[1] for d in done], np.int64), np.array([d[2] for d in done], np.bool_)
-        return Finished(sequence, emitted, stopped, trace)
+    def _collect(self, done: list[_Ended]) -> Finished:
+        sequence, emitted, last = (np.array(column, np.int64) for column in list(zip(*done, strict=True))[:3])
+        trace = self._engine.collective_rpc("xsample_collect", args=(sequence, emitted, last))[0]
+        return Finished(sequence, emitted, np.array([ended.stopped for ended in done], np.bool_), trace)
+
+
+class _Ended(NamedTuple):
+    """A sequence that has left the engine: its number, how many tokens it emitted, the last, ended by a stop token?"""
+
+    sequence: int
+    emitted: int
+    last: int
+    stopped: bool
+
+
+def _ended(output: Any) -> _Ended:
+    result = output.outputs[0]
+    if result.finish_reason not in ("stop", "length"):
+        raise EngineError(f"vLLM ended sequence {output.request_id} with reason {result.finish_reason!r}")
+    return _Ended(int(output.request_id), len(result.token_ids), result.token_ids[-1], result.finish_reason == "stop")

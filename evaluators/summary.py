@@ -20,7 +20,7 @@ from engine.record import TRAJECTORY_KEY, Trajectory
 from evaluators.metrics import avg_at_n, bootstrap_interval, ratio
 from evaluators.verdict import VERDICTS
 
-_COUNTED = ["tokens", "finish_reason", "interventions", "effective_interventions"]
+COUNTED = ["tokens", "finish_reason", "interventions", "effective_interventions"]
 _DIRECTIONS = {"forward": 0, "reverse": 1}
 _PLAIN_SAMPLING = {("forward", 0): "0 (base)", ("reverse", 0): "0 (RL)"}
 _KEPT_ON_ONE_LINE = ("budget", "acc. %", "95 %")
@@ -67,7 +67,7 @@ def _join(responses: pa.Table, grades: pa.Table) -> list[_Response]:
         raise XsampleError(
             f"{len(missing)} of {len(keys)} responses have no grade, among them {tuple(missing[0])}: grade it again"
         )
-    columns = [responses[name].to_pylist() for name in _COUNTED]
+    columns = [responses[name].to_pylist() for name in COUNTED]
     return list(map(_Response._make, zip(keys, *columns, [verdicts[key] for key in keys], strict=True)))
 
 

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.distribution import Sampling
+from engine.errors import LockstepError
 from engine.noise import stream_key
 from engine.rendezvous import Opening, join
 from engine.sampler import CrossSampler, Phase, SamplerConfig
@@ -90,7 +91,8 @@ def make_v1(config: VllmConfig) -> CrossSamplingV1:
 
 def make_v2(config: VllmConfig) -> CrossSamplingV2:
     nothing: Any = None  # the adapter keeps its own books of what these buffers hold
-    states = v2.LogitsProcRequestState(torch.device("cpu"), SLOTS, VOCAB, nothing, nothing, nothing, nothing)
+    prefill_len: Any = SimpleNamespace(np=np.zeros(SLOTS, np.int32))  # as of vLLM's buffer, what the host sees
+    states = v2.LogitsProcRequestState(torch.device("cpu"), SLOTS, VOCAB, nothing, nothing, prefill_len, nothing)
     made = CrossSamplingV2(config, states)
     SamplerCalls().xsample_begin(SOLO)
     return made
@@ -98,8 +100,9 @@ def make_v2(config: VllmConfig) -> CrossSamplingV2:
 
 def recorded() -> list[tuple[int, int, int]]:
     """(sequence, position, token) of everything that the newest adapter's sampler has decided."""
-    batch = SamplerCalls().xsample_collect(np.arange(200))
-    assert batch is not None
+    trace = vllm_plugin._the_sampler().trace
+    assert trace
+    batch = trace.collect(np.arange(200))
     columns = (batch.column(name).to_pylist() for name in ("sequence", "position", "token"))
     return list(zip(*columns, strict=True))
 
@@ -265,7 +268,8 @@ class SlotBatch:
     def add(self, slot: int, sequence: int) -> None:
         assert self.adapter.add_request(slot, params(sequence))
         self.sequence[slot] = sequence
-        self.outputs.setdefault(sequence, [])
+        outputs = self.outputs.setdefault(sequence, [])
+        self.adapter._prefill_len.np[slot] = NUM_PROMPT + len(outputs)
 
     def step(self, slots: Sequence[int], seen: dict[int, int] | None = None) -> torch.Tensor:
         """Step the rows of `slots`; those in `seen` have been fed only so many tokens yet, and take none."""
@@ -316,7 +320,7 @@ def test_v2_takes_a_preempted_request_up_where_it_was(vllm_config: VllmConfig) -
     for _ in range(4):
         batch.step([0])
     batch.add(5, 0)
-    for chunk in (2, NUM_PROMPT, NUM_PROMPT + 2):
+    for chunk in (2, NUM_PROMPT, NUM_PROMPT + 2, NUM_PROMPT + 3):
         assert not torch.isinf(batch.step([5], seen={5: chunk})).any()
     batch.step([5])
     batch.step([5])
@@ -361,10 +365,12 @@ def test_the_worker_s_calls_reach_the_sampler_that_vllm_has_built(vllm_config: V
     batch, adapter, calls = Batch(), make_v1(vllm_config), SamplerCalls()
     batch.change([], 3, [])
     batch.step(adapter)
-    batch.step(adapter)
+    last = batch.step(adapter)[1][2]
     assert calls.xsample_decided() == 6
     assert calls.xsample_decided() == 0
-    collected = calls.xsample_collect(np.array([1]))
+    with pytest.raises(LockstepError, match="decided was token"):
+        calls.xsample_collect(np.array([0]), np.array([2]), np.array([VOCAB]))
+    collected = calls.xsample_collect(np.array([1]), np.array([2]), np.array([last]))
     assert collected is not None
     assert collected.column("position").to_pylist() == [0, 1]
 
