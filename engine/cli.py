@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from engine.errors import RunDirectoryError, XsampleError
+from engine.errors import RunDirectoryError, StoreError, XsampleError
 from engine.options import ConfigCommand, arguments, overrides
 
 if TYPE_CHECKING:
@@ -141,6 +141,8 @@ def _run(ctx: click.Context, config: RunConfig, task: Task) -> None:
         with _sigterm_like_ctrl_c(), Grader(task) as grader, open_display() as display:
             display.note(f"run directory: {plan.out}")
             store = execute(plan, grader, display)
+    except StoreError as error:
+        raise StoreError(f"{error} (with --out {plan.out})") from error
     except KeyboardInterrupt as by:
         resume = shlex.join(["xsample", "run", *arguments(ctx), *([] if config.out else ["--out", str(plan.out)])])
         raise _Stopped(f"stopped; what was finished is kept, this goes on with it: {resume}", by) from by

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 VLLM_RANGE = ">=0.25,<0.34"
-_PYTHON_RANGE = ">=3.11,<3.15"
+_PYTHON_RANGE = ">=3.11,<3.14"
 _LIBRARIES = ("torch", "transformers", "ray", "pyarrow", "math-verify")
 _COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
 _IMPORT_NAMES = ("engine", "evaluators")
