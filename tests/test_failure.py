@@ -123,7 +123,7 @@ class FaultyPair(Pair):
             yield from super().run(jobs)
         except EngineError as error:
             self.failures.append((error, time.time()))
-            self._worker_class = PolicyWorker
+            self.twins._worker_class = PolicyWorker
             raise
 
 
@@ -242,7 +242,8 @@ def test_a_run_whose_pair_fails_every_time_ends_after_its_retries_says_what_is_m
 
     message = str(caught.value)
     assert f"{len(found.missing)} of {plan.num_trajectories} trajectories are missing" in message
-    assert str(found.missing[0]) in message
+    first = found.missing[0]
+    assert f"{first.problem} sample {first.sample} {first.direction} budget unlimited" in message
     assert f"--out {plan.out}" in message
 
     monkeypatch.undo()
