@@ -32,7 +32,7 @@ from benchmarks.profile import ProfilingWorker
 from engine.config import load
 from engine.pair import Completed, Job, Pair
 from engine.plan import Plan, prepare
-from evaluators.tasks import load_task
+from evaluators.tasks.registry import load_task
 
 # (b) as the public scripts work: log-probabilities are asked for, since a decision needs them, and the engines take
 # turns. (c) the most that could be made of it: both engines at once, each on its own core, and no log-probabilities.
@@ -46,7 +46,8 @@ def main() -> None:
     """Load everything, run the rounds, print the tables."""
     options = _options()
     settings = {"device": "cpu", "max_num_seqs": options.slots, "budget": "unlimited", "out": "unused"}
-    plan = prepare(load(None, settings), load_task("arithmetic"))
+    config = load(None, settings)
+    plan = prepare(config, load_task(config))
     jobs = [plan.job(key) for key in islice(plan.trajectories(), options.sequences)]
     with plan.cluster():
         # The same worker, with a stopwatch that is off but in a round of its own.

@@ -21,6 +21,7 @@ import click
 
 from engine.errors import RunDirectoryError, StoreError, XsampleError
 from engine.options import ConfigCommand, arguments, overrides
+from engine.problem import GRADERS, GraderName
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -105,10 +106,12 @@ def run_command(ctx: click.Context, /, config: Path | None, dry_run: bool, **_: 
     The same command with the same --out resumes.
     """
     from engine.config import load
-    from evaluators.tasks import load_task
+    from evaluators.tasks.registry import load_task
 
     resolved = load(config, overrides(ctx))
-    task = load_task(resolved.task, resolved.limit)
+    task = load_task(resolved)
+    for note in task.notes:
+        click.echo(f"xsample: note: {note}", err=True)
     if dry_run:
         _show_plan(resolved, task)
     else:
@@ -132,13 +135,14 @@ def _show_plan(config: RunConfig, task: Task) -> None:
 def _run(ctx: click.Context, config: RunConfig, task: Task) -> None:
     from engine.display import open_display
     from engine.run import execute, prepare
-    from evaluators.grading import Grader
+    from evaluators.grading.grader import Grader
 
     plan = prepare(config, task)
     if plan.memory.warning:
         click.echo(f"xsample: warning: {plan.memory.warning}", err=True)
     try:
-        with _sigterm_like_ctrl_c(), Grader(task) as grader, open_display() as display:
+        grader = Grader(task.problems, task.grader)
+        with _sigterm_like_ctrl_c(), grader, open_display() as display:
             display.note(f"run directory: {plan.out}")
             store = execute(plan, grader, display)
     except StoreError as error:
@@ -146,14 +150,14 @@ def _run(ctx: click.Context, config: RunConfig, task: Task) -> None:
     except KeyboardInterrupt as by:
         resume = shlex.join(["xsample", "run", *arguments(ctx), *([] if config.out else ["--out", str(plan.out)])])
         raise _Stopped(f"stopped; what was finished is kept, this goes on with it: {resume}", by) from by
-    _summarise(store)
+    _summarise(store, task.grader)
 
 
-def _summarise(store: RunStore) -> None:
+def _summarise(store: RunStore, grader: str) -> None:
     from engine.record import TRAJECTORY_KEY
     from evaluators.summary import COUNTED, render, summarise
 
-    summary = summarise(store.responses([*TRAJECTORY_KEY, *COUNTED]), store.grades())
+    summary = {"grader": grader} | summarise(store.responses([*TRAJECTORY_KEY, *COUNTED]), store.grades())
     store.write_summary(summary)
     _print(render(summary))
     click.echo(f"run directory: {store.path}")
@@ -177,19 +181,27 @@ def _sigterm_like_ctrl_c() -> Iterator[None]:
 
 @commands.command("grade")
 @_run_argument
+@click.option("--grader", type=click.Choice(GRADERS), help="how answers are compared; default: as in the run")
+@click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="grading processes")
+@click.option("--deadline", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True, help="seconds")
 @_debug
-def grade_command(run: Path) -> None:
-    """Grade, or re-grade, the responses of RUN and summarise them."""
+def grade_command(run: Path, grader: GraderName | None, workers: int, deadline: float) -> None:
+    """Grade, or re-grade, the responses of RUN and summarise them.
+
+    Gold answers and the order of options are those that the run keeps: neither the task's file nor a network is
+    needed, and the same grader gives the same grades.
+    """
+    from engine.record import TRAJECTORY_KEY
     from engine.store import RunStore
-    from evaluators.grading import grade_table
-    from evaluators.tasks import load_task
+    from evaluators.grading.grader import grade_responses
 
     store = RunStore.read(run)
-    responses = store.responses()
-    if not responses.num_rows:
+    grader = grader or store.manifest["task"]["grader"]
+    grades = grade_responses(store.response_parts([*TRAJECTORY_KEY, "text"]), store.problems(), grader, workers, deadline)
+    if not grades:
         raise RunDirectoryError(f"run directory {run} holds no responses yet: nothing to grade")
-    store.write_grades(grade_table(responses, load_task(store.manifest["config"]["task"])))
-    _summarise(store)
+    store.write_grades(grades)
+    _summarise(store, grader)
 
 
 @commands.command("verify")
@@ -231,17 +243,18 @@ def _name(item: Any) -> str:
 @commands.command("tasks")
 @_debug
 def tasks_command() -> None:
-    """The task sets that `run --task` knows."""
+    """The task sets that `run --task` knows by name; it takes a CSV, JSONL or Parquet file as well."""
     from rich.table import Table
 
-    from evaluators.tasks import TASKS
+    from evaluators.tasks.registry import TASKS
 
-    table = Table("task", box=None, pad_edge=False)
-    for column in ("problems", "samples a problem", "most tokens"):
+    table = Table("task", "prompt", "grader", box=None, pad_edge=False)
+    for column in ("problems", "samples", "most tokens"):
         table.add_column(column, justify="right")
-    for name in sorted(TASKS):
-        task = TASKS[name]()
-        table.add_row(name, f"{len(task.problems):,}", str(task.samples), f"{task.max_tokens:,}")
+    table.add_column("source")
+    for name, task in sorted(TASKS.items()):
+        numbers = (f"{number:,}" for number in (task.num_problems, task.samples, task.max_tokens))
+        table.add_row(name, task.prompt, task.grader, *numbers, task.source)
     _print(table)
 
 

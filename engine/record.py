@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 TRAJECTORY_KEY = ("problem", "sample", "direction", "budget")
 
@@ -29,6 +29,7 @@ class Grade(NamedTuple):
 
     key: Trajectory
     answer: str | None
+    guess: str | None
     method: str | None
     verdict: str
     correct: bool | None
@@ -93,15 +94,28 @@ RESPONSES = _schema(
         _field("seed", pa.int64(), "", "seed of the run"),
     ],
 )
+_OPTIONS = "multiple choice: which option of the source stands at each letter; its option 0 is right"
+_VERDICTS = "correct | wrong | no_answer | guessed | timed_out | ungradable"
+
+PROBLEMS = _schema(
+    "problems",
+    [
+        _field("problem", pa.string(), "id", "problem id in its task set"),
+        _field("question", pa.string(), "", "what was asked, without the prompt; null for a gated set", True),
+        _field("answer", pa.string(), "", "the gold answer; a letter in multiple choice"),
+        _field("options", pa.list_(pa.int8()), "indices", _OPTIONS, True),
+    ],
+)
 
 GRADES = _schema(
     "grades",
     [
         *_KEY,
-        _field("answer", pa.string(), "", "the answer that was extracted; null when none was", True),
-        _field("method", pa.string(), "", "how it was found: boxed, answer_line; null when none was", True),
-        _field("verdict", pa.string(), "correct | wrong | no_answer | timed_out | ungradable", "the verdict"),
+        _field("answer", pa.string(), "", "the answer that the response commits to; null when there is none", True),
+        _field("guess", pa.string(), "", "without an answer: what a lenient reader would take for one", True),
+        _field("method", pa.string(), "", "how answer or guess was found; null when neither was", True),
+        _field("verdict", pa.string(), _VERDICTS, "the verdict"),
         _field("correct", pa.bool_(), "", "true or false; null when ungradable or timed out", True),
-        _field("options", pa.list_(pa.int8()), "indices", "option permutation for multiple choice", True),
+        _field("options", pa.list_(pa.int8()), "indices", _OPTIONS, True),
     ],
 )

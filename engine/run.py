@@ -46,6 +46,7 @@ def execute(plan: Plan, grader: Grader, display: Display) -> RunStore:
     after clean-up. Whatever happens, what was committed stays.
     """
     with RunStore.open(plan.out, plan.manifest()) as store:
+        store.write_problems(plan.task)
         recorder = _Recorder(plan, store, grader, display)
         todo = recorder.missing()
         if todo:

@@ -21,11 +21,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from engine.errors import RunDirectoryError, StoreError
-from engine.files import is_temporary, read_json, reason, sync_folder, write_json, write_whole
-from engine.record import GRADES, RESPONSES, SCHEMA_VERSION, TOKENS, TRAJECTORY_KEY, Grade, Trajectory
+from engine.files import is_temporary, read_json, reason, sync_folder, write_json
+from engine.problem import Problem, Task
+from engine.record import GRADES, PROBLEMS, RESPONSES, SCHEMA_VERSION, TOKENS, TRAJECTORY_KEY, Grade, Trajectory
+from engine.tables import conform, decodes, from_rows, read_table, write_table
 
 _ROWS_PER_GROUP = {"tokens": 1 << 16, "responses": 256}  # both a few MiB: what a reader of one response must decode
 _ABSENT = "nothing"
@@ -83,9 +84,9 @@ class RunStore:
         """Add one part. When this returns it is on disk; when it raises StoreError it never was."""
         assert self._lock is not None, "commit needs a store from RunStore.open that is not closed"
         name = f"part-{self._next_part:06d}.parquet"
-        tokens, responses = _conform(tokens, TOKENS), _conform(responses, RESPONSES)
-        _write_table(self.path / "tokens" / name, tokens, _ROWS_PER_GROUP["tokens"])
-        _write_table(self.path / "responses" / name, responses, _ROWS_PER_GROUP["responses"])
+        tokens, responses = conform(tokens, TOKENS), conform(responses, RESPONSES)
+        write_table(self.path / "tokens" / name, tokens, _ROWS_PER_GROUP["tokens"])
+        write_table(self.path / "responses" / name, responses, _ROWS_PER_GROUP["responses"])
         self._next_part += 1
 
     def done(self) -> set[Trajectory]:
@@ -97,12 +98,12 @@ class RunStore:
         """These columns of the committed responses, a part at a time: all at once may not fit into memory."""
         schema = pa.schema([RESPONSES.field(name) for name in columns], RESPONSES.metadata)
         for part in self._parts("responses"):
-            yield _read_table(part, schema)
+            yield read_table(part, schema)
 
     def responses(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All committed responses, or only these columns of them, in the order of their commits."""
         schema = RESPONSES if columns is None else pa.schema([RESPONSES.field(c) for c in columns], RESPONSES.metadata)
-        parts = [_read_table(part, schema) for part in self._parts("responses")]
+        parts = [read_table(part, schema) for part in self._parts("responses")]
         return pa.concat_tables(parts) if parts else schema.empty_table()
 
     def tokens(self) -> ds.Dataset:
@@ -110,22 +111,36 @@ class RunStore:
         return ds.dataset([str(part) for part in self._parts("tokens")], schema=TOKENS, format="parquet")
 
     def unreadable(self) -> list[Path]:
-        """Every committed part that is missing or cannot be decoded to its last row. Reads everything."""
+        """Every committed part, and the problems, if missing or not to be decoded to the last row. Reads everything."""
         schemas = {"tokens": TOKENS, "responses": RESPONSES}
         parts = [(part, schema) for folder, schema in schemas.items() for part in self._parts(folder)]
-        return [part for part, schema in parts if not _decodes(part, schema)]
+        parts += [(file, PROBLEMS) for file in self.path.glob("problems.parquet")]
+        return [part for part, schema in parts if not decodes(part, schema)]
+
+    def write_problems(self, task: Task) -> None:
+        """Keep what grading needs of the problems, if it is not there: a re-grade must not depend on a hub."""
+        if not (self.path / "problems.parquet").exists():
+            rows = [(p.id, None if task.gated else p.question, p.answer, p.options) for p in task.problems]
+            write_table(self.path / "problems.parquet", from_rows(rows, PROBLEMS), 1 << 10)
+
+    def problems(self) -> list[Problem]:
+        """The problems as they were asked; the question is empty when their set is gated."""
+        rows = read_table(self.path / "problems.parquet", PROBLEMS).to_pylist()
+        return [
+            Problem(row["problem"], row["question"] or "", row["answer"], row["options"] and tuple(row["options"]))
+            for row in rows
+        ]
 
     def write_grades(self, grades: Iterable[Grade]) -> None:
-        """Replace grades.parquet."""
-        rows = [(*grade.key, *grade[1:]) for grade in grades]
-        columns = list(zip(*rows, strict=True)) if rows else [()] * len(GRADES)
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, GRADES, strict=True)]
-        _write_table(self.path / "grades.parquet", pa.Table.from_arrays(arrays, schema=GRADES), 1 << 16)
+        """Replace grades.parquet, in the order of the keys: the same grades are the same bytes."""
+        table = from_rows([(*grade.key, *grade[1:]) for grade in grades], GRADES)
+        ordered = table.sort_by([(name, "ascending") for name in TRAJECTORY_KEY])
+        write_table(self.path / "grades.parquet", ordered, 1 << 16)
 
     def grades(self) -> pa.Table:
         """The grades. Raises RunDirectoryError when the run was not graded yet."""
         self._require("grades.parquet")
-        return _read_table(self.path / "grades.parquet", GRADES)
+        return read_table(self.path / "grades.parquet", GRADES)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Replace summary.json; numbers that are not finite become null."""
@@ -242,43 +257,3 @@ def _drop_uncommitted(path: Path) -> None:
             file.unlink()
         except OSError as error:
             raise StoreError(f"{file} cannot be removed: {reason(error)}") from error
-
-
-def _conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """`table` with exactly the columns, types and metadata of `schema`; nothing is narrowed with loss."""
-    name = schema.metadata[b"xsample.table"].decode()
-    assert set(table.column_names) == set(schema.names), (
-        f"{name}: columns missing {set(schema.names) - set(table.column_names)}, "
-        f"unknown {set(table.column_names) - set(schema.names)}"
-    )
-    return table.select(schema.names).cast(schema)
-
-
-def _write_table(target: Path, table: pa.Table, rows_per_group: int) -> None:
-    # measured floats hardly repeat: a dictionary only makes their columns longer (the whole file by a third)
-    repeating = [field.name for field in table.schema if not pa.types.is_floating(field.type)]
-    write_whole(
-        target,
-        lambda file: pq.write_table(
-            table, file, compression="zstd", use_dictionary=repeating, row_group_size=rows_per_group
-        ),
-    )
-
-
-def _read_table(file: Path, schema: pa.Schema) -> pa.Table:
-    try:
-        with pq.ParquetFile(file) as parquet:
-            return parquet.read(columns=schema.names).cast(schema)
-    except (OSError, pa.ArrowException, ValueError) as error:
-        raise StoreError(
-            f"{file} cannot be read: {reason(error)}; restore it, or remove it and run the same command again"
-        ) from error
-
-
-def _decodes(file: Path, schema: pa.Schema) -> bool:
-    try:
-        with pq.ParquetFile(file) as parquet:
-            rows = sum(batch.num_rows for batch in parquet.iter_batches())
-            return bool(parquet.schema_arrow.equals(schema)) and rows == parquet.metadata.num_rows
-    except (OSError, pa.ArrowException):
-        return False

@@ -1,162 +1,152 @@
-"""The numbers of a run, one row an arm (direction and budget): as JSON-able values, and as a terminal table.
+"""The numbers of a run as JSON-able values: a row an arm (direction and budget), and a row a pair of arms.
 
-Joins responses to their grades; a response without a grade is an error, never left out. Accuracy is avg@n:
-each problem weighs the same, `correct` counts 1 and every other verdict 0. Means of interventions are per
-response; shares are of all tokens of the arm.
+Accuracy is avg@n: each problem weighs the same, `correct` counts 1 and every other verdict 0. Means of
+interventions are per response; shares are of all tokens of the arm. Intervals are over problems, at 95 %.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Mapping
+from itertools import combinations
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-from rich import box
-from rich.table import Table
+from numpy.typing import NDArray
 
-from engine.errors import XsampleError
-from engine.record import TRAJECTORY_KEY, Trajectory
-from evaluators.metrics import avg_at_n, bootstrap_interval, ratio
-from evaluators.verdict import VERDICTS
+from evaluators.bootstrap import Estimate, estimate
+from evaluators.grading.verdict import VERDICTS
+from evaluators.metrics import Paired, Scores, Votes, avg_at_n, maj_at_k, paired_difference, pass_at_k, ratio
+from evaluators.outcomes import COUNTED, Arm, Outcomes, read_outcomes
+from evaluators.summary_table import render
 
-COUNTED = ["tokens", "finish_reason", "interventions", "effective_interventions"]
-_DIRECTIONS = {"forward": 0, "reverse": 1}
-_PLAIN_SAMPLING = {("forward", 0): "0 (base)", ("reverse", 0): "0 (RL)"}
-_KEPT_ON_ONE_LINE = ("budget", "acc. %", "95 %")
-_COLUMNS = (*_KEPT_ON_ONE_LINE, "inter-\nventions", "effec-\ntive", "tokens", "no ans-\nwer %", "trun-\ncated %")
-_CAPTION = ("acc.: avg@n, with its 95 % interval over problems", "interventions: mean per response (share of tokens)")
+__all__ = ["COUNTED", "render", "summarise"]
 
+# With more arms than this, one is compared with its direction's lowest budget only: pairs grow with their square.
+MAX_ARMS_IN_ALL_PAIRS = 24
 
-class _Response(NamedTuple):
-    """A row of `responses` as far as it is counted, with its verdict."""
-
-    key: Trajectory
-    tokens: int
-    finish_reason: str
-    interventions: int
-    effective_interventions: int
-    verdict: str
+Key = TypeVar("Key", bound=Hashable)
 
 
 def summarise(responses: pa.Table, grades: pa.Table) -> dict[str, Any]:
-    """`{"arms": [row, ...], "total": {...}}`; budget None is unlimited. Raises XsampleError if a grade is missing."""
-    rows = _join(responses, grades)
-    arms: dict[tuple[str, int | None], list[_Response]] = {}
-    for row in rows:
-        arms.setdefault((row.key.direction, row.key.budget), []).append(row)
-    return {"arms": [_arm(*arm, arms[arm]) for arm in sorted(arms, key=_arm_order)], "total": _total(rows)}
+    """`{"arms": [row, ...], "differences": [row, ...], "total": {...}}`; budget None is unlimited.
+
+    `responses` needs its key and COUNTED. Raises XsampleError if a grade is missing or a trajectory is there twice.
+    """
+    outcomes = read_outcomes(responses, grades)
+    total = {"problems": outcomes.num_problems, **_totals(outcomes, outcomes.everything)}
+    return {"arms": _arms(outcomes), "differences": _differences(outcomes), "total": total}
 
 
-def render(summary: dict[str, Any]) -> Table:
-    """The summary as the terminal shows it: in a narrow one cells fold, and no digit is cut off."""
-    table = Table(caption=_caption(summary["total"]["verdicts"]), box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    table.add_column("direction", no_wrap=True)
-    for name in _COLUMNS:
-        table.add_column(name, justify="right", overflow="fold", no_wrap=name in _KEPT_ON_ONE_LINE)
-    for arm in summary["arms"]:
-        table.add_row(*_cells(arm))
-    return table
+def _arms(outcomes: Outcomes) -> list[dict[str, Any]]:
+    votes = outcomes.votes()
+    scores = {(arm, *metric): s for arm, of_arm in enumerate(votes) for metric, s in _scores(of_arm).items()}
+    estimates = _estimates(scores)
+    return [_arm(outcomes, place, of_arm, estimates) for place, of_arm in enumerate(votes)]
 
 
-def _join(responses: pa.Table, grades: pa.Table) -> list[_Response]:
-    verdicts = dict(zip(_keys(grades), grades["verdict"].to_pylist(), strict=True))
-    keys = _keys(responses)
-    missing = [key for key in keys if key not in verdicts]
-    if missing:
-        raise XsampleError(
-            f"{len(missing)} of {len(keys)} responses have no grade, among them {tuple(missing[0])}: grade it again"
-        )
-    columns = [responses[name].to_pylist() for name in COUNTED]
-    return list(map(_Response._make, zip(keys, *columns, [verdicts[key] for key in keys], strict=True)))
+def _scores(votes: Votes) -> dict[tuple[str, int], Scores | None]:
+    """Scores of one arm by (metric, k)."""
+    num_samples = votes.num_samples
+    scores: dict[tuple[str, int], Scores | None] = {}
+    for k in _sizes(votes):
+        scores["pass", k] = pass_at_k(num_samples, votes.correct, k)
+        scores["maj", k] = maj_at_k(votes, k)
+    return scores | {("avg", k): avg_at_n(num_samples, votes.correct)}
 
 
-def _keys(table: pa.Table) -> list[Trajectory]:
-    keys = [Trajectory(*key) for key in zip(*(table[name].to_pylist() for name in TRAJECTORY_KEY), strict=True)]
-    twice = [key for key, count in Counter(keys).items() if count > 1]
-    if twice:
-        raise XsampleError(f"{len(twice)} trajectories are there more than once, among them {tuple(twice[0])}")
-    return keys
+def _sizes(votes: Votes) -> list[int]:
+    """The k of pass@k and maj@k: powers of two up to the number n of samples, and n itself."""
+    n = int(votes.num_samples.max())
+    return sorted({n, *(1 << power for power in range(n.bit_length()))})
 
 
-def _arm_order(arm: tuple[str, int | None]) -> tuple[int, bool, int]:
-    direction, budget = arm
-    return _DIRECTIONS[direction], budget is None, budget or 0
-
-
-def _arm(direction: str, budget: int | None, rows: list[_Response]) -> dict[str, Any]:
-    num_samples = Counter(row.key.problem for row in rows)
-    num_correct = Counter(row.key.problem for row in rows if row.verdict == "correct")
-    samples = np.array([num_samples[problem] for problem in sorted(num_samples)])
-    correct = np.array([num_correct[problem] for problem in sorted(num_samples)])
-    interval = bootstrap_interval(correct / samples)
+def _arm(
+    outcomes: Outcomes, place: int, votes: Votes, estimates: Mapping[tuple[int, str, int], Estimate | None]
+) -> dict[str, Any]:
+    sizes = _sizes(votes)
+    accuracy = estimates[place, "avg", sizes[-1]]
+    assert accuracy is not None, "avg@n is there for any n"
+    at_k = {name: {str(k): _values(estimates[place, name, k]) for k in sizes} for name in ("pass", "maj")}
     return {
-        "direction": direction,
-        "budget": budget,
-        "problems": len(num_samples),
-        "samples": max(num_samples.values()),
-        "responses": len(rows),
-        "accuracy": avg_at_n(samples, correct),
-        "accuracy_low": interval.low,
-        "accuracy_high": interval.high,
-        **_usage(rows),
-        "verdicts": _verdicts(rows),
+        **outcomes.arms[place]._asdict(),
+        "problems": len(votes.correct),
+        "samples": sizes[-1],
+        "responses": int(votes.num_samples.sum()),
+        "accuracy": accuracy.value,
+        "accuracy_low": accuracy.low,
+        "accuracy_high": accuracy.high,
+        "pass_at_k": at_k["pass"],
+        "maj_at_k": at_k["maj"],
+        **_usage(outcomes, outcomes.arm == place),
     }
 
 
-def _usage(rows: list[_Response]) -> dict[str, float]:
-    tokens = [row.tokens for row in rows]
-    interventions = sum(row.interventions for row in rows)
-    effective = sum(row.effective_interventions for row in rows)
+def _usage(outcomes: Outcomes, here: NDArray[np.bool_]) -> dict[str, Any]:
+    """Means, shares and rates of the responses `here` [R]."""
+    total = _totals(outcomes, here)
+    verdicts, responses, tokens = total["verdicts"], total["responses"], total["tokens"]
     return {
-        "interventions": ratio(interventions, len(rows)),
-        "interventions_share": ratio(interventions, sum(tokens)),
-        "effective": ratio(effective, len(rows)),
-        "effective_share": ratio(effective, sum(tokens)),
-        "tokens_mean": ratio(sum(tokens), len(rows)),
-        "tokens_median": float(np.median(tokens)),
-        "no_answer_rate": ratio(sum(row.verdict == "no_answer" for row in rows), len(rows)),
-        "truncated_rate": ratio(sum(row.finish_reason == "length" for row in rows), len(rows)),
+        "interventions": ratio(total["interventions"], responses),
+        "interventions_share": ratio(total["interventions"], tokens),
+        "effective": ratio(total["effective"], responses),
+        "effective_share": ratio(total["effective"], tokens),
+        "tokens_mean": ratio(tokens, responses),
+        "tokens_median": float(np.median(outcomes.tokens[here])),
+        "no_answer_rate": ratio(verdicts["no_answer"], responses),
+        "guessed_rate": ratio(verdicts["guessed"], responses),
+        "truncated_rate": ratio(total["truncated"], responses),
+        "verdicts": verdicts,
     }
 
 
-def _total(rows: list[_Response]) -> dict[str, Any]:
+def _totals(outcomes: Outcomes, here: NDArray[np.bool_]) -> dict[str, Any]:
+    verdicts = np.bincount(outcomes.verdict[here], minlength=len(VERDICTS)).tolist()
     return {
-        "problems": len({row.key.problem for row in rows}),
-        "responses": len(rows),
-        "tokens": sum(row.tokens for row in rows),
-        "interventions": sum(row.interventions for row in rows),
-        "effective": sum(row.effective_interventions for row in rows),
-        "truncated": sum(row.finish_reason == "length" for row in rows),
-        "verdicts": _verdicts(rows),
+        "responses": int(here.sum()),
+        "tokens": int(outcomes.tokens[here].sum()),
+        "interventions": int(outcomes.interventions[here].sum()),
+        "effective": int(outcomes.effective[here].sum()),
+        "truncated": int(outcomes.truncated[here].sum()),
+        "verdicts": dict(zip(VERDICTS, verdicts, strict=True)),
     }
 
 
-def _verdicts(rows: list[_Response]) -> dict[str, int]:
-    """How many of each, zeros included. An unknown verdict would be counted nowhere: a bug."""
-    counts = Counter(row.verdict for row in rows)
-    assert set(counts) <= set(VERDICTS), f"verdicts {sorted(set(counts) - set(VERDICTS))} are not in the list"
-    return {verdict: counts[verdict] for verdict in VERDICTS}
+def _differences(outcomes: Outcomes) -> list[dict[str, Any]]:
+    """Every arm less every one before it, so that budgets rise and reverse follows forward."""
+    arms = outcomes.arms
+    there, correct = outcomes.per_sample(outcomes.everything), outcomes.per_sample(outcomes.correct)
+    pairs = list(combinations(range(len(arms)), 2))
+    if len(arms) > MAX_ARMS_IN_ALL_PAIRS:
+        pairs = [(low, arm) for low, arm in pairs if low == _lowest(arms, arm)]
+    paired = {pair: paired_difference(there[list(pair)], correct[list(pair)]) for pair in pairs}
+    estimates = _estimates({pair: found.scores if found.num_pairs else None for pair, found in paired.items()})
+    return [_difference(arms[arm], arms[low], paired[low, arm], estimates[low, arm]) for low, arm in pairs]
 
 
-def _cells(arm: dict[str, Any]) -> list[str]:
-    return [
-        arm["direction"],
-        _PLAIN_SAMPLING.get((arm["direction"], arm["budget"]), _budget(arm["budget"])),
-        f"{100 * arm['accuracy']:.1f}",
-        f"{100 * arm['accuracy_low']:.1f}-{100 * arm['accuracy_high']:.1f}",
-        f"{arm['interventions']:.1f} ({arm['interventions_share']:.1%})",
-        f"{arm['effective']:.1f} ({arm['effective_share']:.1%})",
-        f"{arm['tokens_mean']:.0f}",
-        f"{100 * arm['no_answer_rate']:.1f}",
-        f"{100 * arm['truncated_rate']:.1f}",
-    ]
+def _lowest(arms: tuple[Arm, ...], place: int) -> int:
+    """Place of the lowest budget of the arm's direction."""
+    return next(low for low, arm in enumerate(arms) if arm.direction == arms[place].direction)
 
 
-def _budget(budget: int | None) -> str:
-    return "unlimited" if budget is None else str(budget)
+def _difference(arm: Arm, against: Arm, paired: Paired, found: Estimate | None) -> dict[str, Any]:
+    return {
+        **arm._asdict(),
+        "against_direction": against.direction,
+        "against_budget": against.budget,
+        "problems": len(paired.scores),
+        "pairs": paired.num_pairs,
+        "difference": None if found is None else found.value,
+        "low": None if found is None else found.low,
+        "high": None if found is None else found.high,
+    }
 
 
-def _caption(verdicts: dict[str, int]) -> str:
-    undecided = [f"{verdicts[name]} {name.replace('_', ' ')}" for name in ("timed_out", "ungradable") if verdicts[name]]
-    return "\n".join([*_CAPTION, *([f"counted as not correct: {', '.join(undecided)}"] if undecided else [])])
+def _estimates(scores: Mapping[Key, Scores | None]) -> dict[Key, Estimate | None]:
+    """All intervals at once, on the same resamples; None where there is no score."""
+    known = {key: found for key, found in scores.items() if found is not None}
+    return dict.fromkeys(scores) | dict(zip(known, estimate(list(known.values())), strict=True))
+
+
+def _values(found: Estimate | None) -> dict[str, float] | None:
+    return None if found is None else found._asdict()

@@ -10,7 +10,7 @@ either writes it or drops it. The other choices (`First` or `Begin`, ...) change
 import random
 from dataclasses import dataclass
 
-from evaluators.arithmetic import HIGHEST, LOWEST, draw_training, question, terms
+from evaluators.tasks.arithmetic import HIGHEST, LOWEST, draw_training, question, terms
 
 OPENINGS = (" First", " Begin")
 LINKS = (" Then", " Next")

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import Qwen2ForCausalLM
 
-from evaluators.arithmetic import draw_training, solve
+from evaluators.tasks.arithmetic import draw_training, solve
 from recipes.corpus import prompt
 from recipes.model import collate, log_probs, sample
 

@@ -26,8 +26,8 @@ from engine.plan import Plan, prepare
 from engine.record import TOKENS, TRAJECTORY_KEY, Trajectory
 from engine.run import execute
 from engine.store import RunStore
-from evaluators.grading import Grader
-from evaluators.tasks import load_task
+from evaluators.grading.grader import Grader
+from evaluators.tasks.registry import load_task
 
 ROOT = Path(__file__).parents[1]
 # The whole work list; every test's own list is a part of it, so one run says what each of them must give.
@@ -39,13 +39,13 @@ TOLERANCE = 1e-5  # batches of different shape add up in a different order
 def plan_of(**settings: Any) -> Plan:
     """A plan for the embedded pair in float32 on the CPU: the whole work list, unless `settings` say otherwise."""
     config = load(None, WHOLE | {"device": "cpu", "dtype": "float32"} | settings)
-    return prepare(config, load_task(config.task, config.limit))
+    return prepare(config, load_task(config))
 
 
 def complete(plan: Plan) -> RunStore:
     """The plan carried out as the command does it, without its output."""
     ray.shutdown()  # execute starts a cluster of its own
-    with Grader(plan.task) as grader:
+    with Grader(plan.task.problems) as grader:
         return execute(plan, grader, PlainDisplay(io.StringIO()))
 
 

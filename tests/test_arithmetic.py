@@ -8,7 +8,7 @@ from itertools import accumulate
 
 import pytest
 
-from evaluators.arithmetic import draw_training, is_held_out, load, problem, solve, terms
+from evaluators.tasks.arithmetic import draw_training, is_held_out, load, problem, solve, terms
 
 
 def test_the_worked_example_is_solved() -> None:
@@ -60,6 +60,6 @@ def test_training_draws_are_never_held_out_yet_a_tenth_of_all_chains_is() -> Non
 
 
 def test_the_task_imports_nothing_heavy() -> None:
-    code = "import sys, evaluators.arithmetic; print({'torch', 'transformers', 'numpy'} & sys.modules.keys())"
+    code = "import sys, evaluators.tasks.arithmetic; print({'torch', 'transformers', 'numpy'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

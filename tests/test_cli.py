@@ -17,6 +17,7 @@ from engine.cli import commands
 from engine.config import RunConfig
 from engine.errors import EngineError, IncompleteRunError
 from engine.plan import Plan
+from engine.problem import Problem, Task
 from engine.store import RunStore
 from tests.test_verify import EXPECTED, KEYS, commit
 
@@ -252,8 +253,9 @@ def _session(pid: int) -> int | None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Any:
-    manifest = {"identity": {}, "expected": EXPECTED, "config": {"task": "arithmetic"}}
+    manifest = {"identity": {}, "expected": EXPECTED, "task": {"grader": "math"}}
     with RunStore.open(tmp_path / "run", manifest) as store:
+        store.write_problems(Task("letters", (Problem("a", "?", "1"), Problem("b", "?", "1/2")), "{question}", 1, 1))
         yield store
 
 
@@ -289,10 +291,29 @@ def test_grade_of_a_run_without_responses_is_refused(store: RunStore) -> None:
     assert "no responses yet" in result.stderr
 
 
-def test_tasks_lists_the_embedded_task() -> None:
+def test_tasks_lists_the_task_sets_without_a_network() -> None:
     result = xsample("tasks")
     assert result.exit_code == 0
-    assert re.search(r"^arithmetic +\d+ +8 +192", result.output, re.MULTILINE)
+    assert re.search(r"^arithmetic +plain +math +200 +8 +192 +embedded", result.output, re.MULTILINE)
+    assert re.search(r"^gpqa-diamond +gpqa +choice +198 +8 +8,000 +Idavidrein/gpqa", result.output, re.MULTILINE)
+
+
+def test_a_regrade_says_how_answers_were_compared(store: RunStore) -> None:
+    commit(store, KEYS)
+    for grader in ("math", "exact"):
+        assert xsample("grade", str(store.path), "--grader", grader).exit_code == 0
+        assert store.summary()["grader"] == grader
+
+
+def test_a_file_of_ones_own_and_a_prompt_of_ones_own_are_shown_by_a_dry_run(tmp_path: Path) -> None:
+    (tmp_path / "sums.csv").write_text("ID,Question,Gold\n1,11+22=?,033\n2,11+22=?,33\n3,22+33=?,55\n")
+    (tmp_path / "ask.txt").write_text("Sum: {question}\n")
+    options = ["--task", str(tmp_path / "sums.csv"), "--answer-column", "gold", "--max-tokens", "32"]
+    result = xsample("run", *options, "--prompt-template", str(tmp_path / "ask.txt"), "--device", "cpu", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.rstrip().endswith("tokens:\nQ: Sum: 11+22=?\nA:")
+    assert re.search(r"^problems +2 from .*sums.csv", result.stdout, re.MULTILINE)
+    assert "xsample: note: " in result.stderr and "1 row" in result.stderr
 
 
 def test_a_reader_that_leaves_ends_the_command_quietly() -> None:

@@ -14,8 +14,8 @@ from engine.plan import prepare
 from engine.run import _Recorder
 from engine.scheduler import Done
 from engine.store import RunStore
-from evaluators.grading import Grader
-from evaluators.tasks import load_task
+from evaluators.grading.grader import Grader
+from evaluators.tasks.registry import load_task
 
 TRAJECTORIES, LEASE, TOKENS = 100_000, 64, 16
 
@@ -53,11 +53,11 @@ def finished_lease(answer: list[int]) -> Completed:
 
 
 def test_the_drivers_memory_stays_flat_over_a_hundred_thousand_trajectories(tmp_path: Path) -> None:
-    task = load_task("arithmetic")
+    task = load_task(load(None, {}))
     plan = prepare(load(None, {"direction": "reverse", "samples": TRAJECTORIES // 200, "out": str(tmp_path)}), task)
     completed = finished_lease(plan.pair.tokenizer.encode(r"so \boxed{50}."))
     process, resident = psutil.Process(), []
-    with Grader(task) as grader, RunStore.open(tmp_path, plan.manifest()) as store:
+    with Grader(task.problems) as grader, RunStore.open(tmp_path, plan.manifest()) as store:
         recorder = _Recorder(plan, store, grader, Silent())
         keys = recorder.missing()
         assert len(keys) == TRAJECTORIES

@@ -1,4 +1,4 @@
-r"""Traps for answer extraction: what a response says, and the answer it commits to (None: it commits to none)."""
+r"""Traps for answer extraction: what a response says, and the answer it commits to, or what could be taken for one."""
 
 import time
 
@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluators.extraction import Extraction, extract, last_boxed
+from evaluators.grading.extraction import Extraction, extract, last_boxed
+from evaluators.grading.guess import GuessKind
 
 BOXED = [
     # the plain case, and what stands around it
@@ -71,46 +72,119 @@ ANSWER_LINE = [
     ("<think>Answer: 4</think>\nAnswer: 5", "5"),
     ("\\boxed{}\nAnswer: 5", "5"),
     ("\\boxed{4\nAnswer: 5", "5"),
+    ("so 50. Answer: 50", "50"),
+    ("so 50! **Final answer:** 50.", "50"),
+    ("Is it 4? Answer: 4. Answer: 5", "5"),
+    ("It is 5. Answer: 5. Answer:", "5"),
+    ("Answer: $\\boxed{}$\nAnswer: 5", "5"),
+    ("Answer: 5\nAnswer: \\boxed{6", "5"),
 ]
 
 NOTHING = [
     "",
     " \n",
     "The answer is clearly D",
-    "the answer is 50",
-    "so it is 49, or 50",
-    "= 50",
+    "the answer is not far",
     r"\boxed{}",
     r"\boxed{50",
-    r"\boxed 50",
     r"\boxed50",
-    "boxed{50}",
     r"\fbox{50}",
     "{50}",
     "Answer:",
     "Answer: **",
-    "Answer:\n50",
+    "Answer: $$",
+    r"Answer: \boxed{}",
+    r"Answer: \boxed{\frac{1}{2}",
     "We must write Answer: followed by a number",
-    "The answers: 4 and 5",
+    "The answer line must say Answer: followed by the number. It follows that",
+    "The answers: four and five",
     r"<think>\boxed{1}</think> I give up",
     "<think>Answer: 1</think>",
     "put your final answer within \\boxed{}.",
+    "we square both sides, so that x^2",
+    "and hence a_1",
+    "which is equation (5)",
+    r"thus \frac{1}{2}",
+    "The answer is 50. But no, I do not trust it." + " I think again." * 30,
+]
+
+NUMBERS = [
+    ("so it is 49, or 50", "50", "last_number"),
+    ("= 50", "50", "last_number"),
+    ("so x = -5.", "-5", "last_number"),
+    ("**50**", "50", "last_number"),
+    ("$50$", "50", "last_number"),
+    (r"\(50\)", "50", "last_number"),
+    ("1,000.5", "1,000.5", "last_number"),
+    ("about 50%", "50%", "last_number"),
+    ("it is 1/2.", "1/2", "last_number"),
+    (r"\boxed 50", "50", "last_number"),
+    ("Answer:\n50", "50", "last_number"),
+    ("the answer is 50", "50", "sentence"),
+    ("The final answer is therefore $50$. Done.", "50", "sentence"),
+    ("the answer is **50** apples", "50", "sentence"),
+    (r"Hence the answer is \boxed{50", "50", "sentence"),
+    ("The answer is 4. No, the answer is 5, I think.", "5", "sentence"),
+    ("<think>the answer is 4</think> the answer is 5", "5", "sentence"),
+]
+
+LETTERS = [
+    ("The answer is definitely (B)", "B", "sentence"),
+    ("The answer is definitely (B). Done.", "B", "sentence"),
+    ("The answer is clearly D", "D", "sentence"),
+    ("The correct option is **C**, as shown.", "C", "sentence"),
+    ("the answer is (A) a proton", "A", "sentence"),
+    ("**D**", "D", "last_letter"),
+    ("so I choose B.", "B", "last_letter"),
+    ("(C)", "C", "last_letter"),
+]
+NO_LETTERS = [
+    "The answer is clearly",
+    "The answer is Clear",
+    "Consider",
+    "Consider the answer: Consider",
+    "The answer is A proton",
+    "the answer is not B, surely",
+    "it weighs 5 kg",
+    "DNA",
+    "x-A",
+    "so it is 50",
 ]
 
 
 @pytest.mark.parametrize(("text", "answer"), BOXED)
 def test_the_last_balanced_box_is_the_answer(text: str, answer: str) -> None:
-    assert extract(text) == Extraction(answer, "boxed")
+    assert extract(text) == Extraction(answer, None, "boxed")
 
 
 @pytest.mark.parametrize(("text", "answer"), ANSWER_LINE)
 def test_without_a_box_the_last_answer_line_is_the_answer(text: str, answer: str) -> None:
-    assert extract(text) == Extraction(answer, "answer_line")
+    assert extract(text) == Extraction(answer, None, "answer_line")
 
 
 @pytest.mark.parametrize("text", NOTHING)
-def test_a_guess_is_never_an_answer(text: str) -> None:
-    assert extract(text) == Extraction(None, None)
+def test_what_says_no_number_is_neither_an_answer_nor_a_guess(text: str) -> None:
+    assert extract(text, "number") == Extraction(None, None, None)
+
+
+@pytest.mark.parametrize(("text", "guess", "method"), NUMBERS)
+def test_a_number_that_nothing_commits_to_is_a_guess_and_never_an_answer(text: str, guess: str, method: str) -> None:
+    assert extract(text, "number") == Extraction(None, guess, method)
+
+
+@pytest.mark.parametrize(("text", "guess", "method"), LETTERS)
+def test_a_letter_that_nothing_commits_to_is_a_guess_and_never_an_answer(text: str, guess: str, method: str) -> None:
+    assert extract(text, "letter") == Extraction(None, guess, method)
+
+
+@pytest.mark.parametrize("text", NO_LETTERS)
+def test_a_letter_of_a_word_an_article_or_a_denied_one_is_no_guess(text: str) -> None:
+    assert extract(text, "letter") == Extraction(None, None, None)
+
+
+def test_a_guess_at_words_is_the_rest_of_the_sentence() -> None:
+    assert extract("So the answer is the Nile. I am sure.", "words") == Extraction(None, "the Nile", "sentence")
+    assert extract("It is the Nile", "words") == Extraction(None, None, None)
 
 
 @settings(deadline=None)
@@ -119,21 +193,30 @@ def test_whatever_is_boxed_comes_out_as_it_is(content: str, around: str) -> None
     assert last_boxed(f"{around}\\boxed{{{content}}}{around}") == content.strip()
 
 
-PIECES = st.sampled_from(["\\boxed{", "{", "}", "\\", "5", "\n", "Answer:", "</think>", " "])
+PIECES = st.sampled_from(
+    ["\\boxed{", "{", "}", "\\", "5", "B", "\n", "Answer:", "The answer is ", "</think>", " ", "."]
+)
+KINDS: tuple[GuessKind, ...] = ("number", "letter", "words")
 
 
 @settings(deadline=None)
-@given(st.lists(PIECES).map("".join))
-def test_no_text_breaks_extraction_and_answers_are_never_empty(text: str) -> None:
-    found = extract(text)
-    assert (found.answer is None) == (found.method is None)
-    assert found.answer is None or (found.answer and found.answer in text)
+@given(st.lists(PIECES).map("".join), st.sampled_from(KINDS))
+def test_no_text_breaks_extraction_and_what_is_found_is_in_the_text(text: str, kind: GuessKind) -> None:
+    found = extract(text, kind)
+    said = found.answer or found.guess
+    assert found.answer is None or found.guess is None
+    assert (said is None) == (found.method is None)
+    assert said is None or said in text
 
 
-@pytest.mark.parametrize("piece", ["\\boxed{", "{", "\\", "Answer:", "\n", " ", "*", "</think>", "answer"])
+BROKEN = ["\\boxed{", "{", "\\", "Answer:", ". Answer:", "Answer: \\boxed{", "\n", " ", "*", "</think>", "answer", "50"]
+BROKEN += ["the answer is ", "\nAnswer: \\boxed{}", "**. ", "- ", "1,"]
+
+
+@pytest.mark.parametrize("piece", BROKEN)
 def test_time_is_linear_in_the_length_of_a_broken_response(piece: str) -> None:
     start = time.process_time()
-    extract(piece * 100_000)
+    extract(piece * 100_000, "number")
     assert time.process_time() - start < 1.0
 
 

@@ -75,56 +75,71 @@ def be_stopped(step: Any, *arguments: Any) -> Any:
     return step(*arguments)
 
 
-def faulty(policy: str, fault: Any, marker: Path) -> type[PolicyWorker]:
-    """A worker that, if it is `policy`, does `fault` once at a step of the paired phase, and says when in `marker`."""
+class FaultyWorker(PolicyWorker):
+    """A worker that can be given a fault."""
 
-    class FaultyWorker(PolicyWorker):
-        def load(self, kv_cache_bytes: int | None) -> int:
-            blocks = super().load(kv_cache_bytes)
-            sampler: Any = vllm_plugin._the_sampler()
-            if sampler.config.policy == policy:
-                self._spoil(sampler)
-            return blocks
+    def spoil(self, fault: Any, marker: Path) -> None:
+        """Do `fault` once at a later step of the paired phase, and say when in `marker`."""
+        sampler: Any = vllm_plugin._the_sampler()
+        step, num_steps = sampler.step, 0
 
-        def _spoil(self, sampler: Any) -> None:
-            step, num_steps = sampler.step, 0
+        def spoilt(*arguments: Any) -> Any:
+            nonlocal num_steps
+            num_steps += sampler._phase.paired
+            if num_steps != FAULTY_STEP:
+                return step(*arguments)
+            num_steps += 1
+            marker.touch()
+            return fault(step, *arguments)
 
-            def spoilt(*arguments: Any) -> Any:
-                nonlocal num_steps
-                num_steps += sampler._phase.paired
-                if num_steps != FAULTY_STEP:
-                    return step(*arguments)
-                num_steps += 1
-                marker.touch()
-                return fault(step, *arguments)
-
-            sampler.step = spoilt
-
-    return FaultyWorker
+        sampler.step = spoilt
 
 
 class FaultyPair(Pair):
-    """Its first engines have a fault, those that are started afterwards have none; remembers how it failed."""
+    """Remembers how it failed; what was started after a failure is sound, and stays for whoever comes next."""
 
     def __init__(self, config: PairConfig, worker_class: type[PolicyWorker]) -> None:
         super().__init__(config, worker_class)
         self.failures: list[tuple[EngineError, float]] = []
-        self.processes: list[psutil.Process] = []
         self.num_starts = 0
+        self._is_up = False
 
     def start(self) -> str:
+        if self._is_up:
+            return "up"
         self.num_starts += 1
         line = super().start()
-        self.processes += [psutil.Process(place.pid) for place in self.twins.places.values()]
+        self._is_up = True
         return line
+
+    def kill(self) -> None:
+        if not self._is_up:
+            super().kill()
+
+    def end(self) -> None:
+        """Kill the engines also if they are sound."""
+        self._is_up = False
+        self.kill()
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Completed | Progress]:
         try:
             yield from super().run(jobs)
         except EngineError as error:
             self.failures.append((error, time.time()))
-            self.twins._worker_class = PolicyWorker
+            self._is_up = False
             raise
+
+    def processes(self) -> list[psutil.Process]:
+        """Those of the engines that run now."""
+        return [psutil.Process(place.pid) for place in self.twins.places.values()]
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[FaultyPair]:
+    """One for all faults: each leaves it with new engines."""
+    pair = FaultyPair(plan_of(**PART).pair_config(0), FaultyWorker)
+    yield pair
+    pair.end()
 
 
 @pytest.fixture(scope="module")
@@ -162,18 +177,22 @@ def carry_out(pair: Pair, plan: Plan) -> tuple[list[pa.Table], list[pa.Table]]:
     ],
 )
 def test_a_fault_is_noticed_in_time_and_the_run_is_completed_as_if_it_had_not_been(
-    store: RunStore, tmp_path: Path, policy: str, fault: Any, error: type[EngineError], message: str
+    store: RunStore, pair: FaultyPair, tmp_path: Path, policy: str, fault: Any, error: type[EngineError], message: str
 ) -> None:
     plan, marker = plan_of(**PART), tmp_path / "faulty"
-    pair = FaultyPair(plan.pair_config(0), faulty(policy, fault, marker))
+    connect()
+    pair.start()
+    spoilt = pair.processes()
+    pair.failures.clear()
+    ray.get(pair.twins.workers[policy].spoil.remote(fault, marker))
     before, after = carry_out(pair, plan)
 
     [(failure, failed_at)] = pair.failures
     assert isinstance(failure, error)
     assert message in str(failure)
     assert failed_at - marker.stat().st_mtime < STEP_TIMEOUT + 3
-    assert len(pair.processes) == 4
-    assert comes_true(5, lambda: not any(map(is_alive, pair.processes))), pair.processes
+    assert comes_true(5, lambda: not any(map(is_alive, spoilt))), spoilt
+    assert all(map(is_alive, pair.processes()))
 
     expected = of_plan(store, plan)
     assert before, "nothing was handed over before the fault: it came too early to show anything"

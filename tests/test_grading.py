@@ -14,10 +14,10 @@ import pytest
 from engine.errors import TaskError, XsampleError
 from engine.problem import Problem, Task
 from engine.record import RESPONSES, Grade, Trajectory
-from evaluators import grading
-from evaluators.grading import Grader, delimited, grade_table, integer
-from evaluators.pool import MathPool
-from evaluators.verdict import CORRECT
+from evaluators.grading import grader
+from evaluators.grading.grader import Grader, delimited, grade_table, integer
+from evaluators.grading.pool import MathPool
+from evaluators.grading.verdict import CORRECT
 
 HOSTILE = r"9^{9^{9^9}}"
 ROOT = Path(__file__).parents[1]
@@ -239,7 +239,7 @@ PARENT = """
 import sys, time
 from engine.problem import Problem, Task
 from engine.record import Trajectory
-from evaluators.grading import Grader
+from evaluators.grading.grader import Grader
 
 grader = Grader(Task("maths", (Problem("0", "", "5"),), "{question}", 1, 1), deadline_s=2.0)
 grader.submit(Trajectory("0", 0, "forward", 0), r"\\boxed{4+1}")

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, Qwen2ForCausalLM
 
-from evaluators.arithmetic import is_held_out, load
+from evaluators.tasks.arithmetic import is_held_out, load
 from recipes import corpus, rlvr
 from recipes.corpus import Style, write_answer
 from recipes.model import collate, log_probs, sample

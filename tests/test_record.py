@@ -8,17 +8,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from engine.record import GRADES, RESPONSES, SCHEMA_VERSION, TOKENS, TRAJECTORY_KEY, Grade, Trajectory
+from engine.record import GRADES, PROBLEMS, RESPONSES, SCHEMA_VERSION, TOKENS, TRAJECTORY_KEY, Grade, Trajectory
 
-TABLES = pytest.mark.parametrize("schema", [TOKENS, RESPONSES, GRADES], ids=["tokens", "responses", "grades"])
+KEYED = pytest.mark.parametrize("schema", [TOKENS, RESPONSES, GRADES], ids=["tokens", "responses", "grades"])
+TABLES = pytest.mark.parametrize(
+    "schema", [TOKENS, RESPONSES, GRADES, PROBLEMS], ids=["tokens", "responses", "grades", "problems"]
+)
 
 
-@TABLES
-def test_every_table_begins_with_the_key_of_the_trajectory(schema: pa.Schema) -> None:
+@KEYED
+def test_every_table_of_trajectories_begins_with_the_key_of_the_trajectory(schema: pa.Schema) -> None:
     assert tuple(schema.names[:4]) == TRAJECTORY_KEY == Trajectory._fields
 
 
-@TABLES
+@KEYED
 def test_only_the_budget_of_a_key_may_be_null(schema: pa.Schema) -> None:
     assert [field.name for field in schema if field.name in TRAJECTORY_KEY and field.nullable] == ["budget"]
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 
 import engine.store
 from engine.errors import RunDirectoryError, StoreError
+from engine.problem import Problem, Task
 from engine.record import GRADES, RESPONSES, SCHEMA_VERSION, TOKENS, Grade, Trajectory
 from engine.store import RunStore
 
@@ -395,14 +397,15 @@ def test_bytes_that_rotted_inside_a_part_are_found(tmp_path: Path) -> None:
 def test_grades_are_read_back_and_replaced_whole(tmp_path: Path) -> None:
     RunStore.open(tmp_path, MANIFEST).close()
     store = RunStore.read(tmp_path)
-    first = Grade(key(0), "42", "boxed", "correct", True, (2, 0, 1, 3))
-    store.write_grades([first, Grade(key(1, None), None, None, "timed_out", None)])
+    first = Grade(key(0), "42", None, "boxed", "correct", True, (2, 0, 1, 3))
+    store.write_grades([first, Grade(key(1, None), None, None, None, "timed_out", None)])
     store.write_grades(iter([first]))
     assert store.grades().schema.equals(GRADES, check_metadata=True)
     assert store.grades().to_pylist() == [
         {
             **key(0)._asdict(),
             "answer": "42",
+            "guess": None,
             "method": "boxed",
             "verdict": "correct",
             "correct": True,
@@ -411,6 +414,33 @@ def test_grades_are_read_back_and_replaced_whole(tmp_path: Path) -> None:
     ]
     store.write_grades([])
     assert store.grades().num_rows == 0
+
+
+def test_the_same_grades_are_the_same_bytes_in_whatever_order_they_were_decided(tmp_path: Path) -> None:
+    RunStore.open(tmp_path, MANIFEST).close()
+    store = RunStore.read(tmp_path)
+    grades = [Grade(key(n, budget), "5", None, "boxed", "wrong", False) for n in range(3) for budget in (0, 8, None)]
+    written = []
+    for order in (grades, grades[::-1]):
+        store.write_grades(order)
+        written.append((tmp_path / "grades.parquet").read_bytes())
+    assert written[0] == written[1]
+    assert store.grades()["budget"].to_pylist() == [0, 8, None] * 3
+
+
+def test_problems_are_kept_as_they_were_asked_first(tmp_path: Path) -> None:
+    problems = (Problem("t/1", "How many?", "5"), Problem("t/2", "Which?\n\nA) x\nB) y", "B", (1, 0)))
+    with RunStore.open(tmp_path, MANIFEST) as store:
+        store.write_problems(Task("t", problems, "{question}", 1, 1))
+        store.write_problems(Task("t", problems[:1], "{question}", 1, 1))
+    assert RunStore.read(tmp_path).problems() == list(problems)
+
+
+def test_the_text_of_a_gated_set_is_not_written(tmp_path: Path) -> None:
+    problem = Problem("t/1", "A secret question?\n\nA) x\nB) y", "B", (1, 0))
+    with RunStore.open(tmp_path, MANIFEST) as store:
+        store.write_problems(Task("t", (problem,), "{question}", 1, 1, gated=True))
+    assert RunStore.read(tmp_path).problems() == [replace(problem, question="")]
 
 
 def test_a_summary_is_json_that_any_reader_takes(tmp_path: Path) -> None:

@@ -13,7 +13,10 @@ import hashlib
 import random
 import re
 
+from engine.config import RunConfig
+from engine.errors import TaskError
 from engine.problem import Problem
+from evaluators.tasks.task_set import Loaded, TaskSet
 
 LOWEST, HIGHEST = 10, 99
 NUM_TEST_PROBLEMS = 200
@@ -81,3 +84,23 @@ def _random_chain(rng: random.Random, num_operations: int) -> str:
         value += term
         expression += f"{term:+d}"
     return expression
+
+
+def _load(task_set: TaskSet, config: RunConfig) -> Loaded:
+    for option in ("task_data", "question_column", "answer_column", "id_column"):
+        if (value := getattr(config, option)) is not None:
+            raise TaskError(
+                f"{option} is {value!r}, but the task {task_set.name!r} is embedded and has no data to read"
+            )
+    return Loaded(load(), task_set.source, [])
+
+
+ARITHMETIC = TaskSet(
+    "arithmetic",
+    "chains of two-digit sums, for the embedded pair",
+    "embedded",
+    num_problems=NUM_TEST_PROBLEMS,
+    load=_load,
+    prompt="plain",
+    max_tokens=192,
+)

@@ -3,12 +3,14 @@
 Plain child programs (`math_worker.py`) on pipes, one line of JSON a question and one word an answer: no
 pickle, no fork of a process with threads, no second import of whatever `__main__` is, and no terminal, so
 that Ctrl-C is the parent's alone. A process ends with its parent: at once when idle (its input ends), at
-the deadline when busy. Nothing starts before the first answer.
+the deadline when busy. Nothing starts before the first question. Python hashes strings alike in all of them,
+so that the order in which sympy goes through a set, and with it a verdict, is the same in every run.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -20,7 +22,8 @@ from queue import SimpleQueue
 from typing import cast
 
 from engine.errors import XsampleError
-from evaluators.verdict import Verdict
+from evaluators.grading.formula import Question
+from evaluators.grading.verdict import Verdict
 
 _PROGRAM = Path(__file__).with_name("math_worker.py")
 _START_TIMEOUT_S = 120.0
@@ -34,7 +37,7 @@ class _WorkerDiedError(Exception):
 
 
 class MathPool:
-    """At most `workers` processes that judge (gold, answer) pairs, `deadline_s` seconds each."""
+    """At most `workers` processes that answer questions, `deadline_s` seconds each."""
 
     def __init__(self, workers: int, deadline_s: float) -> None:
         self._workers = [_Worker(deadline_s) for _ in range(workers)]
@@ -43,9 +46,9 @@ class MathPool:
             self._idle.put(worker)
         self._threads = ThreadPoolExecutor(workers, "grading")
 
-    def submit(self, gold: str, answer: str) -> Future[Verdict]:
+    def submit(self, question: Question) -> Future[Verdict]:
         """Returns at once. The future raises XsampleError when a process cannot be started."""
-        return self._threads.submit(self._judge, gold, answer)
+        return self._threads.submit(self._judge, question)
 
     def pids(self) -> list[int]:
         """Processes that run now."""
@@ -59,10 +62,10 @@ class MathPool:
         for worker in self._workers:
             worker.end()
 
-    def _judge(self, gold: str, answer: str) -> Verdict:
+    def _judge(self, question: Question) -> Verdict:
         worker = self._idle.get()
         try:
-            return worker.judge(gold, answer)
+            return worker.judge(question)
         finally:
             self._idle.put(worker)
 
@@ -82,11 +85,11 @@ class _Worker:
         process = self._process
         return process.pid if process is not None and process.returncode is None else None
 
-    def judge(self, gold: str, answer: str) -> Verdict:
-        """A process that dies over an answer is replaced, and the answer gets one more chance."""
+    def judge(self, question: Question) -> Verdict:
+        """A process that dies over a question is replaced, and the question gets one more chance."""
         for _ in range(_ATTEMPTS):
             try:
-                return self._ask(gold, answer)
+                return self._ask(question)
             except _WorkerDiedError:
                 self.end()
             except TimeoutError:
@@ -111,13 +114,13 @@ class _Worker:
             process.kill()
             process.communicate()
 
-    def _ask(self, gold: str, answer: str) -> Verdict:
+    def _ask(self, question: Question) -> Verdict:
         if self._process is not None and self._process.poll() is not None:
             self.end()  # it went while idle: worn out, or killed
         process = self._process or self._start()
         assert process.stdin is not None, "stdin is a pipe"
         try:
-            process.stdin.write(json.dumps([gold, answer]).encode() + b"\n")
+            process.stdin.write(json.dumps(question).encode() + b"\n")
         except BrokenPipeError:
             raise _WorkerDiedError from None
         return cast(Verdict, self._read(process, self._deadline_s))
@@ -129,7 +132,13 @@ class _Worker:
             if self._aborted:
                 raise XsampleError("grading was stopped")
             process = self._process = subprocess.Popen(
-                command, bufsize=0, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, start_new_session=True
+                command,
+                bufsize=0,
+                stdin=pipe,
+                stdout=pipe,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                env={**os.environ, "PYTHONHASHSEED": "0"},
             )
         try:
             said = self._read(process, _START_TIMEOUT_S)

@@ -1,0 +1,62 @@
+"""Arrow tables of our schemas as Parquet files: written whole, read with every failure named. Knows nothing of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.errors import StoreError
+from engine.files import reason, write_whole
+
+
+def from_rows(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
+    """Rows as a table of `schema`; a row holds its columns in order."""
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(schema)
+    return pa.table([pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema)
+
+
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """`table` with exactly the columns, types and metadata of `schema`; nothing is narrowed with loss."""
+    name = schema.metadata[b"xsample.table"].decode()
+    assert set(table.column_names) == set(schema.names), (
+        f"{name}: columns missing {set(schema.names) - set(table.column_names)}, "
+        f"unknown {set(table.column_names) - set(schema.names)}"
+    )
+    return table.select(schema.names).cast(schema)
+
+
+def write_table(target: Path, table: pa.Table, rows_per_group: int) -> None:
+    """Write a table whole or not at all. Raises StoreError."""
+    # measured floats hardly repeat: a dictionary only makes their columns longer (the whole file by a third)
+    repeating = [field.name for field in table.schema if not pa.types.is_floating(field.type)]
+    write_whole(
+        target,
+        lambda file: pq.write_table(
+            table, file, compression="zstd", use_dictionary=repeating, row_group_size=rows_per_group
+        ),
+    )
+
+
+def read_table(file: Path, schema: pa.Schema) -> pa.Table:
+    """The columns of `schema` of a file. Raises StoreError."""
+    try:
+        with pq.ParquetFile(file) as parquet:
+            return parquet.read(columns=schema.names).cast(schema)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise StoreError(
+            f"{file} cannot be read: {reason(error)}; restore it, or remove it and run the same command again"
+        ) from error
+
+
+def decodes(file: Path, schema: pa.Schema) -> bool:
+    """Whether a file has this schema and can be read to its last row."""
+    try:
+        with pq.ParquetFile(file) as parquet:
+            rows = sum(batch.num_rows for batch in parquet.iter_batches())
+            return bool(parquet.schema_arrow.equals(schema)) and rows == parquet.metadata.num_rows
+    except (OSError, pa.ArrowException):
+        return False

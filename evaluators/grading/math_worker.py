@@ -1,0 +1,162 @@
+"""Program of a grading process: a line `[golds, answers]` in, a verdict out, until its input ends. Not imported.
+
+Answers are hostile without meaning to be (`9^{9^{9^9}}`), so this process may be killed at any moment, and sees
+to it that it is: the kernel ends it at the deadline, whatever holds the interpreter, also when its parent is
+gone. It can do nothing but compute: memory is capped, no file is written, no text becomes Python. math-verify's
+own time-outs are off: they are signals to Python code, which a long big-integer operation never reads.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import re
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from importlib import import_module
+from typing import Any
+
+MEMORY_BYTES = 2 << 30
+# A process this big is replaced before it takes the next answer: what one answer left must not fail another.
+WORN_OUT_KIB = 512 << 10
+
+# What sympy does to compute: import its own modules, look at objects. Other events that Python audits are refused.
+ALLOWED = {"import", "marshal.loads", "os.listdir", "os.scandir", "builtins.id", "array.__new__", "sys._getframe"}
+ALLOWED |= {"object.__getattr__", "object.__setattr__", "object.__delattr__"}
+# These write Python of their own, from names in their source, never from a formula.
+WRITERS_OF_PYTHON = {"sympy.polys.monomials", "dataclasses", "collections"}
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+# One of each kind: what math-verify and sympy import for them is there before the first answer.
+WARM_UP = (
+    (r"\frac{1}{2}", "0.25+0.25"),
+    (r"\sin^2 x + \cos^2 x", "y + 1"),
+    (r"(-\infty, 1) \cup [2, 3)", "x < 1"),
+    (r"\{1, 2\}", "1, 3"),
+    (r"x + 2y = 3", "2x - y = 4"),
+    (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 1 \\ 3 \end{pmatrix}"),
+    (r"\int_0^1 x e^x dx", r"\sum_{k=1}^{3} \binom{3}{k}"),
+)
+
+Readings = list[str]
+Judge = Callable[[Readings, Readings], bool]
+
+
+def serve(deadline_s: float) -> None:
+    """Answer until the input ends; before, say "ready", or what is wrong with the installation."""
+    replies = _private_stdout()
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_AS, MEMORY_BYTES)
+    try:
+        is_equal = prepare()
+    except Exception as error:
+        os.write(replies, f"{type(error).__name__}: {error}".replace("\n", " ").encode() + b"\n")
+        return
+    only_compute()
+    os.write(replies, b"ready\n")
+    for line in sys.stdin.buffer:
+        signal.setitimer(signal.ITIMER_REAL, deadline_s)  # SIGALRM at its default: the process ends
+        verdict = _verdict(is_equal, *json.loads(line))
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        os.write(replies, verdict.encode() + b"\n")
+        if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > WORN_OUT_KIB:
+            return
+
+
+def prepare() -> Judge:
+    """math-verify's judgement on formulas without delimiters, warmed up. Not symmetric: gold first."""
+    # sympy reads a number by evaluating its text as Python; all its ways to do so meet in this name.
+    vars(import_module("sympy.parsing.sympy_parser"))["parse_expr"] = number
+    from math_verify import LatexExtractionConfig, parse, verify
+    from math_verify.parser import NormalizationConfig
+
+    # Units are off: what is a unit was decided before, and math-verify would take the d of 3d for one.
+    rules = NormalizationConfig(units=False, malformed_operators=True, nits=True, boxed="none")
+    kinds, seed = [LatexExtractionConfig(normalization_config=rules)], import_module("sympy.core.random").seed
+
+    def read(formula: str) -> list[Any]:
+        return list(parse(f"${formula}$", kinds, "no_fallback", parsing_timeout=None, raise_on_error=True))
+
+    read_gold = lru_cache(maxsize=1_000)(read)
+
+    def is_equal(golds: Readings, answers: Readings) -> bool:
+        seed(0)  # sympy tries formulas on random numbers
+        meant = [formula for gold in golds for formula in read_gold(gold)]
+        if not meant:
+            raise ValueError("the gold answer is not a formula")
+        said = [formula for answer in answers for formula in read(answer)]
+        options = {"timeout_seconds": None, "raise_on_error": True, "allow_set_relation_comp": True}
+        return any(verify(gold, answer, **options) and not _differ(gold, answer) for gold in meant for answer in said)
+
+    for gold, answer in WARM_UP:
+        is_equal([gold], [answer])
+    return is_equal
+
+
+def number(text: str, *_: object, **__: object) -> Any:
+    """sympy's number for a numeral, its symbol for a name; instead of `parse_expr`, which evaluates any Python."""
+    sympy = import_module("sympy")
+    if re.fullmatch(r"\d+", text, re.ASCII):
+        return sympy.Integer(int(text))
+    if re.fullmatch(r"(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text, re.ASCII):
+        return sympy.Float(text)
+    if re.fullmatch(r"[A-Za-z]\w*", text, re.ASCII):
+        return sympy.Symbol(text)
+    raise SyntaxError("neither a numeral nor a name")
+
+
+def only_compute() -> None:
+    """From here on this process writes no file, starts nothing, reaches nothing, and compiles no text."""
+    _limit(resource.RLIMIT_FSIZE, 0)
+    sys.dont_write_bytecode = True
+    sys.addaudithook(_refuse)
+
+
+def _refuse(event: str, details: tuple[Any, ...]) -> None:
+    if event in ALLOWED or (event == "open" and not details[2] & WRITING):
+        return
+    if event in ("compile", "exec"):
+        source = details[1] if event == "compile" else details[0].co_filename
+        if not str(source).startswith("<") or sys._getframe(1).f_globals.get("__name__") in WRITERS_OF_PYTHON:
+            return
+    raise PermissionError(f"a grading process does not {event}")
+
+
+def _differ(gold: Any, answer: Any) -> bool:
+    """Numbers that math-verify took for equal because both are near 0: it looks at places, not at digits."""
+    try:
+        values = complex(gold), complex(answer)
+    except (TypeError, ValueError, ArithmeticError):
+        return False
+    size = max(map(abs, values))
+    return 1e-60 < size < 1e-3 and abs(values[0] - values[1]) > 1e-6 * size
+
+
+def _verdict(is_equal: Judge, golds: Readings, answers: Readings) -> str:
+    try:
+        return "correct" if is_equal(golds, answers) else "wrong"
+    except MemoryError:
+        os._exit(1)  # nothing can be trusted now; the parent tries once more in a fresh process
+    except Exception:
+        return "ungradable"
+
+
+def _limit(what: int, most: int) -> None:
+    with contextlib.suppress(ValueError, OSError):  # a lower limit is in force already
+        resource.setrlimit(what, (most, most))
+
+
+def _private_stdout() -> int:
+    """Our replies' own descriptor: what a parser prints to stdout must not look like a verdict."""
+    replies = os.dup(1)
+    os.dup2(2, 1)
+    return replies
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.disable()  # math-verify warns at every start that its time-outs are off
+    serve(float(sys.argv[1]))

@@ -1,0 +1,103 @@
+r"""Unicode as people type it -> the ASCII and LaTeX that the graders read. Pure, linear, for comparison only.
+
+`x² ≤ ½` becomes `x^{2} \le \frac{1}{2}`. What Unicode calls a compatible form (full width, bold, superscript)
+is taken apart by its kind, because NFKC would take the kind away: `5²` would read 52. Digits of every script
+become ASCII; what is not seen (zero width, direction, control) goes. Anything unknown stays as it is.
+"""
+
+# ruff: noqa: RUF001 - characters that look like others are what this file is about
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+from itertools import groupby
+
+_MINUS = "\N{MINUS SIGN}\N{HYPHEN}\N{NON-BREAKING HYPHEN}\N{FIGURE DASH}\N{SMALL HYPHEN-MINUS}\N{HEAVY MINUS SIGN}"
+_COMMANDS = {
+    "×": "times", "✕": "times", "⨯": "times", "÷": "div", "·": "cdot", "⋅": "cdot", "∙": "cdot", "•": "cdot",
+    "±": "pm", "∓": "mp", "≤": "le", "⩽": "le", "≥": "ge", "⩾": "ge", "≠": "ne", "≈": "approx", "≡": "equiv",
+    "∞": "infty", "∅": "emptyset", "⌀": "emptyset", "∪": "cup", "∩": "cap", "∈": "in", "∉": "notin",
+    "∖": "setminus", "ℝ": "mathbb{R}", "ℤ": "mathbb{Z}", "ℕ": "mathbb{N}", "ℚ": "mathbb{Q}", "ℂ": "mathbb{C}",
+    "…": "ldots", "⋯": "cdots", "⌊": "lfloor", "⌋": "rfloor", "⌈": "lceil", "⌉": "rceil", "√": "sqrt",
+    "∠": "angle", "→": "to", "⇒": "Rightarrow", "∑": "sum", "∏": "prod", "∫": "int",
+}  # fmt: skip
+_PLAIN = {
+    **dict.fromkeys(_MINUS, "-"), "°": r"^\circ ", "º": r"^\circ ", "∗": "*", "∕": "/", "⁄": "/", "∶": ":",
+    "。": ".", "、": ",", "٫": ".", "٬": ",", "′": "'", "‘": "'", "’": "'", "“": '"', "”": '"', "∣": "|", "｜": "|",
+    "ı": "i",
+}  # fmt: skip
+_GREEK = re.compile(
+    "GREEK (SMALL|CAPITAL) LETTER (ALPHA|BETA|GAMMA|DELTA|EPSILON|ZETA|ETA|THETA|IOTA|KAPPA|LAMDA|MU|NU|XI|PI|RHO|"
+    "SIGMA|TAU|UPSILON|PHI|CHI|PSI|OMEGA)"
+)
+_KEPT = frozenset({"font", "wide", "narrow", "square", "circle", "noBreak"})
+
+_ROOT = re.compile(r"([√∛∜])[ \t]*(?:(\d+(?:\.\d+)?|[^\W\d_])|\(([^()]*)\))")
+_INDEX = {"√": "", "∛": "[3]", "∜": "[4]"}
+# An en or em dash before a term is a minus sign, unless a number is before it: then the two make a range.
+_DASH = re.compile(r"(?<!\d)[–—](?=\s?[\w\\(.√])")
+_FOREIGN = re.compile(r"[^\x20-\x7e]+")
+
+
+def ascii_latex(text: str) -> str:
+    """`text` in ASCII and LaTeX as far as it can be said in them; ASCII text only loses its control characters."""
+    if not text.isascii():
+        text = _DASH.sub("-", _ROOT.sub(_root, text))
+    return _FOREIGN.sub(_run, text)
+
+
+def _root(match: re.Match[str]) -> str:
+    sign, atom, group = match.groups()
+    return rf"\sqrt{_INDEX[sign]}{{{group if atom is None else atom}}}"
+
+
+def _run(match: re.Match[str]) -> str:
+    """A run of foreign characters: neighbouring superscripts (`¹⁰`) are one exponent, subscripts one index."""
+    pieces = []
+    for mark, group in groupby(map(_character, match.group()), key=lambda pair: pair[0]):
+        said = "".join(latex for _, latex in group)
+        pieces.append(f"{mark}{{{said}}}" if mark else said)
+    return "".join(pieces)
+
+
+@lru_cache(maxsize=4096)
+def _character(char: str) -> tuple[str, str]:
+    """(`^`, `_` or nothing, what the character says)."""
+    if char in _COMMANDS:
+        return "", rf"\{_COMMANDS[char]} "
+    if char in _PLAIN:
+        return "", _PLAIN[char]
+    category = unicodedata.category(char)
+    if category == "Nd":
+        return "", str(unicodedata.decimal(char))
+    if category[0] == "Z" or char in "\t\n\v\f\r\x85":
+        return "", " "
+    if category in ("Cc", "Cf") or char in "\N{VARIATION SELECTOR-15}\N{VARIATION SELECTOR-16}":
+        return "", ""
+    return _greek(char) or _compatible(char)
+
+
+def _greek(char: str) -> tuple[str, str] | None:
+    letter = _GREEK.fullmatch(unicodedata.name(char, ""))
+    if letter is None:
+        return None
+    name = letter[2].replace("LAMDA", "LAMBDA")
+    return "", f"\\{name.capitalize() if letter[1] == 'CAPITAL' else name.lower()} "
+
+
+def _compatible(char: str) -> tuple[str, str]:
+    kind, _, codes = unicodedata.decomposition(char).partition("> ")
+    said = "".join(_character(chr(int(code, 16)))[1] for code in codes.split()) if codes else ""
+    match kind[1:]:
+        case "super":
+            return "^", said
+        case "sub":
+            return "_", said
+        case "fraction":
+            numerator, _, denominator = said.partition("/")
+            return "", rf"\frac{{{numerator}}}{{{denominator or 1}}}"
+        case known if known in _KEPT:
+            return "", said
+    return "", char

@@ -1,0 +1,115 @@
+"""A summary as the terminal shows it: a table of the arms, and one of what their samples say together.
+
+In a narrow terminal cells fold, and no digit is cut off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+
+_PLAIN_SAMPLING = {("forward", 0): "0 (base)", ("reverse", 0): "0 (RL)"}
+_ACCURACY = ("acc. %", "95 %")
+_USAGE = ("inter-\nventions", "effec-\ntive", "tokens", "no ans-\nwer %", "trun-\ncated %")
+_NOT_CORRECT = ("guessed", "timed_out", "ungradable")
+_ABSENT = "-"
+
+Arm = dict[str, Any]
+Summary = dict[str, Any]
+_Column = tuple[str, bool]  # heading, and whether its cells stay on one line
+
+
+def render(summary: Summary) -> Group:
+    """The tables of a summary. The second is left out where it would say nothing new."""
+    return Group(_usage_table(summary), *_sample_tables(summary))
+
+
+def _usage_table(summary: Summary) -> Table:
+    verdicts = summary["total"]["verdicts"]
+    not_correct = [f"{verdicts[name]} {name.replace('_', ' ')}" for name in _NOT_CORRECT if verdicts.get(name)]
+    notes = [
+        f"acc.: avg@{_most_samples(summary)}, with its 95 % interval over problems",
+        "interventions: mean per response (share of tokens)",
+    ]
+    if not_correct:
+        notes.append(f"counted as not correct: {', '.join(not_correct)}")
+    columns = [(name, True) for name in _ACCURACY] + [(name, False) for name in _USAGE]
+    return _table(columns, [(arm, _usage_cells(arm)) for arm in summary["arms"]], notes)
+
+
+def _sample_tables(summary: Summary) -> list[Table]:
+    """pass@n and maj@n where there are several samples; the difference where a direction has several budgets."""
+    n, differences = _most_samples(summary), _differences_to_lowest(summary)
+    columns: list[_Column] = []
+    notes: list[str] = []
+    if n > 1:
+        columns += [(f"pass\n@{n} %", True), ("95 %", False), (f"maj\n@{n} %", True), ("95 %", False)]
+        notes += [f"pass@{n}: any sample correct; maj@{n}: the most frequent answer, ties share"]
+    if differences:
+        columns += [("differ-\nence", True), ("95 %", False)]
+        notes += ["difference: acc. less that of the lowest budget, same problems and samples"]
+    rows = []
+    for arm in summary["arms"]:
+        at_n = [cell for name in ("pass_at_k", "maj_at_k") for cell in _percent(arm[name].get(str(n)))]
+        rows.append((arm, (at_n if n > 1 else []) + (_points(differences.get(_name(arm))) if differences else [])))
+    return [_table(columns, rows, notes)] if columns else []
+
+
+def _table(columns: Sequence[_Column], rows: Sequence[tuple[Arm, list[str]]], notes: Sequence[str]) -> Table:
+    table = Table(caption="\n".join(notes), box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
+    table.add_column("direction", no_wrap=True)
+    for name, is_one_line in (("budget", True), *columns):
+        table.add_column(name, justify="right", overflow="fold", no_wrap=is_one_line)
+    for arm, cells in rows:
+        table.add_row(*_name(arm), *cells)
+    return table
+
+
+def _name(arm: Arm) -> tuple[str, str]:
+    budget = "unlimited" if arm["budget"] is None else str(arm["budget"])
+    return arm["direction"], _PLAIN_SAMPLING.get((arm["direction"], arm["budget"]), budget)
+
+
+def _usage_cells(arm: Arm) -> list[str]:
+    return [
+        f"{100 * arm['accuracy']:.1f}",
+        f"{100 * arm['accuracy_low']:.1f}-{100 * arm['accuracy_high']:.1f}",
+        f"{arm['interventions']:.1f} ({arm['interventions_share']:.1%})",
+        f"{arm['effective']:.1f} ({arm['effective_share']:.1%})",
+        f"{arm['tokens_mean']:.0f}",
+        f"{100 * arm['no_answer_rate']:.1f}",
+        f"{100 * arm['truncated_rate']:.1f}",
+    ]
+
+
+def _percent(found: dict[str, float] | None) -> list[str]:
+    if found is None:
+        return [_ABSENT, _ABSENT]
+    return [f"{100 * found['value']:.1f}", f"{100 * found['low']:.1f}-{100 * found['high']:.1f}"]
+
+
+def _points(row: dict[str, Any] | None) -> list[str]:
+    """A difference in percentage points; nothing to show for the lowest budget itself, or without common samples."""
+    if row is None or row["difference"] is None:
+        return [_ABSENT, _ABSENT]
+    return [f"{100 * row['difference']:+.1f}", f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}"]
+
+
+def _differences_to_lowest(summary: Summary) -> dict[tuple[str, str], dict[str, Any]]:
+    """By the name of an arm: its difference to the lowest budget of its direction."""
+    lowest: dict[str, int | None] = {}
+    for arm in summary["arms"]:
+        lowest.setdefault(arm["direction"], arm["budget"])
+    return {
+        _name(row): row
+        for row in summary["differences"]
+        if row["against_direction"] == row["direction"] and row["against_budget"] == lowest[row["direction"]]
+    }
+
+
+def _most_samples(summary: Summary) -> int:
+    return max((arm["samples"] for arm in summary["arms"]), default=1)

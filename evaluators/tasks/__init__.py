@@ -1,0 +1,1 @@
+"""Task sets: what is asked, and the gold answers."""

@@ -1,0 +1,76 @@
+"""GPQA-Diamond: graduate-level science questions with four options (Rein et al., 2023, arXiv:2311.12022).
+
+    Record ID    rec07
+    Question     Which of these gases is the lightest at the same pressure and temperature?
+    Correct Answer  helium    Incorrect Answer 1  neon    Incorrect Answer 2  argon    Incorrect Answer 3  xenon
+
+is asked, with --seed 0, as
+
+    Which of these gases is the lightest at the same pressure and temperature?
+
+    A) neon
+    B) xenon
+    C) argon
+    D) helium
+
+with the gold answer D and the options (1, 3, 2, 0): at letter A stands option 1 of the source, at D option
+0, the right one. (The example is ours.) The order comes from a hash of record and seed and from nothing
+else, so that it stays as it is for ever. The set is gated, and its authors ask that its examples do not
+appear in plain text anywhere: none is in this repository, and messages name rows, not what they hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from engine.config import RunConfig
+from engine.problem import Problem
+from evaluators.tasks.distinct import Entry
+from evaluators.tasks.entries import Schema, read_entries
+from evaluators.tasks.task_set import Loaded, TaskSet
+
+LETTERS = "ABCD"
+_SCHEMA = Schema(
+    question=("Question",),
+    answer=("Correct Answer",),
+    id=("Record ID",),
+    others=("Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3"),
+)
+
+
+def _load(task_set: TaskSet, config: RunConfig) -> Loaded:
+    place = config.task_data or task_set.source
+    entries, notes = read_entries(config, place, "task_data", _SCHEMA, subset="gpqa_diamond")
+    return Loaded([_problem(task_set.name, entry, config.seed) for entry in entries], place, notes)
+
+
+def _problem(name: str, entry: Entry, seed: int) -> Problem:
+    order = option_order(entry.id or "", seed)
+    texts = (entry.answer, *entry.others)
+    lines = [f"{letter}) {texts[option]}" for letter, option in zip(LETTERS, order, strict=True)]
+    question = "\n".join([entry.question, "", *lines])
+    return Problem(f"{name}/{entry.id}", question, LETTERS[order.index(0)], order)
+
+
+def option_order(record_id: str, seed: int) -> tuple[int, ...]:
+    """Which option of the source stands at A, B, C, D: the options by the SHA-256 of (seed, option, record).
+
+    Every order is as likely as any other, as the four hashes are independent.
+    """
+    return tuple(sorted(range(len(LETTERS)), key=lambda option: _hash(f"{seed}/{option}/{record_id}")))
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+GPQA_DIAMOND = TaskSet(
+    "gpqa-diamond",
+    "GPQA Diamond: science questions with four options (gated)",
+    "Idavidrein/gpqa",
+    num_problems=198,
+    load=_load,
+    prompt="gpqa",
+    grader="choice",
+    gated=True,
+)

@@ -1,0 +1,72 @@
+"""A gated multiple-choice set through the whole command: real engines, then graded again without its file."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from engine.store import RunStore
+
+COLUMNS = ("Record ID", "Question", "Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
+SECRET = "zebra"  # stands in every question and option
+NUM_PROBLEMS, NUM_SAMPLES = 3, 2
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory; the file that it was made from is gone."""
+    folder = tmp_path_factory.mktemp("gpqa")
+    file = folder / "mine.csv"
+    rows = [[f"rec{n}", *(f"{SECRET} {n} {name}" for name in COLUMNS[1:])] for n in range(NUM_PROBLEMS)]
+    file.write_text("\n".join(",".join(row) for row in [COLUMNS, *rows]) + "\n")
+    xsample(
+        "run", "--task", "gpqa-diamond", "--task-data", str(file), "--prompt", "plain", "--samples", str(NUM_SAMPLES),
+        "--max-tokens", "8", "--budget", "1", "--direction", "reverse", "--device", "cpu", "--out", str(folder / "run"),
+    )  # fmt: skip
+    file.unlink()
+    return folder / "run"
+
+
+def xsample(*arguments: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "engine.cli", *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_order_of_the_options_is_stored_with_every_grade(run: Path) -> None:
+    store = RunStore.read(run)
+    options = {problem.id: problem.options for problem in store.problems()}
+    grades = store.grades().to_pylist()
+    assert len(grades) == NUM_PROBLEMS * NUM_SAMPLES
+    assert all(tuple(grade["options"]) == options[grade["problem"]] for grade in grades)
+    for problem in store.problems():
+        assert problem.options is not None and sorted(problem.options) == [0, 1, 2, 3]
+        assert problem.answer == "ABCD"[problem.options.index(0)]
+
+
+def test_a_regrade_needs_no_file_and_gives_the_same_bytes(run: Path) -> None:
+    before = (run / "grades.parquet").read_bytes()
+    xsample("grade", str(run))
+    assert (run / "grades.parquet").read_bytes() == before
+    xsample("grade", str(run), "--grader", "exact")
+    assert json.loads((run / "summary.json").read_text())["grader"] == "exact"
+
+
+def test_the_text_of_the_set_is_written_nowhere_but_as_the_token_ids_of_the_prompts(run: Path) -> None:
+    assert json.loads((run / "run.json").read_text())["task"]["gated"] is True
+    for file in run.rglob("*.json"):
+        assert SECRET not in file.read_text()
+    for name in ("problems.parquet", "grades.parquet"):
+        assert SECRET not in str(pq.read_table(run / name).to_pylist())
+
+
+def test_another_task_is_refused_in_the_same_directory_with_its_prompt_named(run: Path) -> None:
+    command = ["run", "--task", "arithmetic", "--out", str(run)]
+    done = subprocess.run([sys.executable, "-m", "engine.cli", *command], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert re.search(r"task is 'arithmetic' here, 'gpqa-diamond' there", done.stderr)
+    assert "template is " in done.stderr
