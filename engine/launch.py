@@ -170,6 +170,8 @@ class Twins:
 
     def kill(self) -> None:
         """End both engines now, whatever they are doing, and give their place back."""
+        if not ray.is_initialized():  # they ended with their cluster, and asking Ray would start another
+            self.workers, self.places, self._group = {}, {}, None
         self._look_around()
         if self._config.tensor_parallel_size > 1 and self.workers:
             with suppress(Exception):  # a dead or busy engine does not answer
@@ -191,6 +193,8 @@ class Twins:
 
     def _look_around(self) -> None:
         """Note the processes of the engines on this host, and the shared memory that vLLM's ranks leave when killed."""
+        if not self.places:
+            return
         with suppress(Exception):  # Ray or a process may be gone; then what was seen before counts
             here = ray.get_runtime_context().get_node_id()
             for place in [place for place in list(self.places.values()) if place.node_id == here]:

@@ -9,7 +9,7 @@ The rules where careful people need one:
 - What says two different things, or one thing twice, is not one answer.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, get_args
 
 import pytest
@@ -28,9 +28,14 @@ class Trap(NamedTuple):
     answer: str | None = None  # as extracted; None: not looked at
 
 
-def boxed(grader: GraderName, verdict: Verdict, *rows: tuple[str, str]) -> list[Trap]:
-    """Rows of (gold, content of the response's box)."""
-    return [Trap(grader, gold, rf"So $\boxed{{{answer}}}$.", verdict, answer.strip()) for gold, answer in rows]
+def given(grader: GraderName, gold: str, right: Sequence[str] = (), wrong: Sequence[str] = ()) -> list[Trap]:
+    """Responses whose box holds these right and wrong answers."""
+    verdicts: dict[Verdict, Sequence[str]] = {"correct": right, "wrong": wrong}
+    return [
+        Trap(grader, gold, rf"So $\boxed{{{answer}}}$.", verdict, answer)
+        for verdict, answers in verdicts.items()
+        for answer in answers
+    ]
 
 
 EXTRACTION: list[Trap] = [
@@ -51,7 +56,7 @@ EXTRACTION: list[Trap] = [
     Trap("math", "5", r"\boxed{5", "no_answer"),
     Trap("math", "5", r"Answer: \boxed{}", "no_answer"),
     Trap("math", "5", "put your final answer within \\boxed{}.", "no_answer"),
-    Trap("math", "0", r"\boxed{$ $}", "wrong", "$ $"),
+    Trap("math", "0", r"\boxed{$ $}", "no_answer"),
     # thoughts
     Trap("math", "5", r"<think>\boxed{4}</think>\boxed{5}", "correct", "5"),
     Trap("math", "4", r"<think>\boxed{4}</think>I give up.", "no_answer"),
@@ -87,128 +92,223 @@ EXTRACTION: list[Trap] = [
 ]
 
 INTEGER: list[Trap] = [
-    *boxed("integer", "correct", ("73", "073"), ("073", "73"), ("0", "000"), ("0", "-0"), ("5", "+5"), ("73", "$73$")),
-    *boxed("integer", "correct", ("73", "73."), ("73", r"\text{73}"), ("73", r"\mathbf{73}"), ("840", "\u0668\u0664\u0660")),
-    *boxed("integer", "correct", ("73", "\uff17\uff13"), ("73", "7\u200b3"), ("73", "\u202a73\u202c"), ("73", "\U0001d7d5\U0001d7d1")),
-    *boxed("integer", "correct", ("-5", "\u22125"), ("-5", "\uff0d5"), ("-5", "\u20135"), ("1000", "1,000"), ("1000", r"1{,}000")),
-    *boxed("integer", "wrong", ("73", "37"), ("73", "73.0"), ("73", "73 apples"), ("73", "x = 73"), ("52", "5\u00b2")),
-    *boxed("integer", "wrong", ("73", r"\frac{146}{2}"), ("73", "73!"), ("73", "72 or 73"), ("5", "-5"), ("73", "7 3")),
-    *boxed("integer", "wrong", ("840", "840,840"), ("123", "1,23"), ("7", "seven"), ("73", "0x49"), ("5", "\u00bd")),
+    *given(
+        "integer", "73",
+        right=["073", "+73", "$73$", "73.", r"\text{73}", r"\mathbf{73}", "\uff17\uff13", "7\u200b3", "\u202a73\u202c",
+            "\U0001d7d5\U0001d7d1"],
+        wrong=["37", "-73", "73.0", "73 apples", "x = 73", r"\frac{146}{2}", "73!", "72 or 73", "7 3", "0x49"],
+    ),
+    *given("integer", "073", right=["73"]),
+    *given("integer", "0", right=["000", "-0"], wrong=["O"]),
+    *given("integer", "840", right=["\u0668\u0664\u0660"], wrong=["840,840"]),
+    *given("integer", "-5", right=["\u22125", "\uff0d5", "\u20135"], wrong=["5"]),
+    *given("integer", "1000", right=["1,000", "1{,}000"], wrong=["1000,000"]),
+    *given("integer", "52", wrong=["5\u00b2"]),
+    *given("integer", "123", wrong=["1,23"]),
+    *given("integer", "7", wrong=["seven"]),
     Trap("integer", "5", rf"\boxed{{{'5' * 100_000}}}", "wrong"),
     Trap("integer", "5", rf"\boxed{{{'0' * 100_000}5}}", "correct"),
     Trap("integer", "5", "x " * 50_000 + r"\boxed{5}", "correct", "5"),
     Trap("integer", "5", rf"\boxed{{{'so ' * 30_000}}}", "wrong"),
-]
+]  # fmt: skip
 
 NUMBERS: list[Trap] = [
-    *boxed("math", "correct", ("5", "5.0"), ("5", "5."), ("5", "05"), ("5", "+5"), ("5", "(5)"), ("5", "{5}"), ("-5", "(-5)")),
-    *boxed("math", "correct", ("1000", "1,000.00"), ("1000", "1 000"), ("1000", r"1\,000"), ("1234567", "1 234 567")),
-    *boxed("math", "correct", ("840840", "840,840"), ("1000", "10^3"), ("1000", "1e3"), ("1500", r"1.5\times10^3")),
-    *boxed("math", "correct", ("1.6e-19", r"1.6 \times 10^{-19}"), ("2500000", "2.5 million"), ("120", "5!"), ("10", r"\dbinom52")),
-    *boxed("math", "wrong", ("840", "840,840"), ("840", "840, 840"), ("5", "5 or 6"), ("5", r"5 \text{ or } 5"), ("5", "5!")),
-    *boxed("math", "wrong", ("5", r"\pm 5"), ("-5", "5"), ("5", "5x"), ("5", "5a"), ("3", "3d"), ("5", "5 million"), ("5", "1,5")),
-    *boxed("math", "wrong", ("5", r"\neq 5"), ("5", "less than 5"), ("5", r"x \ge 5"), ("5", "not 5"), ("1", "1,000")),
-    *boxed("math", "wrong", ("1e-9", "2e-9"), ("0.0001234", "0.000123"), (r"\frac{\pi}{10^8}", "0.00000003"), ("5", "five?")),
+    *given(
+        "math", "5",
+        right=["5.0", "5.", "05", "+5", "(5)", "{5}"],
+        wrong=["5 or 6", r"5 \text{ or } 5", "5!", r"\pm 5", "5x", "5a", "5 million", "1,5", r"\neq 5",
+            "less than 5", r"x \ge 5", "not 5", "five?"],
+    ),
+    *given("math", "-5", right=["(-5)"], wrong=["5"]),
+    *given("math", "1000", right=["1,000.00", "1 000", r"1\,000", "10^3", "1e3"]),
+    *given("math", "1234567", right=["1 234 567"]),
+    *given("math", "840840", right=["840,840"]),
+    *given("math", "1500", right=[r"1.5\times10^3"]),
+    *given("math", "1.6e-19", right=[r"1.6 \times 10^{-19}"]),
+    *given("math", "2500000", right=["2.5 million"]),
+    *given("math", "120", right=["5!"]),
+    *given("math", "10", right=[r"\dbinom52"]),
+    *given("math", "840", wrong=["840,840", "840, 840"]),
+    *given("math", "3", wrong=["3d"]),
+    *given("math", "1", wrong=["1,000"]),
+    *given("math", "1e-9", wrong=["2e-9"]),
+    *given("math", "0.0001234", wrong=["0.000123"]),
+    *given("math", r"\frac{\pi}{10^8}", wrong=["0.00000003"]),
     # fractions and mixed numbers
-    *boxed("math", "correct", (r"\frac{1}{2}", "1/2"), (r"\frac{1}{2}", "0.5"), (r"\frac{1}{2}", ".5"), (r"\frac12", r"\frac{2}{4}")),
-    *boxed("math", "correct", (r"\frac{1}{2}", r"\dfrac{1}{2}"), (r"\frac{1}{2}", r"\tfrac12"), (r"\frac{1}{2}", "\u00bd")),
-    *boxed("math", "correct", (r"-\frac{1}{2}", r"\frac{-1}{2}"), (r"-\frac{1}{2}", "-(1/2)"), (r"\frac{5}{2}", r"2\frac{1}{2}")),
-    *boxed("math", "correct", (r"\frac{5}{2}", "2 1/2"), (r"\frac{5}{2}", "2\u00bd"), (r"-\frac{5}{2}", r"-2\frac12")),
-    *boxed("math", "correct", (r"\frac13", r"0.\overline{3}"), (r"\frac13", "0.333..."), (r"\frac16", r"0.1\overline{6}")),
-    *boxed("math", "correct", (r"\frac13", "0.333333"), (r"\frac13", r"\frac13 \approx 0.333"), (r"\frac12", "1:2")),
-    *boxed("math", "wrong", (r"\frac13", "0.333"), (r"\frac13", "0.3"), (r"\frac12", r"\frac21"), ("1", r"2\frac12"), (r"\frac12", "1.2")),
-    *boxed("math", "wrong", ("2:3", "3:2"), ("2:3:5", "2:5:3")),
-    *boxed("math", "correct", ("2:3:5", "4:6:10")),
+    *given("math", r"\frac{1}{2}", right=["1/2", "0.5", ".5", r"\dfrac{1}{2}", r"\tfrac12", "\xbd"]),
+    *given("math", r"\frac12", right=[r"\frac{2}{4}", "1:2"], wrong=[r"\frac21", "1.2"]),
+    *given("math", r"-\frac{1}{2}", right=[r"\frac{-1}{2}", "-(1/2)"]),
+    *given("math", r"\frac{5}{2}", right=[r"2\frac{1}{2}", "2 1/2", "2\xbd"]),
+    *given("math", r"-\frac{5}{2}", right=[r"-2\frac12"]),
+    *given(
+        "math", r"\frac13",
+        right=[r"0.\overline{3}", "0.333...", "0.333333", r"\frac13 \approx 0.333"],
+        wrong=["0.333", "0.3"],
+    ),
+    *given("math", r"\frac16", right=[r"0.1\overline{6}"]),
+    *given("math", "1", wrong=[r"2\frac12"]),
+    *given("math", "2:3", wrong=["3:2"]),
+    *given("math", "2:3:5", right=["4:6:10"], wrong=["2:5:3"]),
     # per cent, degrees, money, units
-    *boxed("math", "correct", (r"50\%", "0.5"), (r"50\%", "50"), ("0.5", r"50\%"), (r"\frac12", "50%"), ("50", "50%")),
-    *boxed("math", "correct", (r"12.5\%", "12.5"), ("12.5", r"12.5\%"), (r"33\frac13\%", r"\frac13"), ("50", r"50\text{ percent}")),
-    *boxed("math", "wrong", ("0.5", "0.5%"), (r"50\%", "5"), (r"50\%", "0.5%"), (r"\frac12", r"\frac12\%")),
-    *boxed("math", "correct", ("5", r"5^\circ"), ("90", "90\u00b0"), (r"60^\circ", "60"), (r"60^{\circ}", r"\frac{\pi}{3}")),
-    *boxed("math", "correct", (r"\frac{\sqrt2}{2}", r"\sin 45^\circ"), ("5", r"\$5"), ("5", "5 dollars"), (r"\$5", "5.00")),
-    *boxed("math", "correct", ("5", "5 apples"), ("5", r"5\text{ cm}"), ("5", r"5 \text{ cm}^2"), ("5", "5 m"), ("5", "5 km/h")),
-    *boxed("math", "correct", ("9.8", r"9.8\,\mathrm{m/s^2}"), ("12", r"12 \text{ square units}"), (r"5 \text{ cm}", "5"), ("5", "5th")),
-    *boxed("math", "wrong", ("2s", "2t"), ("2x+3m", "2x+3"), ("5", "6 apples"), (r"2 \text{ pm}", r"2 \text{ am}"), ("5", "5 or more")),
+    *given("math", r"50\%", right=["0.5", "50"], wrong=["5", "0.5%"]),
+    *given("math", "0.5", right=[r"50\%"], wrong=["0.5%"]),
+    *given("math", r"\frac12", right=["50%"], wrong=[r"\frac12\%"]),
+    *given("math", "50", right=["50%", r"50\text{ percent}"]),
+    *given("math", r"12.5\%", right=["12.5"]),
+    *given("math", "12.5", right=[r"12.5\%"]),
+    *given("math", r"33\frac13\%", right=[r"\frac13"]),
+    *given(
+        "math", "5",
+        right=[r"5^\circ", r"\$5", "5 dollars", "5 apples", r"5\text{ cm}", r"5 \text{ cm}^2", "5 m", "5 km/h",
+            "5th"],
+        wrong=["6 apples", "5 or more"],
+    ),
+    *given("math", "90", right=["90\xb0"]),
+    *given("math", r"60^\circ", right=["60"]),
+    *given("math", r"60^{\circ}", right=[r"\frac{\pi}{3}"]),
+    *given("math", r"\frac{\sqrt2}{2}", right=[r"\sin 45^\circ"]),
+    *given("math", r"\$5", right=["5.00"]),
+    *given("math", "9.8", right=[r"9.8\,\mathrm{m/s^2}"]),
+    *given("math", "12", right=[r"12 \text{ square units}"]),
+    *given("math", r"5 \text{ cm}", right=["5"]),
+    *given("math", "2s", wrong=["2t"]),
+    *given("math", "2x+3m", wrong=["2x+3"]),
+    *given("math", r"2 \text{ pm}", wrong=[r"2 \text{ am}"]),
     # bases
-    *boxed("math", "correct", ("101_2", "101_2"), ("101_2", "101"), ("5", "101_2"), (r"2F_{16}", "2f_{16}")),
-    *boxed("math", "wrong", ("101_2", "101_3"), ("101_2", "5"), ("5", "110_2")),
+    *given("math", "101_2", right=["101_2", "101"], wrong=["101_3", "5"]),
+    *given("math", "5", right=["101_2"], wrong=["110_2"]),
+    *given("math", "2F_{16}", right=["2f_{16}"]),
     # as a program, or in Unicode
-    *boxed("math", "correct", (r"2\sqrt2", "2*sqrt(2)"), (r"2\sqrt2", "2\u221a2"), (r"2\pi", "2pi"), (r"2\pi", "2\u03c0")),
-    *boxed("math", "correct", (r"x^{10}", "x\u00b9\u2070"), (r"-\frac12", "\u2212\u00bd"), ("6", "2\u00d73"), (r"x \le 5", "x \u2264 5")),
-    *boxed("math", "wrong", ("52", "5\u00b2"), ("2", "5\u20133")),
+    *given("math", r"2\sqrt2", right=["2*sqrt(2)", "2\u221a2"]),
+    *given("math", r"2\pi", right=["2pi", "2\u03c0"]),
+    *given("math", "x^{10}", right=["x\xb9\u2070"]),
+    *given("math", r"-\frac12", right=["\u2212\xbd"]),
+    *given("math", "6", right=["2\xd73"]),
+    *given("math", r"x \le 5", right=["x \u2264 5"]),
+    *given("math", "52", wrong=["5\xb2"]),
+    *given("math", "2", wrong=["5\u20133"]),
 ]  # fmt: skip
 
 FORMULAS: list[Trap] = [
     # roots, pi, e
-    *boxed("math", "correct", (r"\sqrt{2}", r"\sqrt2"), (r"2\sqrt{2}", r"\sqrt{8}"), (r"\frac{\sqrt2}{2}", r"\frac{1}{\sqrt2}")),
-    *boxed("math", "correct", (r"\sqrt2", "1.41421356"), (r"x^{1/2}", r"\sqrt x"), (r"\sqrt[3]{8}", "2"), (r"e^x", r"\exp(x)")),
-    *boxed("math", "correct", (r"\log_2 8", "3"), (r"2\ln 2", r"\ln 4"), (r"\ln 2", r"\log_e 2"), (r"\tan x", r"\frac{\sin x}{\cos x}")),
-    *boxed("math", "wrong", (r"\pi", "3.14"), (r"\pi", r"\frac{22}{7}"), (r"\sqrt2", "1.414"), ("e", "2.718"), (r"\sqrt2", "2")),
+    *given("math", r"\sqrt{2}", right=[r"\sqrt2"]),
+    *given("math", r"2\sqrt{2}", right=[r"\sqrt{8}"]),
+    *given("math", r"\frac{\sqrt2}{2}", right=[r"\frac{1}{\sqrt2}"]),
+    *given("math", r"\sqrt2", right=["1.41421356"], wrong=["1.414", "2"]),
+    *given("math", "x^{1/2}", right=[r"\sqrt x"]),
+    *given("math", r"\sqrt[3]{8}", right=["2"]),
+    *given("math", "e^x", right=[r"\exp(x)"]),
+    *given("math", r"\log_2 8", right=["3"]),
+    *given("math", r"2\ln 2", right=[r"\ln 4"]),
+    *given("math", r"\ln 2", right=[r"\log_e 2"]),
+    *given("math", r"\tan x", right=[r"\frac{\sin x}{\cos x}"]),
+    *given("math", r"\pi", wrong=["3.14", r"\frac{22}{7}"]),
+    *given("math", "e", wrong=["2.718"]),
     # equations, letters, words in front
-    *boxed("math", "correct", ("5", "x=5"), ("x=5", "5"), ("5", "x = 2+3 = 5"), ("5", "= 5"), ("5", r"\approx 5"), ("y=2x+1", "2x+1")),
-    *boxed("math", "correct", ("y=2x+1", "2x-y+1=0"), ("5", r"\text{The answer is } 5"), ("5", "the answer is $5$"), ("5", "**5**")),
-    *boxed("math", "correct", ("x^2+2x+1", "(x+1)^2"), ("ab", "ba"), (r"2^n-1", r"2^{n}-1"), (r"\frac{n(n+1)}{2}", r"\binom{n+1}{2}")),
-    *boxed("math", "correct", (r"\sum_{k=1}^{n} k", r"\frac{n(n+1)}{2}"), (r"\frac12", r"\int_0^1 x\,dx"), ("5", r"\boldsymbol{5}")),
-    *boxed("math", "wrong", ("x=5", "y=5"), ("x+1", "y+1"), (r"2^n-1", r"2^{n-1}"), ("2x+z=1", "1"), ("x^2+y^2=1", "x^2+y^2=4")),
+    *given(
+        "math", "5",
+        right=["x=5", "x = 2+3 = 5", "= 5", r"\approx 5", r"\text{The answer is } 5", "the answer is $5$", "**5**",
+            r"\boldsymbol{5}"],
+    ),
+    *given("math", "x=5", right=["5"], wrong=["y=5"]),
+    *given("math", "y=2x+1", right=["2x+1", "2x-y+1=0"]),
+    *given("math", "x^2+2x+1", right=["(x+1)^2"]),
+    *given("math", "ab", right=["ba"]),
+    *given("math", "2^n-1", right=["2^{n}-1"], wrong=["2^{n-1}"]),
+    *given("math", r"\frac{n(n+1)}{2}", right=[r"\binom{n+1}{2}"]),
+    *given("math", r"\sum_{k=1}^{n} k", right=[r"\frac{n(n+1)}{2}"]),
+    *given("math", r"\frac12", right=[r"\int_0^1 x\,dx"]),
+    *given("math", "x+1", wrong=["y+1"]),
+    *given("math", "2x+z=1", wrong=["1"]),
+    *given("math", "x^2+y^2=1", wrong=["x^2+y^2=4"]),
     # complex numbers
-    *boxed("math", "correct", ("2i", "(1+i)^2"), (r"\frac{1}{1+i}", r"\frac{1-i}{2}"), (r"e^{i\pi}", "-1"), ("5", "|3+4i|")),
-    *boxed("math", "wrong", ("1+2i", "1-2i"), ("i", "-i"), ("a_i", "a_j")),
+    *given("math", "2i", right=["(1+i)^2"]),
+    *given("math", r"\frac{1}{1+i}", right=[r"\frac{1-i}{2}"]),
+    *given("math", r"e^{i\pi}", right=["-1"]),
+    *given("math", "5", right=["|3+4i|"]),
+    *given("math", "1+2i", wrong=["1-2i"]),
+    *given("math", "i", wrong=["-i"]),
+    *given("math", "a_i", wrong=["a_j"]),
     # sets, lists, tuples
-    *boxed("math", "correct", ("1,2", r"\{1,2\}"), (r"\{1,2\}", "2, 1"), ("1,2", "1 and 2"), ("1,2", r"x=1 \text{ or } x=2")),
-    *boxed("math", "correct", (r"\pm 5", "5, -5"), ("(1,2)", "(1, 2)"), ("(1,2)", "1,2"), ("(1,2),(3,4)", "(3,4),(1,2)")),
-    *boxed("math", "correct", (r"\{1,2,3\}", r"\{3,2,2,1\}"), ("1, 234", "1,234"), ("(100,200)", "(100, 200)"), ("x=1,y=2", "y=2, x=1")),
-    *boxed("math", "wrong", ("1,2", "1"), ("1", "1,2"), ("1,2", "1,2,3"), ("(1,2)", "(2,1)"), ("(1,2)", r"\{1,2\}"), (r"\{1,2\}", "(1,2)")),
-    *boxed("math", "wrong", (r"\{1,2\}", "[1,2]"), ("(1,2,3)", "(3,2,1)"), ("(3,1,2)", r"\{1,2,3\}"), ("x=1,y=2", "x=2,y=1")),
+    *given("math", "1,2", right=[r"\{1,2\}", "1 and 2", r"x=1 \text{ or } x=2"], wrong=["1", "1,2,3"]),
+    *given("math", r"\{1,2\}", right=["2, 1"], wrong=["(1,2)", "[1,2]"]),
+    *given("math", r"\pm 5", right=["5, -5"]),
+    *given("math", "(1,2)", right=["(1, 2)", "1,2"], wrong=["(2,1)", r"\{1,2\}"]),
+    *given("math", "(1,2),(3,4)", right=["(3,4),(1,2)"]),
+    *given("math", r"\{1,2,3\}", right=[r"\{3,2,2,1\}"]),
+    *given("math", "1, 234", right=["1,234"]),
+    *given("math", "100, 200, 300", right=["100,200,300"]),
+    *given("math", "(100,200)", right=["(100, 200)"]),
+    *given("math", "x=1,y=2", right=["y=2, x=1"], wrong=["x=2,y=1"]),
+    *given("math", "1", wrong=["1,2"]),
+    *given("math", "(1,2,3)", wrong=["(3,2,1)"]),
+    *given("math", "(3,1,2)", wrong=[r"\{1,2,3\}"]),
     # intervals
-    *boxed("math", "correct", ("[0,1)", "[0, 1)"), ("[0,1)", r"0 \le x < 1"), ("0<x<1", "(0,1)"), ("[0,1)", r"x \in [0,1)")),
-    *boxed("math", "correct", ("-1<x<2", "2>x>-1"), (r"(-\infty,1)\cup(2,\infty)", r"x<1 \text{ or } x>2"), ("x<1", "1>x")),
-    *boxed("math", "correct", (r"(-\infty,1)\cup(2,\infty)", r"(2,+\infty) \cup (-\infty,1)"), (r"[2,5]", r"\left[2,5\right]")),
-    *boxed("math", "wrong", ("[0,1)", "[0,1]"), ("(0,1)", "[0,1]"), ("x<1", r"x \le 1"), ("x>1", "x<1"), ("[0,1)", "0<x<1")),
+    *given("math", "[0,1)", right=["[0, 1)", r"0 \le x < 1", r"x \in [0,1)"], wrong=["[0,1]", "0<x<1"]),
+    *given("math", "0<x<1", right=["(0,1)"]),
+    *given("math", "-1<x<2", right=["2>x>-1"]),
+    *given("math", r"(-\infty,1)\cup(2,\infty)", right=[r"x<1 \text{ or } x>2", r"(2,+\infty) \cup (-\infty,1)"]),
+    *given("math", "x<1", right=["1>x"], wrong=[r"x \le 1"]),
+    *given("math", "[2,5]", right=[r"\left[2,5\right]"]),
+    *given("math", "(0,1)", wrong=["[0,1]"]),
+    *given("math", "x>1", wrong=["x<1"]),
     # matrices
-    *boxed(
-        "math", "correct",
-        (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{bmatrix} 1 & 2 \\ 3 & 4 \end{bmatrix}"),
-        (r"\begin{pmatrix}1/2\\2\end{pmatrix}", r"\begin{pmatrix}0.5\\2\end{pmatrix}"),
-        (r"\begin{pmatrix}1\\2\end{pmatrix}", "(1,2)"),
-        ("-2", r"\begin{vmatrix}1&2\\3&4\end{vmatrix}"),
+    *given(
+        "math", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}",
+        right=[r"\begin{bmatrix} 1 & 2 \\ 3 & 4 \end{bmatrix}"],
+        wrong=[r"\begin{pmatrix}1&3\\2&4\end{pmatrix}"],
     ),
-    *boxed(
-        "math", "wrong",
-        (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{pmatrix}1&3\\2&4\end{pmatrix}"),
-        (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1&2\end{pmatrix}"),
-    ),
+    *given("math", r"\begin{pmatrix}1/2\\2\end{pmatrix}", right=[r"\begin{pmatrix}0.5\\2\end{pmatrix}"]),
+    *given("math", r"\begin{pmatrix}1\\2\end{pmatrix}", right=["(1,2)"], wrong=[r"\begin{pmatrix}1&2\end{pmatrix}"]),
+    *given("math", "-2", right=[r"\begin{vmatrix}1&2\\3&4\end{vmatrix}"]),
     # no number
-    *boxed("math", "correct", (r"\infty", "infinity"), (r"\infty", "+\u221e"), (r"\text{no solution}", "No solutions."), (r"\emptyset", r"\{\}")),
-    *boxed("math", "correct", (r"\emptyset", r"\text{no solution}"), (r"\text{Evelyn}", "Evelyn"), (r"\text{Yes}", "yes"), (r"\text{(B)}", "B")),
-    *boxed("math", "wrong", (r"\infty", r"-\infty"), (r"\infty", "5"), (r"\text{no solution}", "0"), (r"\text{east}", r"\text{west}")),
-    *boxed("math", "wrong", (r"\text{even}", r"\text{odd}"), ("5", "I do not know"), ("5", r"\frac"), ("5", r"\text{none}"), (r"\emptyset", "0")),
+    *given("math", r"\infty", right=["infinity", "+\u221e"], wrong=[r"-\infty", "5"]),
+    *given("math", r"\text{no solution}", right=["No solutions."], wrong=["0"]),
+    *given("math", r"\emptyset", right=[r"\{\}", r"\text{no solution}"], wrong=["0"]),
+    *given("math", r"\text{Evelyn}", right=["Evelyn"]),
+    *given("math", r"\text{Yes}", right=["yes"]),
+    *given("math", r"\text{(B)}", right=["B"]),
+    *given("math", r"\text{east}", wrong=[r"\text{west}"]),
+    *given("math", r"\text{even}", wrong=[r"\text{odd}"]),
+    *given("math", "5", wrong=["I do not know", r"\frac", r"\text{none}"]),
     Trap("math", r"\frac12", rf"\boxed{{{'x+' * 50_000}1}}", "ungradable"),
     Trap("math", "5", rf"\boxed{{{'9' * 100_000}}}", "wrong"),
     Trap("math", "5", rf"\boxed{{{' ' * 50_000}5{' ' * 50_000}}}", "correct", "5"),
 ]  # fmt: skip
 
 CHOICE: list[Trap] = [
-    *boxed("choice", "correct", ("B", "B"), ("B", "(B)"), ("B", "B."), ("B", "B)"), ("B", "$B$"), ("B", "b"), ("B", "**B**")),
-    *boxed("choice", "correct", ("B", r"\text{B}"), ("B", r"\textbf{(B)}"), ("B", r"\mathrm{B}"), ("B", r"\textbf{(B)}\ 10")),
-    *boxed("choice", "correct", ("B", "Option B"), ("B", "option (B)"), ("B", "B) 10 m/s"), ("B", "B: a proton"), ("B", "B. ${10}$")),
-    *boxed("choice", "correct", ("B", "the answer is B"), ("B", "B is correct"), ("B", "B because A is too small"), ("A", "A")),
-    *boxed("choice", "correct", ("A", "A) proton"), ("D", "D) A proton"), ("A", "a"), ("B", "\uff22"), ("B", "\u24b7"), ("B", "B, 10 m/s")),
-    *boxed("choice", "wrong", ("B", "C"), ("B", "A or B"), ("A", "A or B"), ("B", "A, B"), ("A", "A and C"), ("A", "(A) and (C)")),
-    *boxed("choice", "wrong", ("A", "A/B"), ("A", "A proton"), ("A", "a proton"), ("B", "10 m/s"), ("B", "E"), ("B", "Z"), ("B", "not B")),
-    *boxed("choice", "wrong", ("N", "None of these"), ("A", "A) 5, B) 6"), ("B", "both B and C"), ("C", "Clearly"), ("D", "DNA"), ("B", "2")),
+    *given(
+        "choice", "B",
+        right=["B", "(B)", "B.", "B)", "$B$", "b", "**B**", r"\text{B}", r"\textbf{(B)}", r"\mathrm{B}",
+            r"\textbf{(B)}\ 10", "Option B", "option (B)", "B) 10 m/s", "B: a proton", "B. ${10}$", "the answer is B", "B is correct",
+            "B because A is too small", "\uff22", "\u24b7", "B, 10 m/s", "B 10"],
+        wrong=["C", "A or B", "A, B", "10 m/s", "E", "Z", "not B", "both B and C", "2"],
+    ),
+    *given(
+        "choice", "A",
+        right=["A", "a", "A) proton", "(A) a proton"],
+        wrong=["A or B", "A and C", "(A) and (C)", "A/B", "A proton", "a proton", "A) 5, B) 6"],
+    ),
+    *given("choice", "C", right=["C"], wrong=["Clearly", "Consider"]),
+    *given("choice", "D", right=["D) A proton"], wrong=["DNA"]),
+    *given("choice", "N", wrong=["None of these"]),
     Trap("choice", "B", "Answer: B", "correct", "B"),
     Trap("choice", "B", "**Answer:** (B) because it is", "correct", "(B) because it is"),
     Trap("choice", "B", "I was asked for 'Answer: $LETTER'.\nAnswer: $B$", "correct", "$B$"),
     Trap("choice", "B", "Answer: A\n\nAnswer: B", "correct", "B"),
     Trap("choice", "A", "Answer: A\n\nAnswer: B", "wrong", "B"),
     Trap("choice", "B", f"Answer: B) {'long ' * 20_000}", "correct"),
-]
+]  # fmt: skip
 
 EXACT: list[Trap] = [
-    *boxed("exact", "correct", ("the Nile", "The  Nile"), ("Nile", r"\text{Nile}"), ("Nile", "$Nile$"), ("Nile", '"Nile"'), ("Nile", "Nile.")),
-    *boxed("exact", "correct", ("A B", "\uff21\u3000\uff22"), ("x+1", "$x+1$"), ("-5", "\u22125")),
-    *boxed("exact", "wrong", ("Nile", "the Nile"), ("x+1", "1+x"), ("0.5", "1/2"), ("Nile", "Nil")),
+    *given("exact", "Nile", right=[r"\text{Nile}", "$Nile$", '"Nile"', "Nile.", "NILE"], wrong=["the Nile", "Nil"]),
+    *given("exact", "the Nile", right=["The  Nile"]),
+    *given("exact", "A B", right=["\uff21\u3000\uff22"]),
+    *given("exact", "x+1", right=["$x+1$"], wrong=["1+x"]),
+    *given("exact", "-5", right=["\u22125"]),
+    *given("exact", "0.5", wrong=["1/2"]),
     Trap("exact", "Nile", "Answer: nile", "correct", "nile"),
-]  # fmt: skip
+]
 
 TRAPS = [*EXTRACTION, *INTEGER, *NUMBERS, *FORMULAS, *CHOICE, *EXACT]
 
@@ -229,7 +329,6 @@ SHORTFALLS = [
     Shortfall("N", "n", "correct", "wrong", "math-verify lowers every letter"),
     Shortfall("5", "five", "wrong", "correct", "numbers in words are not read"),
     Shortfall("0.5", "0,5", "wrong", "correct", "a decimal comma looks like a list"),
-    Shortfall(r"\text{June 20}", "20 June", "wrong", "correct", "dates are not read"),
 ]
 
 

@@ -66,7 +66,7 @@ def last_boxed(text: str) -> str | None:
         elif token == "}" and opened:
             start = opened.pop()
             inside = text[start : match.start()].strip() if start > last_start else ""
-            if inside:
+            if inside.strip("$ "):
                 last_start, content = start, inside
     return content
 

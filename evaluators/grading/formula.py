@@ -33,7 +33,8 @@ class Question(NamedTuple):
 
 def pose(gold: str, answer: str) -> Question | Verdict:
     """The verdict, or what math-verify has to be asked."""
-    is_text, gold, answer = r"\text" in gold, tidy(gold), tidy(answer)
+    is_text, gold = r"\text" in gold, tidy(gold)
+    answer = tidy(answer, has_thousands=not _DIGIT_LIST.fullmatch(gold))
     for decide in (_as_integers, _as_words, _in_bases, _as_ratios, _as_lists):
         is_equal = decide(gold, answer)
         if is_equal is not None:
@@ -93,7 +94,7 @@ def _as_ratios(gold: str, answer: str) -> bool | None:
 
 
 def _as_lists(gold: str, answer: str) -> bool | None:
-    """`1,234` and `1, 234` may be one list; a set is no tuple or interval; a thing said twice is not that thing."""
+    """`1,234` is a list where one is asked for; a set is no tuple or interval; a thing said twice is not it."""
     if _DIGIT_LIST.fullmatch(gold) and gold.replace(" ", "") == answer.replace(" ", ""):
         return True
     brackets = {_bracket(gold), _bracket(answer)}

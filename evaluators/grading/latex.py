@@ -61,8 +61,8 @@ _IMAGINARY = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
 _INDEX = re.compile(r"_\s?\{?\s?i|(?<![A-Za-z])i\s?(?:=|\\in)")
 
 
-def tidy(text: str) -> str:
-    """The formula of an answer; an answer in words comes out as these words."""
+def tidy(text: str, has_thousands: bool = True) -> str:
+    """The formula of an answer; an answer in words comes out as these words. Thousands lose their commas."""
     text = " ".join(ascii_latex(text).replace("...", r"\ldots ").split())
     words = _ONE_FORMULA_IN_WORDS.fullmatch(text)
     text = undelimited(words[1] if words else text)
@@ -73,7 +73,7 @@ def tidy(text: str) -> str:
         text = _DEGREES.sub(r"{\\frac{\1\\pi}{180}}", text)
     if not _INDEX.search(text):
         text = _IMAGINARY.sub("I", text)
-    if ", " in text or not _BRACKET.search(text):  # in (100,200) the comma separates
+    if has_thousands and (", " in text or not _BRACKET.search(text)):  # in (100,200) the comma separates
         text = _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
     return text
 
