@@ -142,9 +142,10 @@ NUMBERS: list[Trap] = [
     *given("math", r"-\frac{5}{2}", right=[r"-2\frac12"]),
     *given(
         "math", r"\frac13",
-        right=[r"0.\overline{3}", "0.333...", "0.333333", r"\frac13 \approx 0.333"],
+        right=[r"0.\overline{3}", "0.333...", "0.(3)", "0.333333", r"\frac13 \approx 0.333"],
         wrong=["0.333", "0.3"],
     ),
+    *given("math", r"0.\overline{3}", right=["1/3"], wrong=["x", "0.3"]),
     *given("math", r"\frac16", right=[r"0.1\overline{6}"]),
     *given("math", "1", wrong=[r"2\frac12"]),
     *given("math", "2:3", wrong=["3:2"]),
@@ -279,9 +280,9 @@ FORMULAS: list[Trap] = [
 CHOICE: list[Trap] = [
     *given(
         "choice", "B",
-        right=["B", "(B)", "B.", "B)", "$B$", "b", "**B**", r"\text{B}", r"\textbf{(B)}", r"\mathrm{B}",
-            r"\textbf{(B)}\ 10", "Option B", "option (B)", "B) 10 m/s", "B: a proton", "B. ${10}$", "the answer is B", "B is correct",
-            "B because A is too small", "\uff22", "\u24b7", "B, 10 m/s", "B 10"],
+        right=["B", "(B)", "B.", "B)", "$B$", "b", "**B**", r"\text{B}", r"\textbf{(B)}", r"\mathrm{B}", "B 10",
+            r"\textbf{(B)}\ 10", "Option B", "option (B)", "B) 10 m/s", "B: a proton", "B. ${10}$", "the answer is B",
+            "B is correct", "B because A is too small", "\uff22", "\u24b7", "B, 10 m/s"],
         wrong=["C", "A or B", "A, B", "10 m/s", "E", "Z", "not B", "both B and C", "2"],
     ),
     *given(
@@ -353,6 +354,17 @@ def test_a_trap_gets_the_verdict_of_a_careful_person(place: int, grades: dict[in
     trap, got = TRAPS[place], grades[place]
     assert got.verdict == trap.verdict, f"{trap.gold!r} and {trap.response[:80]!r}"
     assert trap.answer in (None, got.answer)
+
+
+def test_the_order_of_the_responses_and_the_number_of_workers_change_no_grade(grades: dict[int, Grade]) -> None:
+    places = [place for place, trap in enumerate(TRAPS) if trap.grader == "math"]
+    problems = [Problem(str(place), "", TRAPS[place].gold) for place in places]
+    with Grader(problems, workers=1, deadline_s=60.0) as grader:
+        for place in reversed(places):
+            grader.submit(Trajectory(str(place), 0, "forward", 0), TRAPS[place].response)
+        assert {int(grade.key.problem): grade for grade in grader.finish()} == {
+            place: grades[place] for place in places
+        }
 
 
 def test_known_shortfalls_are_these_and_no_others() -> None:

@@ -44,8 +44,16 @@ def pose(gold: str, answer: str) -> Question | Verdict:
     question = _readings(gold, answer)
     golds, answers = ([rational(text) for text in side] for side in question)
     if None in golds or None in answers:
-        return question
+        return Question(*(tuple(map(_as_fraction, side)) for side in question))
     return "correct" if any(are_equal(g, a) for g in golds for a in answers if g and a) else "wrong"
+
+
+def _as_fraction(text: str) -> str:
+    r"""Exact numbers as math-verify reads them: `2 1/2` and `0.\overline{3}` are none to it."""
+    number = rational(text)
+    if number is None or number.is_rounded:
+        return text
+    return rf"\frac{{{number.value.numerator}}}{{{number.value.denominator}}}"
 
 
 def _as_integers(gold: str, answer: str) -> bool | None:

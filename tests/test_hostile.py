@@ -1,0 +1,258 @@
+r"""Answers that would hang, fill or take over a grader: each ends in a verdict, and the processes stay healthy."""
+
+import contextlib
+import math
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from engine.problem import Problem
+from engine.record import Grade, Trajectory
+from evaluators.grading import math_worker
+from evaluators.grading.grader import Grader
+from evaluators.grading.latex import tidy
+from evaluators.grading.math_worker import MEMORY_BYTES
+from evaluators.grading.notation import ascii_latex
+from evaluators.grading.options import letter
+from evaluators.grading.pool import MathPool
+from evaluators.grading.verdict import VERDICTS
+
+ROOT = Path(__file__).parents[1]
+DEADLINE_S = 0.8
+# To start a process, and to notice the end of one.
+SLACK_S = 4.0
+WORKERS = 2
+TOUCHED = "touched-by-an-answer"
+
+AS_PYTHON = [
+    f"__import__('os').system('touch {TOUCHED}')",
+    rf"\text{{__import__('os').system('touch {TOUCHED}')}}",
+    rf"\operatorname{{__import__('os').system('touch {TOUCHED}')}}(5)",
+    f"exec(\"open('{TOUCHED}', 'w')\")",
+    rf"\operatorname{{exec}}(open('{TOUCHED}','w'))",
+    "lambda: 1",
+    "5 if 1 else os._exit(0)",
+    "[x for x in ().__class__.__base__.__subclasses__()]",
+]
+NUMBERS = [
+    "9!!!!!!!",
+    "2**30**5",
+    "10^{10^{10}}",
+    r"\binom{10^9}{5\cdot10^8}",
+    r"\Gamma(10^9)",
+    r"\zeta(3)^{10^9}",
+    "1e999999999",
+    "1E999999999",
+    r"\gcd(10^{10^8}, 3)",
+    "5" * 1_000_000,
+]
+CALCULUS = [
+    r"\sum_{n=1}^{10^{12}} n^n",
+    r"\int_0^{\infty} e^{-x^x} \sin(x^x) dx",
+    "(x+y+z+1)^{10^6}",
+    r"\begin{vmatrix}" + r"\\".join("&".join(f"x^{{{i * j}}}" for i in range(9)) for j in range(9)) + r"\end{vmatrix}",
+    r"\operatorname{zeros}(100000, 100000)",
+    r"\frac{0}{0}",
+    r"\infty - \infty",
+]
+NESTED = [
+    "{" * 10_000 + "5" + "}" * 10_000,
+    "{" * 900 + "5" + "}" * 900,
+    "(" * 900 + "5" + ")" * 900,
+    r"\frac{" * 200 + "1" + "}{2}" * 200,
+    r"\sqrt{" * 200 + "2" + "}" * 200,
+    "-" * 1_900 + "5",
+    r"\def\x{\x\x}\x",
+    r"\newcommand{\x}{\x\x}\x",
+    r"\begin{matrix}" * 100,
+]
+CHARACTERS = [
+    "5\x00",
+    "\x1b[2J5\x1b[0m",
+    "\ud800\udfff5",
+    "\u202e5\u202c",
+    "5" + "\u0301" * 5_000,
+    "\n" * 5_000 + "6",
+    "\\" * 2_000,
+    "$" * 2_000,
+    "\N{SQUARE ROOT}" * 1_900,
+    "\N{SUPERSCRIPT TWO}" * 1_900,
+]
+HOSTILE = [*AS_PYTHON, *NUMBERS, *CALCULUS, *NESTED, *CHARACTERS]
+
+
+def responses() -> list[str]:
+    """A box where braces allow one, an answer line otherwise; neither finds an answer in some of them."""
+    return [rf"\boxed{{{text}}}" if text.count("{") == text.count("}") else f"Answer: {text}" for text in HOSTILE]
+
+
+class Ordeal:
+    """All hostile answers through one grader, and what its processes took."""
+
+    def __init__(self) -> None:
+        self.peak_kib, self._ended = 0, threading.Event()
+        with Grader([Problem("0", "", "5")], "math", WORKERS, DEADLINE_S) as grader:
+            watcher = threading.Thread(target=self._watch, args=(grader._pool,))
+            watcher.start()
+            began = time.monotonic()
+            for sample, text in enumerate(responses()):
+                grader.submit(Trajectory("0", sample, "forward", 0), text)
+            self.submit_s = time.monotonic() - began
+            self.grades = {grade.key.sample: grade for grade in grader.finish()}
+            self.seconds = time.monotonic() - began
+            self._ended.set()
+            watcher.join()
+            grader.submit(Trajectory("0", -1, "forward", 0), r"\boxed{\sqrt{25}}")
+            grader.submit(Trajectory("0", -2, "forward", 0), r"\boxed{\sqrt{36}}")
+            self.after = {grade.key.sample: grade.verdict for grade in grader.finish()}
+
+    def _watch(self, pool: MathPool) -> None:
+        while not self._ended.wait(0.02):
+            for pid in pool.pids():
+                with contextlib.suppress(OSError, IndexError):
+                    status = Path(f"/proc/{pid}/status").read_text()
+                    self.peak_kib = max(self.peak_kib, int(status.split("VmPeak:")[1].split()[0]))
+
+
+@pytest.fixture(scope="module")
+def ordeal(tmp_path_factory: pytest.TempPathFactory) -> Ordeal:
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("cwd"))
+    try:
+        ordeal = Ordeal()
+        assert not list(Path.cwd().iterdir()), "an answer wrote a file"
+        return ordeal
+    finally:
+        os.chdir(before)
+
+
+def test_each_ends_in_a_verdict_within_its_deadline(ordeal: Ordeal) -> None:
+    assert sorted(ordeal.grades) == list(range(len(HOSTILE)))
+    assert {grade.verdict for grade in ordeal.grades.values()} <= set(VERDICTS)
+    assert ordeal.seconds < math.ceil(len(HOSTILE) / WORKERS) * (DEADLINE_S + SLACK_S)
+    assert ordeal.submit_s < 5.0, "reading them held up who submits them"
+
+
+def test_none_of_them_is_right(ordeal: Ordeal) -> None:
+    right = [sample for sample, grade in ordeal.grades.items() if grade.correct]
+    assert {HOSTILE[sample] for sample in right} <= {"5\x00", "\u202e5\u202c", "\ud800\udfff5"}
+
+
+def test_numbers_beyond_any_memory_time_out_and_what_looks_like_python_is_only_wrong(ordeal: Ordeal) -> None:
+    verdicts = {HOSTILE[sample]: grade.verdict for sample, grade in ordeal.grades.items()}
+    assert verdicts["10^{10^{10}}"] == verdicts["9!!!!!!!"] == "timed_out"
+    assert {verdicts[text] for text in AS_PYTHON} == {"wrong"}
+
+
+def test_afterwards_the_pool_is_healthy(ordeal: Ordeal) -> None:
+    assert ordeal.after == {-1: "correct", -2: "wrong"}
+
+
+def test_no_process_grows_beyond_its_cap(ordeal: Ordeal) -> None:
+    assert 0 < ordeal.peak_kib <= MEMORY_BYTES >> 10
+
+
+def test_what_is_stored_of_an_answer_is_short_and_can_be_written(ordeal: Ordeal) -> None:
+    def stored(grade: Grade) -> str:
+        return (grade.answer or "") + (grade.guess or "")
+
+    assert max(len(stored(grade)) for grade in ordeal.grades.values()) <= 2_000
+    assert all(stored(grade).encode() is not None for grade in ordeal.grades.values())
+
+
+ATTEMPTS = """
+    import os, socket, subprocess, sys
+    sys.path.insert(0, {root!r})
+    from evaluators.grading import math_worker
+
+    math_worker.only_compute()
+    code = compile.__self__.__dict__  # builtins, under a name that no guard looks at
+    attempts = {{
+        "eval": lambda: code["eval"]("1 + 1"),
+        "exec": lambda: code["exec"]("x = 1"),
+        "compile": lambda: code["compile"]("1", "<formula>", "eval"),
+        "write": lambda: open({path!r}, "w"),
+        "append": lambda: open({path!r}, "a"),
+        "create": lambda: os.open({path!r}, os.O_RDONLY | os.O_CREAT),
+        "mkdir": lambda: os.mkdir({path!r}),
+        "remove": lambda: os.remove(__file__),
+        "system": lambda: os.system("true"),
+        "popen": lambda: subprocess.Popen(["true"]),
+        "fork": os.fork,
+        "execv": lambda: os.execv("/bin/true", ["true"]),
+        "socket": socket.socket,
+        "ctypes": lambda: __import__("ctypes").CDLL(None),
+        "pickle": lambda: __import__("pickle").loads(b"cos\\nsystem\\n(S'true'\\ntR."),
+    }}
+    for name, attempt in attempts.items():
+        try:
+            attempt()
+            print(name)
+        except PermissionError:
+            pass
+    print(open(__file__).read(1) and "reading is allowed")
+"""
+
+
+def test_a_grading_process_only_computes(tmp_path: Path) -> None:
+    script, path = tmp_path / "attempts.py", tmp_path / TOUCHED
+    script.write_text(textwrap.dedent(ATTEMPTS).format(root=str(ROOT), path=str(path)))
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("reading is allowed\n", 0), done.stderr
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["__import__('os')", "1+1", "().__class__", "f(1)", "1e5.real", "0x10", "1_000", "x y"]
+)
+def test_sympy_reads_numerals_and_names_and_evaluates_nothing(text: str) -> None:
+    with pytest.raises(SyntaxError):
+        math_worker.number(text)
+
+
+PIECES = [
+    "{",
+    "}",
+    "\\",
+    "$",
+    "(",
+    ",",
+    " ",
+    "\n",
+    "\\text{",
+    "\\boxed{",
+    "\\frac{",
+    "1",
+    "1 ",
+    "1,",
+    "a ",
+    "A)",
+    "5 cm ",
+]
+PIECES += [
+    "\\,",
+    "=",
+    "the ",
+    "\N{SQUARE ROOT}(",
+    "\N{SUPERSCRIPT TWO}",
+    "\N{VULGAR FRACTION ONE HALF}",
+    "**",
+    "or ",
+    "_",
+]
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_reading_an_answer_takes_time_that_is_linear_in_its_length(piece: str) -> None:
+    start = time.process_time()
+    for text in (piece * 50_000, f"{piece * 50_000}x"):
+        ascii_latex(text)
+        letter(text)
+    tidy(piece * (2_000 // len(piece)))
+    assert time.process_time() - start < 1.0
