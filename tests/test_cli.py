@@ -313,7 +313,7 @@ def test_a_file_of_ones_own_and_a_prompt_of_ones_own_are_shown_by_a_dry_run(tmp_
     assert result.exit_code == 0, result.output
     assert result.stdout.rstrip().endswith("tokens:\nQ: Sum: 11+22=?\nA:")
     assert re.search(r"^problems +2 from .*sums.csv", result.stdout, re.MULTILINE)
-    assert "xsample: note: " in result.stderr and "1 row" in result.stderr
+    assert "xsample: note: 3 rows hold 2 problems" in result.stderr
 
 
 def test_a_reader_that_leaves_ends_the_command_quietly() -> None:

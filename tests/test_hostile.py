@@ -11,20 +11,21 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.problem import Problem
 from engine.record import Grade, Trajectory
 from evaluators.grading import math_worker
+from evaluators.grading.extraction import extract
 from evaluators.grading.grader import Grader
-from evaluators.grading.latex import tidy
+from evaluators.grading.judges import GUESSES, JUDGES
 from evaluators.grading.math_worker import MEMORY_BYTES
-from evaluators.grading.notation import ascii_latex
-from evaluators.grading.options import letter
 from evaluators.grading.pool import MathPool
 from evaluators.grading.verdict import VERDICTS
 
 ROOT = Path(__file__).parents[1]
-DEADLINE_S = 0.8
+DEADLINE_S = 0.5
 # To start a process, and to notice the end of one.
 SLACK_S = 4.0
 WORKERS = 2
@@ -48,8 +49,6 @@ NUMBERS = [
     r"\Gamma(10^9)",
     r"\zeta(3)^{10^9}",
     "1e999999999",
-    "1E999999999",
-    r"\gcd(10^{10^8}, 3)",
     "5" * 1_000_000,
 ]
 CALCULUS = [
@@ -64,10 +63,8 @@ CALCULUS = [
 NESTED = [
     "{" * 10_000 + "5" + "}" * 10_000,
     "{" * 900 + "5" + "}" * 900,
-    "(" * 900 + "5" + ")" * 900,
     r"\frac{" * 200 + "1" + "}{2}" * 200,
     r"\sqrt{" * 200 + "2" + "}" * 200,
-    "-" * 1_900 + "5",
     r"\def\x{\x\x}\x",
     r"\newcommand{\x}{\x\x}\x",
     r"\begin{matrix}" * 100,
@@ -226,33 +223,54 @@ PIECES = [
     " ",
     "\n",
     "\\text{",
-    "\\boxed{",
+    "\\text{ a}",
     "\\frac{",
     "1",
     "1 ",
     "1,",
+    "0.",
+    "...",
     "a ",
-    "A)",
-    "5 cm ",
+    "A) ",
 ]
 PIECES += [
+    "5 cm ",
+    "cm ",
+    "/",
     "\\,",
+    "^2",
+    "%",
     "=",
+    "<",
+    "x",
+    ":",
     "the ",
-    "\N{SQUARE ROOT}(",
-    "\N{SUPERSCRIPT TWO}",
-    "\N{VULGAR FRACTION ONE HALF}",
-    "**",
+    "is ",
     "or ",
     "_",
+    "**",
+    "e5",
+    "\\begin{pmatrix}",
 ]
+PIECES += ["\N{SQUARE ROOT}(", "\N{SUPERSCRIPT TWO}", "\N{VULGAR FRACTION ONE HALF}", "\N{EN DASH}"]
+SOME = st.lists(st.sampled_from(PIECES), max_size=4).map("".join)
+
+
+@settings(deadline=None)
+@given(SOME, SOME.filter(bool), SOME)
+def test_reading_an_answer_is_quick_whatever_it_repeats(before: str, repeated: str, after: str) -> None:
+    text = before + repeated * (1_900 // len(repeated)) + after
+    start = time.process_time()
+    for judge in JUDGES.values():
+        judge("5", text)
+        judge(text, "5")
+    assert time.process_time() - start < 1.0
 
 
 @pytest.mark.parametrize("piece", PIECES)
-def test_reading_an_answer_takes_time_that_is_linear_in_its_length(piece: str) -> None:
+def test_reading_takes_time_that_is_linear_in_the_length_of_an_answer(piece: str) -> None:
     start = time.process_time()
-    for text in (piece * 50_000, f"{piece * 50_000}x"):
-        ascii_latex(text)
-        letter(text)
-    tidy(piece * (2_000 // len(piece)))
-    assert time.process_time() - start < 1.0
+    for name, judge in JUDGES.items():
+        judge("5", piece * 50_000)
+        extract(piece * 50_000, GUESSES[name])
+    assert time.process_time() - start < 2.0

@@ -110,25 +110,21 @@ class Grader:
             self._ready.append(decided)
 
 
-def grade_table(
-    responses: pa.Table,
+def grade_responses(
+    parts: Iterable[pa.Table],
     problems: Iterable[Problem],
     grader: GraderName = "math",
     workers: int = 1,
     deadline_s: float = 10.0,
 ) -> list[Grade]:
-    """Grade every row of a `responses` table; the grades are in the order of the rows."""
+    """Grade every row of tables of responses, in the order of their decision. Holds one table's texts at a time."""
     grades: list[Grade] = []
-    keys: list[Trajectory] = []
     with Grader(problems, grader, workers, deadline_s) as grading:
-        for batch in responses.select([*TRAJECTORY_KEY, "text"]).to_batches(max_chunksize=1_000):
-            for row in batch.to_pylist():
-                keys.append(Trajectory(*(row[column] for column in TRAJECTORY_KEY)))
-                grading.submit(keys[-1], row["text"])
+        for part in parts:
+            for *key, text in zip(*(part[name].to_pylist() for name in (*TRAJECTORY_KEY, "text")), strict=True):
+                grading.submit(Trajectory(*key), text)
             grades += grading.poll()
-        grades += grading.finish()
-    by_key = {grade.key: grade for grade in grades}
-    return [by_key[key] for key in keys]
+        return grades + grading.finish()
 
 
 def _stored(found: Extraction) -> Extraction:

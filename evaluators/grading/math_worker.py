@@ -27,8 +27,8 @@ WORN_OUT_KIB = 256 << 10
 # What sympy does to compute: import its own modules, look at objects. Other events that Python audits are refused.
 ALLOWED = {"import", "marshal.loads", "os.listdir", "os.scandir", "builtins.id", "array.__new__", "sys._getframe"}
 ALLOWED |= {"object.__getattr__", "object.__setattr__", "object.__delattr__"}
-# These write Python of their own, from names in their source, never from a formula.
-WRITERS_OF_PYTHON = {"sympy.polys.monomials", "dataclasses", "collections"}
+# These write or read Python of their own, from names and annotations in sources, never from a formula.
+WRITERS_OF_PYTHON = {"sympy.polys.monomials", "dataclasses", "collections", "typing"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 # One of each kind: what math-verify and sympy import for them is there before the first answer.
@@ -39,7 +39,7 @@ WARM_UP = (
     (r"\{1, 2\}", "1, 3"),
     (r"x + 2y = 3", "2x - y = 4"),
     (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 1 \\ 3 \end{pmatrix}"),
-    (r"\int_0^1 x e^x dx", r"\sum_{k=1}^{3} \binom{3}{k}"),
+    (r"\log_2 8", r"\sum_{k=1}^{3} \binom{3}{k}"),
 )
 
 Readings = list[str]
@@ -78,8 +78,15 @@ def prepare() -> Judge:
     rules = NormalizationConfig(units=False, malformed_operators=True, nits=True, boxed="none")
     kinds, seed = [LatexExtractionConfig(normalization_config=rules)], import_module("sympy.core.random").seed
 
+    use = _parsing_modes()
+
     def read(formula: str) -> list[Any]:
-        return list(parse(f"${formula}$", kinds, "no_fallback", parsing_timeout=None, raise_on_error=True))
+        for mode in ("SLL", "LL"):
+            use(mode)
+            formulas = parse(f"${formula}$", kinds, "no_fallback", parsing_timeout=None, raise_on_error=True)
+            if formulas:
+                break
+        return list(formulas)
 
     read_gold = lru_cache(maxsize=1_000)(read)
 
@@ -90,11 +97,22 @@ def prepare() -> Judge:
             raise ValueError("the gold answer is not a formula")
         said = [formula for answer in answers for formula in read(answer)]
         options = {"timeout_seconds": None, "raise_on_error": True, "allow_set_relation_comp": True}
-        return any(verify(gold, answer, **options) and not _differ(gold, answer) for gold in meant for answer in said)
+        pairs = [pair for gold in meant for answer in said for pair in _also(gold, answer)]
+        return any(verify(gold, answer, **options) and not _differ(gold, answer) for gold, answer in pairs)
 
     for gold, answer in WARM_UP:
         is_equal([gold], [answer])
     return is_equal
+
+
+def _parsing_modes() -> Callable[[str], None]:
+    """A switch for ANTLR: SLL is several times as fast as LL, its default, and finds the same parse or none."""
+    modes = import_module("antlr4.atn.PredictionMode").PredictionMode
+    simulator = import_module("antlr4.atn.ParserATNSimulator").ParserATNSimulator
+    current = [modes.LL]
+    # A property of the class comes before what each parser sets for itself.
+    simulator.predictionMode = property(lambda self: current[0], lambda self, mode: None)
+    return lambda mode: current.__setitem__(0, modes[mode])
 
 
 def number(text: str, *_: object, **__: object) -> Any:
@@ -124,6 +142,14 @@ def _refuse(event: str, details: tuple[Any, ...]) -> None:
         if not str(source).startswith("<") or sys._getframe(1).f_globals.get("__name__") in WRITERS_OF_PYTHON:
             return
     raise PermissionError(f"a grading process does not {event}")
+
+
+def _also(gold: Any, answer: Any) -> list[tuple[Any, Any]]:
+    """The two, and 1 more of each if one is a lone letter: math-verify compares that by its name, also to `2x/2`."""
+    terms = import_module("sympy").Expr
+    is_letter = [isinstance(side, terms) and side.is_Symbol for side in (gold, answer)]
+    both = isinstance(gold, terms) and isinstance(answer, terms)
+    return [(gold, answer), *([(gold + 1, answer + 1)] if both and is_letter[0] != is_letter[1] else [])]
 
 
 def _differ(gold: Any, answer: Any) -> bool:

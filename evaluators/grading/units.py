@@ -13,10 +13,11 @@ _TEXT = r"\\(?:text(?:rm|bf|it|sf|normal)?|math(?:rm|bf|it|sf)|mbox|operatorname
 _POWER = r"(?:\s?\^\s?(?:\{[-\d ]*\}|-?\d))?"
 _SET_IN_TEXT = rf"(?:{_TEXT}|\\frac\s?\{{{_TEXT}{_POWER}\}}\s?\{{{_TEXT}{_POWER}\}}){_POWER}"
 _WORD = rf"(?<![A-Za-z\\])(?:[A-Za-z]{{2,}}|(?<=[ /])[mgshlLJKNVWAC])(?![A-Za-z]){_POWER}"
+_BETWEEN = r"(?:\s?(?:/|\*|\\cdot)\s?|\s)?"
 # What may stand before a unit: the end of a term, not an operator, an index or an equals sign.
 _TERM = r"(?<=[\w)}\]!.])"
-_UNIT_IN_TEXT = re.compile(rf"{_TERM}\s?{_SET_IN_TEXT}(?:\s?(?:/|\\cdot|\*)?\s?{_SET_IN_TEXT})*$")
-_UNIT_IN_WORDS = re.compile(rf"{_TERM}\s?{_WORD}(?:\s?[/*]?\s?{_WORD})*$")
+_UNIT_IN_TEXT = re.compile(rf"{_TERM}\s?{_SET_IN_TEXT}(?:{_BETWEEN}{_SET_IN_TEXT}){{0,5}}$")
+_UNIT_IN_WORDS = re.compile(rf"{_TERM}\s?{_WORD}(?:{_BETWEEN}{_WORD}){{0,5}}$")
 _CURRENCY = re.compile(r"^(-?)\s?(?:[$€£¥₹]|\\pounds|\\euro|USD|Rs\.?)\s?(?=[-.\d\\])")
 _NO_UNIT = re.compile(
     r"\b(?:am|pm|and|or|not|is|than|less|more|most|least|at|to|if|when|where|with|for|all|any|some|wrong|plus|minus|times|"

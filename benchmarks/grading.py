@@ -1,0 +1,136 @@
+r"""How many answers a second are graded? Whole responses through a Grader, in and out, on two grading processes.
+
+    python -m benchmarks.grading [--rounds 5] [--workers 2] [--json FILE]
+
+`integer` is AIME: a plain integer, right or wrong, decided without math-verify. `math_verify` is a mix of the formulas
+that reach it: roots, polynomials, lists, intervals, matrices, half of them right and written differently. All answers
+are new in every round, so nothing is remembered; the processes have started before anything is timed. Each response
+is 4,000 characters of reasoning that end in a box.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from importlib.metadata import version
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from engine.problem import Problem
+from engine.record import Trajectory
+from evaluators.grading.formula import Question
+from evaluators.grading.grader import Grader
+from evaluators.grading.judges import JUDGES
+
+AIMS = {"integer": 2_000, "math_verify": 100}  # answers a second
+REASONING = "Let $x_1$ be the first of {4, 5}; then $\\frac{x_1}{2} = 2$, or so it seems. " * 50
+
+Pair = tuple[str, str]  # gold answer, answer
+
+
+def main() -> None:
+    """Run the rounds, print the table."""
+    options = _options()
+    answers = {"integer": (integers, options.integers), "math_verify": (formulas, options.formulas)}
+    rates: dict[str, list[float]] = {name: [] for name in answers}
+    for seed in range(options.rounds):
+        for name, (make, number) in answers.items():
+            rates[name].append(answers_per_second(make(Random(seed), number), options.workers))
+    result = {
+        "machine": _machine(),
+        "versions": {name: version(name) for name in ("math-verify", "sympy")},
+        "workers": options.workers,
+        "rounds": options.rounds,
+        "answers": {name: number for name, (_, number) in answers.items()},
+        "answers_per_second": {name: _spread(values) for name, values in rates.items()},
+    }
+    Console(width=100).print(table(result))
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def answers_per_second(pairs: list[Pair], workers: int) -> float:
+    """From the first `submit` to the last grade; the right and the wrong half must come out as such."""
+    problems = [Problem(str(place), "", gold) for place, (gold, _) in enumerate(pairs)]
+    responses = [rf"{REASONING}So the answer is $\boxed{{{answer}}}$." for _, answer in pairs]
+    with Grader([*problems, *(Problem(f"start {n}", "", f"x+{n}") for n in range(workers))], "math", workers) as grader:
+        for n in range(workers):
+            grader.submit(Trajectory(f"start {n}", 0, "forward", 0), rf"\boxed{{{n}+x}}")
+        grader.finish()
+        began = time.perf_counter()
+        for place, response in enumerate(responses):
+            grader.submit(Trajectory(str(place), 0, "forward", 0), response)
+        grades = grader.finish()
+        seconds = time.perf_counter() - began
+    right = sum(grade.verdict == "correct" for grade in grades)
+    assert right == len(pairs) // 2, f"{right} of {len(pairs)} are right: half of them should be"
+    return len(pairs) / seconds
+
+
+def integers(random: Random, number: int) -> list[Pair]:
+    """AIME's answers, 0 to 999, as models write them."""
+    golds = [random.randrange(1000) for _ in range(number)]
+    return [(f"{gold:03d}", str(gold if place % 2 else gold + 1)) for place, gold in enumerate(golds)]
+
+
+def formulas(random: Random, number: int) -> list[Pair]:
+    """Of each kind as many, all of them for math-verify."""
+    pairs = []
+    for place in range(number):
+        a, b = random.sample(range(2, 1_000), 2)
+        kinds = (
+            (rf"{a}\sqrt{{{b}}}", rf"\sqrt{{{a * a * b}}}"),
+            (rf"\frac{{{a}\pi}}{{{b}}}", rf"{a}\pi/{b}"),
+            (f"x^2 - {a * a}", f"(x-{a})(x+{a})"),
+            (rf"\{{{a}, {b}\}}", f"{b}, {a}"),
+            (rf"[{a}, \infty)", rf"x \ge {a}"),
+            (rf"\begin{{pmatrix}} {a} \\ {b} \end{{pmatrix}}", rf"\begin{{bmatrix}} {a} \\ {2 * b}/2 \end{{bmatrix}}"),
+            (rf"\frac{{{a}}}{{\sqrt{{{b}}}}}", rf"\frac{{{a}\sqrt{{{b}}}}}{{{b}}}"),
+            (f"y = {a}x + {b}", f"y = {b} + {a}x"),
+        )
+        gold, right = kinds[place // 2 % len(kinds)]
+        pairs.append((gold, right if place % 2 else right.replace(str(a), str(a + 1)) + f" + {b}"))
+    assert all(isinstance(JUDGES["math"](gold, answer), Question) for gold, answer in pairs), "not for math-verify"
+    return pairs
+
+
+def table(result: dict[str, Any]) -> Table:
+    """The result for a reader."""
+    versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
+    caption = f"{result['machine']}; {result['workers']} processes; {result['rounds']} rounds; {versions}"
+    shown = Table("answers", "a round", "a second", "min-max", "aim", caption=caption)
+    for name, rate in result["answers_per_second"].items():
+        spread = f"{rate['min']:,.0f}-{rate['max']:,.0f}"
+        shown.add_row(name, f"{result['answers'][name]:,}", f"{rate['median']:,.0f}", spread, f"{AIMS[name]:,}")
+    return shown
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def _machine() -> str:
+    cpu = (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
+    return f"{next(cpu, platform.machine()).partition(':')[2].strip()}, {os.cpu_count()} cores"
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--integers", type=int, default=20_000, help="answers a round")
+    parser.add_argument("--formulas", type=int, default=1_600, help="answers a round")
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
