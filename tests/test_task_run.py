@@ -65,7 +65,7 @@ def test_the_text_of_the_set_is_written_nowhere_but_as_the_token_ids_of_the_prom
 
 
 def test_another_task_is_refused_in_the_same_directory_with_its_prompt_named(run: Path) -> None:
-    command = ["run", "--task", "arithmetic", "--prompt", "boxed", "--out", str(run)]
+    command = ["run", "--task", "arithmetic", "--prompt", "boxed", "--max-tokens", "64", "--out", str(run)]
     done = subprocess.run([sys.executable, "-m", "engine.cli", *command], capture_output=True, text=True)
     assert done.returncode == 2
     assert re.search(r"task is 'arithmetic' here, 'gpqa-diamond' there", done.stderr)

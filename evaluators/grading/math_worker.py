@@ -28,7 +28,7 @@ WORN_OUT_KIB = 256 << 10
 ALLOWED = {"import", "marshal.loads", "os.listdir", "os.scandir", "builtins.id", "array.__new__", "sys._getframe"}
 ALLOWED |= {"object.__getattr__", "object.__setattr__", "object.__delattr__"}
 # These write or read Python of their own, from names and annotations in sources, never from a formula.
-WRITERS_OF_PYTHON = {"sympy.polys.monomials", "dataclasses", "collections", "typing"}
+WRITERS_OF_PYTHON = {"sympy.polys.monomials", "sympy.abc", "dataclasses", "collections", "typing"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 # One of each kind: what math-verify and sympy import for them is there before the first answer.
