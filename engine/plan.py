@@ -187,7 +187,7 @@ class Plan:
         """What run.json holds. `identity` must be equal for a run to be resumed."""
         config = self.config.model_dump(mode="json")
         resolved = config | {"samples": self.samples, "max_tokens": self.max_tokens}
-        prompts = json.dumps([self.prompts, [p.id for p in self.task.problems], [p.answer for p in self.task.problems]])
+        asked = [(p.id, p.answer, prompt) for p, prompt in zip(self.task.problems, self.prompts, strict=True)]
         identity = {name: resolved[name] for name in _IDENTITY} | {
             "task": self.task.name,
             "template": self.task.template,
@@ -195,7 +195,7 @@ class Plan:
             "base": self.pair.base_fingerprint,
             "rl": self.pair.rl_fingerprint,
             "stop_token_ids": list(self.pair.stop_token_ids),
-            "problems": hashlib.sha256(prompts.encode()).hexdigest(),
+            "ids_answers_and_prompts": hashlib.sha256(json.dumps(sorted(asked)).encode()).hexdigest()[:16],
         }
         return {
             "identity": identity,

@@ -39,6 +39,8 @@ class RunStore:
         self.path = path
         self.manifest = manifest
         self._lock = lock
+        # Who only reads sees one state: what it grades is what it summarises, though the run goes on.
+        self._seen = None if lock is not None else _part_numbers(path / "responses")
         self._next_part = max(_part_numbers(path / "responses"), default=-1) + 1
 
     @classmethod
@@ -56,7 +58,7 @@ class RunStore:
 
     @classmethod
     def read(cls, path: Path) -> RunStore:
-        """A run directory to read, grade or summarise, also while it is being written. Takes no lock."""
+        """A run directory as it is now, to read, grade or summarise, also while it is being written. Takes no lock."""
         if not os.path.isfile(path / "run.json"):
             what = (
                 "holds no run.json"
@@ -111,10 +113,10 @@ class RunStore:
         return ds.dataset([str(part) for part in self._parts("tokens")], schema=TOKENS, format="parquet")
 
     def unreadable(self) -> list[Path]:
-        """Every committed part, and the problems, if missing or not to be decoded to the last row. Reads everything."""
+        """Every file of the run that is missing or cannot be decoded to its last row. Reads everything."""
         schemas = {"tokens": TOKENS, "responses": RESPONSES}
         parts = [(part, schema) for folder, schema in schemas.items() for part in self._parts(folder)]
-        parts += [(file, PROBLEMS) for file in self.path.glob("problems.parquet")]
+        parts += [(self.path / "problems.parquet", PROBLEMS)] if "task" in self.manifest else []
         return [part for part, schema in parts if not decodes(part, schema)]
 
     def write_problems(self, task: Task) -> None:
@@ -156,7 +158,7 @@ class RunStore:
             raise RunDirectoryError(f"{self.path} holds no {name} yet: run `xsample grade {self.path}` first")
 
     def _parts(self, folder: str) -> list[Path]:
-        numbers = _part_numbers(self.path / "responses")
+        numbers = _part_numbers(self.path / "responses") if self._seen is None else self._seen
         return [self.path / folder / name for _, name in sorted(numbers.items())]
 
 

@@ -48,7 +48,7 @@ def read_table(file: Path, schema: pa.Schema) -> pa.Table:
             return parquet.read(columns=schema.names).cast(schema)
     except (OSError, pa.ArrowException, ValueError) as error:
         raise StoreError(
-            f"{file} cannot be read: {reason(error)}; restore it, or remove it and run the same command again"
+            f"{file} cannot be read: {reason(error)}; restore it, or remove it and run the same `xsample run` again"
         ) from error
 
 

@@ -21,6 +21,7 @@ _IN_BASE = re.compile(r"([\da-zA-Z]*\d[\da-zA-Z]*)\s?_\s?(?:\{\s?(\d+)\s?\}|(\d)
 _DIGIT_LIST = re.compile(r"-?\d+(?:, ?-?\d+)+")
 _AND = re.compile(r"\\text\s?\{\s?(?:and|or)\s?\}|\b(?:and|or)\b|,|;")
 _COLUMN = re.compile(r"\\begin\{([pb]?matrix)\}([^&]*)\\end\{\1\}")
+_SINGLE_POINT = re.compile(r"\\\{ ?(\(.*\)) ?\\\}")
 _SHARE = re.compile(r"-?(?:0?\.\d+|0|1|\\frac.*|.*/.*)")
 
 
@@ -114,11 +115,12 @@ def _as_lists(gold: str, answer: str) -> bool | None:
 def _bracket(text: str) -> str:
     r"""The bracket around all of a list: `(`, `[`, or `{` for `\{`; nothing when there is none."""
     text = re.sub(r"\\([{}])", r"\1", text) if text.startswith((r"\{", "(", "[")) else ""
-    depth = 0
+    depth, is_list = 0, False
     for place, char in enumerate(text):
         depth += (char in "([{") - (char in ")]}")
+        is_list = is_list or (char == "," and depth == 1)
         if depth == 0:
-            return text[0] if place == len(text) - 1 and "," in text else ""
+            return text[0] if place == len(text) - 1 and is_list else ""
     return ""
 
 
@@ -143,8 +145,10 @@ def _readings(gold: str, answer: str) -> Question:
 
 
 def _forms(text: str) -> tuple[str, ...]:
-    """A column is also read as the point with its entries, an inequality as its set."""
-    column = _COLUMN.fullmatch(text)
+    """A column is also read as the point with its entries, an inequality as its set, a set of one point as that."""
+    column, single = _COLUMN.fullmatch(text), _SINGLE_POINT.fullmatch(text)
+    if single and _bracket(single[1]):
+        return text, single[1]
     if column:
         entries = [entry.strip() for entry in column[2].split(r"\\") if entry.strip()]
         return text, f"({', '.join(entries)})"

@@ -26,7 +26,7 @@ WORN_OUT_KIB = 256 << 10
 
 # What sympy does to compute: import its own modules, look at objects. Other events that Python audits are refused.
 ALLOWED = {"import", "marshal.loads", "os.listdir", "os.scandir", "builtins.id", "array.__new__", "sys._getframe"}
-ALLOWED |= {"object.__getattr__", "object.__setattr__", "object.__delattr__"}
+ALLOWED |= {"sys._getframemodulename", "object.__getattr__", "object.__setattr__", "object.__delattr__"}
 # These write or read Python of their own, from names and annotations in sources, never from a formula.
 WRITERS_OF_PYTHON = {"sympy.polys.monomials", "sympy.abc", "dataclasses", "collections", "typing"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -43,7 +43,6 @@ WARM_UP = (
 )
 
 Readings = list[str]
-Judge = Callable[[Readings, Readings], bool]
 
 
 def serve(deadline_s: float) -> None:
@@ -52,7 +51,9 @@ def serve(deadline_s: float) -> None:
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_AS, MEMORY_BYTES)
     try:
-        is_equal = prepare()
+        judge = Judge()
+        for gold, answer in WARM_UP:
+            judge.is_equal([gold], [answer])
     except Exception as error:
         os.write(replies, f"{type(error).__name__}: {error}".replace("\n", " ").encode() + b"\n")
         return
@@ -60,49 +61,49 @@ def serve(deadline_s: float) -> None:
     os.write(replies, b"ready\n")
     for line in sys.stdin.buffer:
         signal.setitimer(signal.ITIMER_REAL, deadline_s)  # SIGALRM at its default: the process ends
-        verdict = _verdict(is_equal, *json.loads(line))
+        verdict = _verdict(judge, *json.loads(line))
         signal.setitimer(signal.ITIMER_REAL, 0)
         os.write(replies, verdict.encode() + b"\n")
         if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > WORN_OUT_KIB:
             return
 
 
-def prepare() -> Judge:
-    """math-verify's judgement on formulas without delimiters, warmed up. Not symmetric: gold first."""
-    # sympy reads a number by evaluating its text as Python; all its ways to do so meet in this name.
-    vars(import_module("sympy.parsing.sympy_parser"))["parse_expr"] = number
-    from math_verify import LatexExtractionConfig, parse, verify
-    from math_verify.parser import NormalizationConfig
+class Judge:
+    """math-verify on formulas without delimiters."""
 
-    # Units are off: what is a unit was decided before, and math-verify would take the d of 3d for one.
-    rules = NormalizationConfig(units=False, malformed_operators=True, nits=True, boxed="none")
-    kinds, seed = [LatexExtractionConfig(normalization_config=rules)], import_module("sympy.core.random").seed
+    def __init__(self) -> None:
+        # sympy reads a number by evaluating its text as Python; all its ways to do so meet in this name.
+        vars(import_module("sympy.parsing.sympy_parser"))["parse_expr"] = number
+        math_verify, parser = import_module("math_verify"), import_module("math_verify.parser")
+        # Units are off: what is a unit was decided before, and math-verify would take the d of 3d for one.
+        rules = parser.NormalizationConfig(units=False, malformed_operators=True, nits=True, boxed="none")
+        self._kinds = [math_verify.LatexExtractionConfig(normalization_config=rules)]
+        self._parse, self._verify = math_verify.parse, math_verify.verify
+        self._seed = import_module("sympy.core.random").seed
+        self._set_mode = _parsing_modes()
+        self._read_gold = lru_cache(maxsize=1_000)(self._read)
 
-    use = _parsing_modes()
-
-    def read(formula: str) -> list[Any]:
-        for mode in ("SLL", "LL"):
-            use(mode)
-            formulas = parse(f"${formula}$", kinds, "no_fallback", parsing_timeout=None, raise_on_error=True)
-            if formulas:
-                break
-        return list(formulas)
-
-    read_gold = lru_cache(maxsize=1_000)(read)
-
-    def is_equal(golds: Readings, answers: Readings) -> bool:
-        seed(0)  # sympy tries formulas on random numbers
-        meant = [formula for gold in golds for formula in read_gold(gold)]
+    def is_equal(self, golds: Readings, answers: Readings) -> bool:
+        """Some reading of the answer equals one of the gold answer, which comes first: it is not symmetric."""
+        self._seed(0)  # sympy tries formulas on random numbers
+        meant = [formula for gold in golds for formula in self._read_gold(gold)]
         if not meant:
             raise ValueError("the gold answer is not a formula")
-        said = [formula for answer in answers for formula in read(answer)]
-        options = {"timeout_seconds": None, "raise_on_error": True, "allow_set_relation_comp": True}
-        pairs = [pair for gold in meant for answer in said for pair in _also(gold, answer)]
-        return any(verify(gold, answer, **options) and not _differ(gold, answer) for gold, answer in pairs)
+        said = [formula for answer in answers for formula in self._read(answer)]
+        return any(self._are_equal(*pair) for gold in meant for answer in said for pair in _also(gold, answer))
 
-    for gold, answer in WARM_UP:
-        is_equal([gold], [answer])
-    return is_equal
+    def _are_equal(self, gold: Any, answer: Any) -> bool:
+        is_equal = self._verify(gold, answer, timeout_seconds=None, raise_on_error=True, allow_set_relation_comp=True)
+        return is_equal and not _differ(gold, answer)
+
+    def _read(self, formula: str) -> list[Any]:
+        """The formula in a list; none if it is not one."""
+        for mode in ("SLL", "LL"):
+            self._set_mode(mode)
+            read = self._parse(f"${formula}$", self._kinds, "no_fallback", parsing_timeout=None, raise_on_error=True)
+            if read:
+                return list(read)
+        return []
 
 
 def _parsing_modes() -> Callable[[str], None]:
@@ -162,9 +163,9 @@ def _differ(gold: Any, answer: Any) -> bool:
     return 1e-60 < size < 1e-3 and abs(values[0] - values[1]) > 1e-6 * size
 
 
-def _verdict(is_equal: Judge, golds: Readings, answers: Readings) -> str:
+def _verdict(judge: Judge, golds: Readings, answers: Readings) -> str:
     try:
-        return "correct" if is_equal(golds, answers) else "wrong"
+        return "correct" if judge.is_equal(golds, answers) else "wrong"
     except MemoryError:
         os._exit(1)  # nothing can be trusted now; the parent tries once more in a fresh process
     except Exception:

@@ -16,6 +16,7 @@ from engine.config import PromptName
 from engine.errors import ConfigError
 
 PLACEHOLDER = "{question}"
+MAX_TEMPLATE_BYTES = 1 << 20
 
 PROMPTS: dict[PromptName, str] = {
     "plain": "{question}",
@@ -45,12 +46,16 @@ def unwrapped(text: str) -> str:
 def read_template(path: Path) -> str:
     """A user turn from a UTF-8 file that holds `{question}` once; one final newline is dropped. Raises ConfigError."""
     try:
-        text = path.expanduser().read_text(encoding="utf-8-sig").removesuffix("\n")
+        with path.expanduser().open("rb") as file:
+            content = file.read(MAX_TEMPLATE_BYTES + 1)
+        text = content.decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n")
     except UnicodeDecodeError:
         raise ConfigError(f"prompt_template {path} is not UTF-8 text") from None
     except (OSError, ValueError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"prompt_template {path} cannot be read: {reason}") from None
+    if len(content) > MAX_TEMPLATE_BYTES:
+        raise ConfigError(f"prompt_template {path} is longer than {MAX_TEMPLATE_BYTES:,} bytes: no prompt is")
     if (count := text.count(PLACEHOLDER)) != 1:
         raise ConfigError(f"prompt_template {path} holds {PLACEHOLDER} {count} times: it must stand there once")
     return text
