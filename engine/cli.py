@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from engine.errors import RunDirectoryError, StoreError, XsampleError
+from engine.errors import IncompleteRunError, RunDirectoryError, StoreError, XsampleError
 from engine.options import ConfigCommand, arguments, overrides
 from engine.problem import GRADERS, GraderName
+from engine.terminal import visible
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -67,7 +68,7 @@ class _Commands(click.Group):
 def _fail(ctx: click.Context, message: str, exit_code: int, error: BaseException) -> NoReturn:
     if ctx.meta.get("debug"):
         traceback.print_exception(error)
-    click.echo(f"xsample: {message}", err=True)
+    click.echo(f"xsample: {visible(message)}", err=True)
     ctx.exit(exit_code)
 
 
@@ -111,7 +112,7 @@ def run_command(ctx: click.Context, /, config: Path | None, dry_run: bool, **_: 
     resolved = load(config, overrides(ctx))
     task = load_task(resolved)
     for note in task.notes:
-        click.echo(f"xsample: note: {note}", err=True)
+        click.echo(f"xsample: note: {visible(note)}", err=True)
     if dry_run:
         _show_plan(resolved, task)
     else:
@@ -127,9 +128,9 @@ def _show_plan(config: RunConfig, task: Task) -> None:
     plan = prepare(config, task)
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in plan.describe():
-        table.add_row(Text(name), Text(value))
+        table.add_row(Text(name), Text(visible(value)))
     _print(table)
-    _print(Text(f"\nThe first prompt, {len(plan.prompts[0])} tokens:\n{plan.first_prompt}"))
+    click.echo(f"\nThe first prompt, {len(plan.prompts[0])} tokens:\n{visible(plan.first_prompt)}")
 
 
 def _run(ctx: click.Context, config: RunConfig, task: Task) -> None:
@@ -153,14 +154,20 @@ def _run(ctx: click.Context, config: RunConfig, task: Task) -> None:
     _summarise(store, task.grader)
 
 
-def _summarise(store: RunStore, grader: str) -> None:
+def _summarise(store: RunStore, grader: GraderName) -> None:
     from engine.record import TRAJECTORY_KEY
     from evaluators.summary import COUNTED, render, summarise
 
-    summary = {"grader": grader} | summarise(store.responses([*TRAJECTORY_KEY, *COUNTED]), store.grades())
+    summary = summarise(store.responses([*TRAJECTORY_KEY, *COUNTED]), store.grades(), grader)
+    summary["total"]["missing"] = missing = store.num_expected - summary["total"]["responses"]
     store.write_summary(summary)
     _print(render(summary))
     click.echo(f"run directory: {store.path}")
+    if missing:
+        raise IncompleteRunError(
+            f"{missing} of {store.num_expected} trajectories are missing, and these numbers are of the rest alone "
+            f"(what ends early is there first): the same `xsample run` with --out {store.path} makes them"
+        )
 
 
 @contextmanager
@@ -196,7 +203,7 @@ def grade_command(run: Path, grader: GraderName | None, workers: int, deadline: 
     from evaluators.grading.grader import grade_responses
 
     store = RunStore.read(run)
-    grader = grader or store.manifest["task"]["grader"]
+    grader = grader or store.grader
     grades = grade_responses(
         store.response_parts([*TRAJECTORY_KEY, "text"]), store.problems(), grader, workers, deadline
     )
@@ -220,7 +227,7 @@ def verify_command(ctx: click.Context, run: Path, list_all: bool) -> None:
 
     found = verify_run(RunStore.read(run))
     for kind in ("unreadable", "missing", "double", "unexpected", "miscounted"):
-        _list_wrong(kind, [_name(item) for item in getattr(found, kind)], list_all)
+        _list_wrong(kind, [str(item) for item in getattr(found, kind)], list_all)
     if not found.complete:
         ctx.exit(1)
     click.echo(f"complete: {found.num_expected:,} trajectories, {found.num_tokens:,} tokens")
@@ -233,13 +240,6 @@ def _list_wrong(kind: str, items: list[str], list_all: bool) -> None:
         click.echo("\n".join(f"  {item}" for item in shown))
         if len(shown) < len(items):
             click.echo(f"  ... and {len(items) - len(shown):,} more; --all lists them")
-
-
-def _name(item: Any) -> str:
-    if isinstance(item, Path):
-        return str(item)
-    budget = "unlimited" if item.budget is None else item.budget
-    return f"{item.problem} sample {item.sample} {item.direction} budget {budget}"
 
 
 @commands.command("tasks")

@@ -23,6 +23,11 @@ class Trajectory(NamedTuple):
     direction: str
     budget: int | None
 
+    def __str__(self) -> str:
+        """For messages."""
+        budget = "unlimited" if self.budget is None else self.budget
+        return f"{self.problem} sample {self.sample} {self.direction} budget {budget}"
+
 
 class Grade(NamedTuple):
     """The verdict on one trajectory; the columns of GRADES after the key."""

@@ -117,7 +117,7 @@ class _Recorder:
     def what_is_missing(self) -> str:
         """One sentence for the user of a run that has ended too early."""
         missing, out = self.missing(), self._plan.out
-        first = f"the first is {_name(missing[0])}; " if missing else ""
+        first = f"the first is {missing[0]}; " if missing else ""
         return (
             f"{len(missing)} of {self._plan.num_trajectories} trajectories are missing, {first}the rest is in {out}: "
             f"run the same command with --out {out} to go on"
@@ -188,11 +188,6 @@ class _Recorder:
     def _take(self, grades: Sequence[Grade]) -> None:
         self._grades.extend(grades)
         self._correct += sum(grade.correct is True for grade in grades)
-
-
-def _name(key: Trajectory) -> str:
-    budget = "unlimited" if key.budget is None else key.budget
-    return f"{key.problem} sample {key.sample} {key.direction} budget {budget}"
 
 
 __all__ = ["Grader", "execute", "prepare"]

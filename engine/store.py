@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import socket
 import warnings
@@ -17,14 +18,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 
 from engine.errors import RunDirectoryError, StoreError
 from engine.files import is_temporary, read_json, reason, sync_folder, write_json
-from engine.problem import Problem, Task
+from engine.problem import GRADERS, GraderName, Problem, Task
 from engine.record import GRADES, PROBLEMS, RESPONSES, SCHEMA_VERSION, TOKENS, TRAJECTORY_KEY, Grade, Trajectory
 from engine.tables import conform, decodes, from_rows, read_table, write_table
 
@@ -118,6 +119,20 @@ class RunStore:
         parts = [(part, schema) for folder, schema in schemas.items() for part in self._parts(folder)]
         parts += [(self.path / "problems.parquet", PROBLEMS)] if "task" in self.manifest else []
         return [part for part, schema in parts if not decodes(part, schema)]
+
+    @property
+    def grader(self) -> GraderName:
+        """How the run compares answers. Raises RunDirectoryError where run.json does not say so."""
+        name = self.manifest.get("task", {}).get("grader")
+        if name not in GRADERS:
+            raise RunDirectoryError(f"{self.path}/run.json: grader is {name!r}: give one, --grader {'|'.join(GRADERS)}")
+        return cast(GraderName, name)
+
+    @property
+    def num_expected(self) -> int:
+        """Trajectories of the whole run."""
+        expected = self.manifest["expected"]
+        return int(expected["samples"] * math.prod(len(expected[of]) for of in ("problems", "directions", "budgets")))
 
     def write_problems(self, task: Task) -> None:
         """Keep what grading needs of the problems, if it is not there: a re-grade must not depend on a hub."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from engine.config import DIRECTIONS
 from engine.errors import XsampleError
+from engine.problem import GraderName
 from engine.record import TRAJECTORY_KEY
 from evaluators.answers import canonical
 from evaluators.grading.verdict import VERDICTS
@@ -98,7 +99,7 @@ class Outcomes:
         return np.asarray(self.arm * self.num_problems + self.problem)
 
 
-def read_outcomes(responses: pa.Table, grades: pa.Table) -> Outcomes:
+def read_outcomes(responses: pa.Table, grades: pa.Table, grader: GraderName = "math") -> Outcomes:
     """Join and number. Raises XsampleError if a grade is missing or a trajectory is there twice."""
     counted, graded = responses.select([*TRAJECTORY_KEY, *COUNTED]), grades.select([*TRAJECTORY_KEY, *_GRADED])
     rows = _join(_keyed(counted), _keyed(graded))
@@ -111,7 +112,7 @@ def read_outcomes(responses: pa.Table, grades: pa.Table) -> Outcomes:
         problem=problem,
         sample=np.unique(_numbers(rows["sample"]), return_inverse=True)[1],
         verdict=_places(rows["verdict"], VERDICTS),
-        answer=_answers(rows["answer"]),
+        answer=_answers(rows["answer"], grader),
         tokens=_numbers(rows["tokens"]),
         interventions=_numbers(rows["interventions"]),
         effective=_numbers(rows["effective_interventions"]),
@@ -152,11 +153,11 @@ def _arms(rows: pa.Table) -> tuple[tuple[Arm, ...], Counts]:
     return tuple(Arm(DIRECTIONS[d], None if b == _UNLIMITED else b) for d, b in pairs), number
 
 
-def _answers(column: pa.ChunkedArray) -> Counts:
+def _answers(column: pa.ChunkedArray, grader: GraderName) -> Counts:
     """One number for each canonical text."""
     texts, number = _numbered(pc.fill_null(column, ""))
     spelled: dict[str, int] = {}
-    classes = [spelled.setdefault(canonical(text), len(spelled)) for text in texts]
+    classes = [spelled.setdefault(canonical(text, grader), len(spelled)) for text in texts]
     return np.array(classes, dtype=np.int64)[number]
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from engine.problem import GraderName
 from evaluators.bootstrap import Estimate, estimate
 from evaluators.grading.verdict import VERDICTS
 from evaluators.metrics import Paired, Scores, Votes, avg_at_n, maj_at_k, paired_difference, pass_at_k, ratio
@@ -28,14 +29,15 @@ MAX_ARMS_IN_ALL_PAIRS = 24
 Key = TypeVar("Key", bound=Hashable)
 
 
-def summarise(responses: pa.Table, grades: pa.Table) -> dict[str, Any]:
-    """`{"arms": [row, ...], "differences": [row, ...], "total": {...}}`; budget None is unlimited.
+def summarise(responses: pa.Table, grades: pa.Table, grader: GraderName = "math") -> dict[str, Any]:
+    """`{"grader": ..., "arms": [row, ...], "differences": [row, ...], "total": {...}}`; budget None is unlimited.
 
-    `responses` needs its key and COUNTED. Raises XsampleError if a grade is missing or a trajectory is there twice.
+    `responses` needs its key and COUNTED; `grader` says which answers are one vote. Raises XsampleError if a grade
+    is missing or a trajectory is there twice.
     """
-    outcomes = read_outcomes(responses, grades)
+    outcomes = read_outcomes(responses, grades, grader)
     total = {"problems": outcomes.num_problems, **_totals(outcomes, outcomes.everything)}
-    return {"arms": _arms(outcomes), "differences": _differences(outcomes), "total": total}
+    return {"grader": grader, "arms": _arms(outcomes), "differences": _differences(outcomes), "total": total}
 
 
 def _arms(outcomes: Outcomes) -> list[dict[str, Any]]:

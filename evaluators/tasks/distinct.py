@@ -29,15 +29,16 @@ class Entry(NamedTuple):
 
 
 def distinct(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
-    """The first of the entries that ask the same, white space and the order of options apart; and a note on it.
-    Raises TaskError where their gold answers differ.
+    """One of the entries that ask the same, white space and the order of options apart, with the lowest of their
+    ids; and a note on it. Raises TaskError where their gold answers differ.
     """
     first: dict[tuple[str, ...], Entry] = {}
     for entry in entries:
-        options = sorted(map(_normal, [entry.answer, *entry.others])) if entry.others else []
-        earlier = first.setdefault((_normal(entry.question), *options), entry)
+        earlier = first.setdefault(_asked(entry), entry)
         if _comparable(earlier.answer) != _comparable(entry.answer):
             raise TaskError(f"{entry.where} repeats the question of {earlier.where} with another gold answer")
+        if entry.id is not None and (earlier.id is None or entry.id < earlier.id):
+            first[_asked(entry)] = earlier._replace(id=entry.id)
     if len(first) == len(entries):
         return list(entries), []
     return list(first.values()), [f"{len(entries):,} rows hold {len(first):,} problems: repeated ones are taken once"]
@@ -54,7 +55,7 @@ def identified(entries: Sequence[Entry], id_column: str | None) -> tuple[list[En
         return list(entries), []
     if id_column is not None:
         raise TaskError(f"id_column is {id_column!r}: {fault}")
-    hashed = [entry._replace(id=question_hash(entry.question)) for entry in entries]
+    hashed = [entry._replace(id=question_hash("\n".join(_asked(entry)))) for entry in entries]
     has_column = any(entry.id is not None for entry in entries)
     return hashed, [f"problems are called by a hash of their question, as {fault}"] if has_column else []
 
@@ -62,6 +63,12 @@ def identified(entries: Sequence[Entry], id_column: str | None) -> tuple[list[En
 def question_hash(question: str) -> str:
     """Id of a problem that has none: the start of the SHA-256 of its question, white space apart."""
     return hashlib.sha256(_normal(question).encode()).hexdigest()[:NUM_HASH_DIGITS]
+
+
+def _asked(entry: Entry) -> tuple[str, ...]:
+    """What makes two entries one problem: the question and, in multiple choice, the set of options."""
+    options = sorted(map(_normal, [entry.answer, *entry.others])) if entry.others else []
+    return (_normal(entry.question), *options)
 
 
 def _fault(entries: Sequence[Entry]) -> str | None:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import gzip
 import os
-import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, BinaryIO
 
 from engine.errors import TaskError
 from evaluators.tasks.quiet import quiet_datasets
@@ -29,6 +28,7 @@ PARSERS: dict[str, Callable[[list[str], str], list[Row]]] = {
     ".ndjson": json_rows,
 }
 MAX_FILES = 1_000
+MAX_BYTES = 1 << 30  # of a file of text, unpacked
 _SAVED = (["dataset_dict.json"], ["dataset_info.json", "state.json"])  # what `save_to_disk` leaves in a folder
 _NO_DATA = {"config.json", "dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json"}
 
@@ -85,6 +85,8 @@ def _lines(file: Path) -> list[str]:
     with _linked(file, "data.txt") as (datasets, link, cache):
         if not link.stat().st_size:
             raise TaskError(f"{label(file)} is empty")
+        if link.stat().st_size > MAX_BYTES:
+            raise TaskError(f"{label(file)} is longer than {MAX_BYTES >> 30} GiB: give a file of problems alone")
         table = datasets.Dataset.from_text(
             str(link), cache_dir=cache, keep_in_memory=True, keep_linebreaks=True, encoding="utf-8"
         )
@@ -108,10 +110,16 @@ def _linked(path: Path, name: str) -> Iterator[tuple[Any, Path, str]]:
         link = Path(temporary, name)
         if path.suffix.lower() == ".gz":
             with gzip.open(path) as packed, link.open("wb") as unpacked:
-                shutil.copyfileobj(packed, unpacked)
+                _copy(packed, unpacked)
         else:
             link.symlink_to(path.absolute())
         yield datasets, link, temporary
+
+
+def _copy(packed: gzip.GzipFile, unpacked: BinaryIO) -> None:
+    """As much as may be read and a little more, so that the caller sees that it was too much."""
+    while unpacked.tell() <= MAX_BYTES and (block := packed.read(1 << 20)):
+        unpacked.write(block)
 
 
 @contextmanager

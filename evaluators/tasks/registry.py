@@ -84,7 +84,7 @@ def _prove_gold_answers(task: Task) -> None:
         raise TaskError(
             f"task {task.name!r}: the gold answers of {len(wrong):,} of {len(task.problems):,} problems do not grade "
             f"as correct, among them that of {worst.key.problem!r}: the grader {task.grader!r} reads "
-            f"{worst.answer!r} and says {worst.verdict}; mend them, or give another --grader"
+            f"{worst.answer!r} and says {worst.verdict}; mend them, or give another --answer-column or --grader"
         )
 
 

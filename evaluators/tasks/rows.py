@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 _MAX_REASON_CHARS = 200
+_MAX_NAME_CHARS = 60
 _Item = TypeVar("_Item")
 
 
@@ -47,7 +48,7 @@ def label(path: Path) -> str:
 
 def shown(names: Iterable[str], most: int = 20) -> str:
     """Names for a message, in quotes: nobody knows what is in them."""
-    quoted = [repr(name) for name in names]
+    quoted = [repr(name if len(name) <= _MAX_NAME_CHARS else f"{name[:_MAX_NAME_CHARS]}...") for name in names]
     return ", ".join(quoted[:most]) + (", ..." if len(quoted) > most else "")
 
 
