@@ -254,9 +254,10 @@ def tasks_command() -> None:
     for column in ("problems", "samples", "most tokens"):
         table.add_column(column, justify="right")
     table.add_column("source")
+    table.add_column("what it is")
     for name, task in sorted(TASKS.items()):
         numbers = (f"{number:,}" for number in (task.num_problems, task.samples, task.max_tokens))
-        table.add_row(name, task.prompt, task.grader, *numbers, task.source)
+        table.add_row(name, task.prompt, task.grader, *numbers, task.source, task.description)
     _print(table)
 
 

@@ -24,6 +24,8 @@ _NORMAL = NormalDist()
 
 
 class Estimate(NamedTuple):
+    """The interval is NaN where there is one problem only, which says nothing about others."""
+
     value: float
     low: float
     high: float
@@ -43,6 +45,11 @@ def estimate(scores: Sequence[Scores], confidence: float = 0.95, seed: int = 0) 
     estimates: dict[int, Estimate] = {}
     for num_problems, places in same_size.items():
         together = np.stack([scores[place] for place in places])
+        if num_problems == 1:
+            estimates |= {
+                place: Estimate(float(of[0]), math.nan, math.nan) for place, of in zip(places, together, strict=True)
+            }
+            continue
         tail = expanded_tail(num_problems, confidence)
         bounds = np.quantile(_resampled_means(together, seed), [tail, 1 - tail], axis=1)
         rows = np.vstack([together.mean(axis=1), bounds]).T.tolist()
@@ -52,8 +59,6 @@ def estimate(scores: Sequence[Scores], confidence: float = 0.95, seed: int = 0) 
 
 def expanded_tail(num_problems: int, confidence: float) -> float:
     """Probability beyond each end of the interval: Phi(-sqrt(P / (P - 1)) t), t Student's quantile at P - 1."""
-    if num_problems == 1:
-        return 0.0
     t = student_quantile((1 + confidence) / 2, num_problems - 1)
     return _NORMAL.cdf(-math.sqrt(num_problems / (num_problems - 1)) * t)
 

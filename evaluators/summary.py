@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from itertools import combinations
+from math import isnan
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,6 +26,8 @@ __all__ = ["COUNTED", "render", "summarise"]
 
 # With more arms than this, one is compared with its direction's lowest budget only: pairs grow with their square.
 MAX_ARMS_IN_ALL_PAIRS = 24
+
+_NOTHING: dict[str, float | None] = dict.fromkeys(Estimate._fields)
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -76,8 +79,8 @@ def _arm(
         "samples": sizes[-1],
         "responses": int(votes.num_samples.sum()),
         "accuracy": accuracy.value,
-        "accuracy_low": accuracy.low,
-        "accuracy_high": accuracy.high,
+        "accuracy_low": _bound(accuracy.low),
+        "accuracy_high": _bound(accuracy.high),
         "pass_at_k": at_k["pass"],
         "maj_at_k": at_k["maj"],
         **_usage(outcomes, outcomes.arm == place),
@@ -138,9 +141,7 @@ def _difference(arm: Arm, against: Arm, paired: Paired, found: Estimate | None) 
         "against_budget": against.budget,
         "problems": len(paired.scores),
         "pairs": paired.num_pairs,
-        "difference": None if found is None else found.value,
-        "low": None if found is None else found.low,
-        "high": None if found is None else found.high,
+        **dict(zip(("difference", "low", "high"), (_values(found) or _NOTHING).values(), strict=True)),
     }
 
 
@@ -150,5 +151,9 @@ def _estimates(scores: Mapping[Key, Scores | None]) -> dict[Key, Estimate | None
     return dict.fromkeys(scores) | dict(zip(known, estimate(list(known.values())), strict=True))
 
 
-def _values(found: Estimate | None) -> dict[str, float] | None:
-    return None if found is None else found._asdict()
+def _values(found: Estimate | None) -> dict[str, float | None] | None:
+    return found and {"value": found.value, "low": _bound(found.low), "high": _bound(found.high)}
+
+
+def _bound(of_interval: float) -> float | None:
+    return None if isnan(of_interval) else of_interval

@@ -77,7 +77,7 @@ def _name(arm: Arm) -> tuple[str, str]:
 def _usage_cells(arm: Arm) -> list[str]:
     return [
         f"{100 * arm['accuracy']:.1f}",
-        f"{100 * arm['accuracy_low']:.1f}-{100 * arm['accuracy_high']:.1f}",
+        _range(arm["accuracy_low"], arm["accuracy_high"], "{:.1f}-{:.1f}"),
         f"{arm['interventions']:.1f} ({arm['interventions_share']:.1%})",
         f"{arm['effective']:.1f} ({arm['effective_share']:.1%})",
         f"{arm['tokens_mean']:.0f}",
@@ -89,14 +89,18 @@ def _usage_cells(arm: Arm) -> list[str]:
 def _percent(found: dict[str, float] | None) -> list[str]:
     if found is None:
         return [_ABSENT, _ABSENT]
-    return [f"{100 * found['value']:.1f}", f"{100 * found['low']:.1f}-{100 * found['high']:.1f}"]
+    return [f"{100 * found['value']:.1f}", _range(found["low"], found["high"], "{:.1f}-{:.1f}")]
+
+
+def _range(low: float | None, high: float | None, form: str) -> str:
+    return _ABSENT if low is None or high is None else form.format(100 * low, 100 * high)
 
 
 def _points(row: dict[str, Any] | None) -> list[str]:
     """A difference in percentage points; nothing to show for the lowest budget itself, or without common samples."""
     if row is None or row["difference"] is None:
         return [_ABSENT, _ABSENT]
-    return [f"{100 * row['difference']:+.1f}", f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}"]
+    return [f"{100 * row['difference']:+.1f}", _range(row["low"], row["high"], "{:+.1f} to {:+.1f}")]
 
 
 def _differences_to_lowest(summary: Summary) -> dict[tuple[str, str], dict[str, Any]]:

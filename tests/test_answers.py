@@ -30,6 +30,12 @@ def test_answers_that_are_not_written_as_equals_stay_apart(answer: str, other: s
     assert canonical(answer) != canonical(other)
 
 
+def test_in_multiple_choice_an_option_is_one_vote_however_it_is_named() -> None:
+    spellings = ["B", "(B)", "Option B", "B) neon", r"\text{B}", "b"]
+    assert {canonical(answer, "choice") for answer in spellings} == {"B"}
+    assert canonical("A or B", "choice") != canonical("A", "choice")
+
+
 @given(st.text(max_size=60))
 def test_every_text_has_a_canonical_text(answer: str) -> None:
     assert canonical(f" {answer} ") == canonical(answer)

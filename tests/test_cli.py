@@ -1,5 +1,6 @@
 """The command: its options, its exit codes, what it prints where, and how fast it starts."""
 
+import json
 import os
 import re
 import signal
@@ -303,6 +304,22 @@ def test_a_regrade_says_how_answers_were_compared(store: RunStore) -> None:
     for grader in ("math", "exact"):
         assert xsample("grade", str(store.path), "--grader", grader).exit_code == 0
         assert store.summary()["grader"] == grader
+
+
+def test_a_regrade_of_a_run_that_is_not_complete_says_so_and_ends_with_three(store: RunStore) -> None:
+    commit(store, KEYS[:5])
+    result = xsample("grade", str(store.path))
+    assert result.exit_code == 3
+    assert "3 of 8 trajectories are missing" in result.stderr
+    assert store.summary()["total"]["missing"] == 3
+
+
+def test_a_prompt_reaches_the_terminal_whole_and_without_its_escape_sequences(tmp_path: Path) -> None:
+    question = "1+1 \x1b[2Jis " + "what " * 20 + "\t?"
+    (tmp_path / "q.jsonl").write_text(json.dumps({"question": question, "answer": 2}))
+    result = xsample("run", "--task", str(tmp_path / "q.jsonl"), "--prompt", "plain", "--max-tokens", "9", "--dry-run")
+    assert f"Q: {question}\n".replace("\x1b", "\\x1b") in result.stdout
+    assert "\x1b" not in result.output
 
 
 def test_a_file_of_ones_own_and_a_prompt_of_ones_own_are_shown_by_a_dry_run(tmp_path: Path) -> None:

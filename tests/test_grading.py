@@ -232,6 +232,16 @@ def test_an_answer_whose_process_is_killed_once_is_still_judged() -> None:
         pool.close()
 
 
+def test_a_process_lives_on_however_much_memory_its_parent_has_had() -> None:
+    ballast = b"x" * (400 << 20)
+    pool = MathPool(workers=1, deadline_s=60.0)
+    try:
+        pids = [(pool.submit(EASY).result(60), *pool.pids()) for _ in range(3)]
+    finally:
+        pool.close()
+    assert len(set(pids)) == 1, f"{len(ballast)} bytes of ours count as the process's own"
+
+
 def test_a_process_that_cannot_start_is_an_error_and_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with Grader(problems("5", "6")) as grader:

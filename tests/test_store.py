@@ -443,6 +443,15 @@ def test_the_text_of_a_gated_set_is_not_written(tmp_path: Path) -> None:
     assert RunStore.read(tmp_path).problems() == [replace(problem, question="")]
 
 
+def test_a_reader_sees_one_state_though_the_run_goes_on(tmp_path: Path) -> None:
+    with RunStore.open(tmp_path, MANIFEST) as store:
+        store.commit(*tables([key(0)]))
+        reader = RunStore.read(tmp_path)
+        store.commit(*tables([key(1)]))
+        assert reader.responses(["tokens"]).num_rows == 1
+        assert store.responses(["tokens"]).num_rows == RunStore.read(tmp_path).responses(["tokens"]).num_rows == 2
+
+
 def test_a_summary_is_json_that_any_reader_takes(tmp_path: Path) -> None:
     RunStore.open(tmp_path, MANIFEST).close()
     store = RunStore.read(tmp_path)

@@ -231,8 +231,8 @@ def test_the_table_shows_each_arm_and_names_the_plain_models() -> None:
     [base] = [line for line in lines if "0 (base)" in line]
     [unlimited] = [line for line in lines if "unlimited" in line]
     [rl] = [line for line in lines if "0 (RL)" in line]
-    assert base.split()[3:5] == ["0.0", "0.0-0.0"]
-    assert rl.split()[3:5] == ["100.0", "100.0-100.0"]
+    assert base.split()[3:5] == ["0.0", "-"], "one problem has no interval"
+    assert rl.split()[3:5] == ["100.0", "-"]
     for cell in (" 25.0 ", " 0.0-50.0 ", "3.0 (10.0%)", "1.5 (5.0%)", " 30 ", " 25.0 ", " 50.0 "):
         assert cell in unlimited
 
@@ -240,7 +240,7 @@ def test_the_table_shows_each_arm_and_names_the_plain_models() -> None:
 def test_the_second_table_shows_what_several_samples_and_budgets_add() -> None:
     text = rendered(summarise(*tables(ROWS)))
     [unlimited] = [line for line in text.splitlines() if "unlimited" in line and "+" in line]
-    assert unlimited.split()[2:] == ["50.0", "0.0-100.0", "25.0", "0.0-50.0", "+100.0", "+100.0", "to", "+100.0"]
+    assert unlimited.split()[2:] == ["50.0", "0.0-100.0", "25.0", "0.0-50.0", "+100.0", "-"]
     assert "pass@2" in text and "maj@2" in text and "difference" in text
 
 

@@ -96,7 +96,6 @@ def test_half_a_surrogate_pair_is_no_text() -> None:
     [
         ("What is 1+1?", "What is 1+1?"),
         ([{"role": "user", "content": "1+1?"}], "1+1?"),
-        ([{"role": "system", "content": "Be kind."}, {"role": "user", "content": " 1+1? "}], "1+1?"),
         ('[{"role": "user", "content": "1+1?"}]', "1+1?"),
         ([{"role": "system", "content": "1+1?"}], None),
         ("[1, 2] is an interval?", "[1, 2] is an interval?"),
@@ -106,8 +105,13 @@ def test_half_a_surrogate_pair_is_no_text() -> None:
         ([{"role": "user", "content": PROMPTS["dapo"].replace("{question}", "1+1?")}], "1+1?"),
     ],
 )
-def test_a_question_is_text_or_the_last_user_message_of_a_chat_without_its_prompt(value: object, text: str) -> None:
+def test_a_question_is_text_or_the_one_message_of_a_chat_without_its_prompt(value: object, text: str) -> None:
     assert question_text(value) == text
+
+
+def test_a_chat_of_several_messages_is_not_asked_in_part() -> None:
+    with pytest.raises(TypeError, match="a chat of 2 messages"):
+        question_text([{"role": "system", "content": "Be kind."}, {"role": "user", "content": "1+1?"}])
 
 
 @pytest.mark.parametrize(

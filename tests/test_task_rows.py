@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from engine.config import RunConfig
 from engine.errors import TaskError, XsampleError
-from evaluators.tasks import registry, source
+from evaluators.tasks import local, registry, source
 from evaluators.tasks.local import MAX_FILES, read_path
 
 AS_WRITTEN = ["073", "NA", "None", "1e5", "True", "2024-01-31", " x ", "", "1,000", 'say "so"', "a\nb", "{}", "1.0"]
@@ -50,6 +50,17 @@ def test_json_values_keep_their_type_row_by_row(tmp_path: Path) -> None:
         tmp_path, "a.jsonl", '{"a": 73}\n{"a": "073"}\n{"a": 73.0, "b": [1]}\n{"a": true}\n{"a": "2024-01-31"}\n'
     )
     assert cells(file) == [{"a": 73}, {"a": "073"}, {"a": 73.0, "b": [1]}, {"a": True}, {"a": "2024-01-31"}]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+def test_a_file_that_is_too_long_is_refused_however_small_it_is_packed(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "MAX_BYTES", 1 << 20)
+    content = b"a" * (5 << 20)
+    file = write(tmp_path, name, gzip.compress(content) if name.endswith("gz") else content)
+    with pytest.raises(TaskError, match="is longer than"):
+        read_path(file)
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "A.CSV"])

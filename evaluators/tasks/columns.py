@@ -29,6 +29,8 @@ ANSWER = (
 )  # fmt: skip
 ID = ("id", "problem_id", "unique_id", "uid", "record_id", "question_id", "problem_idx")
 SOLUTION = "solution"
+# A question with these is not the whole question.
+OPTIONS = ("choices", "options")
 ROLES = ("question", "answer", "id")  # which the user may name a column for
 
 _MAX_DEPTH = 4
@@ -93,10 +95,12 @@ def as_text(value: Any) -> str | None:
 
 
 def question_text(value: Any) -> str | None:
-    """The question in a cell: text, or a chat whose last user message it is; a known prompt around it is taken off."""
+    """The question in a cell: text, or a chat of one message; a known prompt around it is taken off."""
     chat = _parsed(value) if isinstance(value, str) else value
     if isinstance(chat, list) and chat and all(isinstance(turn, dict) and "content" in turn for turn in chat):
-        value = next((turn["content"] for turn in reversed(chat) if turn.get("role", "user") == "user"), None)
+        if len(chat) > 1:
+            raise TypeError(f"a chat of {len(chat)} messages: one message of the user is asked, and nothing left out")
+        value = chat[0]["content"] if chat[0].get("role", "user") == "user" else None
     text = as_text(value)
     return text and unwrapped(text)
 

@@ -72,6 +72,11 @@ def _table(rows: list[Row], schema: Schema, config: RunConfig) -> Table:
             raise TaskError(f"{label}: none of its columns ({columns.names(there)}) is called like the {role}{way_out}")
         return path
 
+    if options := columns.find(there, columns.OPTIONS, None, "options", label):
+        raise TaskError(
+            f"{label}: the options in its column {'.'.join(options)!r} would not be asked: write them "
+            "into the questions, with their letters, drop the column, and give --grader choice"
+        )
     return Table(
         needed(schema.question, config.question_column, "question"),
         needed(schema.answer, config.answer_column, "answer"),

@@ -24,6 +24,7 @@ from __future__ import annotations
 import hashlib
 
 from engine.config import RunConfig
+from engine.errors import TaskError
 from engine.problem import Problem
 from evaluators.tasks.distinct import Entry
 from evaluators.tasks.entries import Schema, read_entries
@@ -47,6 +48,8 @@ def _load(task_set: TaskSet, config: RunConfig) -> Loaded:
 def _problem(name: str, entry: Entry, seed: int) -> Problem:
     order = option_order(entry.id or "", seed)
     texts = (entry.answer, *entry.others)
+    if entry.answer in entry.others:
+        raise TaskError(f"{entry.where}: a wrong option is the same as the right one")
     lines = [f"{letter}) {texts[option]}" for letter, option in zip(LETTERS, order, strict=True)]
     question = "\n".join([entry.question, "", *lines])
     return Problem(f"{name}/{entry.id}", question, LETTERS[order.index(0)], order)
