@@ -12,9 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import statistics
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.result import machine, spread
 from engine.problem import Problem
 from engine.record import Trajectory
 from evaluators.grading.formula import Question
@@ -45,12 +43,12 @@ def main() -> None:
         for name, (make, number) in answers.items():
             rates[name].append(answers_per_second(make(Random(seed), number), options.workers))
     result = {
-        "machine": _machine(),
+        "machine": machine(),
         "versions": {name: version(name) for name in ("math-verify", "sympy")},
         "workers": options.workers,
         "rounds": options.rounds,
         "answers": {name: number for name, (_, number) in answers.items()},
-        "answers_per_second": {name: _spread(values) for name, values in rates.items()},
+        "answers_per_second": {name: spread(values) for name, values in rates.items()},
     }
     Console(width=100).print(table(result))
     if options.json:
@@ -108,18 +106,9 @@ def table(result: dict[str, Any]) -> Table:
     caption = f"{result['machine']}; {result['workers']} processes; {result['rounds']} rounds; {versions}"
     shown = Table("answers", "a round", "a second", "min-max", "aim", caption=caption)
     for name, rate in result["answers_per_second"].items():
-        spread = f"{rate['min']:,.0f}-{rate['max']:,.0f}"
-        shown.add_row(name, f"{result['answers'][name]:,}", f"{rate['median']:,.0f}", spread, f"{AIMS[name]:,}")
+        limits = f"{rate['min']:,.0f}-{rate['max']:,.0f}"
+        shown.add_row(name, f"{result['answers'][name]:,}", f"{rate['median']:,.0f}", limits, f"{AIMS[name]:,}")
     return shown
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
-def _machine() -> str:
-    cpu = (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
-    return f"{next(cpu, platform.machine()).partition(':')[2].strip()}, {os.cpu_count()} cores"
 
 
 def _options() -> argparse.Namespace:

