@@ -254,7 +254,8 @@ def test_a_process_that_cannot_start_is_an_error_and_no_verdict(monkeypatch: pyt
 
 
 PARENT = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGALRM, signal.SIG_IGN)
 from engine.problem import GraderName, Problem
 from engine.record import Trajectory
 from evaluators.grading.grader import Grader

@@ -6,6 +6,7 @@ The rules where careful people need one:
 - A decimal is exact, or agrees in six places: 0.333333 is 1/3, 0.333 is not, and 3.14 is not pi.
 - A comma between groups of three separates thousands, unless brackets or a space behind it say that it lists.
 - A list answers a list in any order, a tuple only in its own; a set is no tuple, an inequality is its interval.
+- A time of day is no ratio, and half past nine in the morning not that in the evening.
 - What says two different things, or one thing twice, is not one answer.
 """
 
@@ -314,7 +315,94 @@ EXACT: list[Trap] = [
     Trap("exact", "Nile", "Answer: nile", "correct", "nile"),
 ]
 
-TRAPS = [*EXTRACTION, *INTEGER, *NUMBERS, *FORMULAS, *CHOICE, *EXACT]
+NEAR_MISSES: list[Trap] = [
+    # letters that are no unit, powers of i, numbers that agree in fifteen places, equations without a solution,
+    # both signs in one fraction, words that change a number, times of day, marks that a parser passes over
+    *given("math", r"\frac12 bh", [r"\frac{bh}{2}"]),
+    *given("math", "2ab", ["2a b"], ["2", "2cd"]),
+    *given("math", "3+4i", [r"3+4\mathrm{i}"]),
+    *given("math", r"2\pi i", [r"2\pi\mathrm{i}"]),
+    *given("math", r"\frac{1}{\mathrm{e}}", ["1/e"]),
+    *given("math", "-1", ["i^2"]),
+    *given("math", "-i", ["i^3"], ["-i^2"]),
+    *given("math", r"\frac{-1+\sqrt5}{2},\frac{-1-\sqrt5}{2}", [r"\frac{-1\pm\sqrt5}{2}"]),
+    *given("math", r"\frac{3\pm\sqrt{17}}{4}", [r"\frac{3\pm\sqrt{17}}{4}"]),
+    *given(
+        "math",
+        "15",
+        [
+            r"15\text{ min}",
+            "15 sec",
+            r"15\text{ times}",
+            r"15\text{ units squared}",
+            "15 cm cubed",
+            r"15\,\textup{cm}",
+            "15 sq. cm",
+            "15 apples",
+            "15cm",
+            r"15\text{ cm}^2",
+            "15 m/s",
+        ],
+    ),
+    *given("math", r"3\text{ PM}", ["3 PM", r"3\text{ p.m.}"]),
+    *given("math", "4:00", ["4:00"]),
+    *given("math", r"10:00\text{ a.m.}", [r"10:00\text{ a.m.}"]),
+    *given("math", r"(-\infty,3]", [r"\{x \mid x\le 3\}"]),
+    *given("math", "(3,-4)", [r"\langle 3,-4\rangle"]),
+    *given("math", r"\cos\frac\pi5", [r"\frac{1+\sqrt5}{4}"]),
+    *given("math", r"\log_2 8", ["3"]),
+    *given("math", "x^2-2x+5=0", ["2x^2-4x+10=0"], ["x^2+7=0", "x^2-4x+5=0"]),
+    *given("math", "3:10", ["6:20"]),
+    *given(
+        "math",
+        "5",
+        ["5th"],
+        [
+            r"5\text{ tenths}",
+            "5 hundredths",
+            r"5\text{ thousands}",
+            "5 millions",
+            "5 below zero",
+            "5 fewer",
+            "5...",
+            r"5\ldots",
+        ],
+    ),
+    *given("math", r"1-\frac{1}{2^{100}}", [r"\frac{2^{100}-1}{2^{100}}"], [r"1+\frac{1}{2^{100}}"]),
+    *given("math", "12", [], ["12ab", "12xy", "12kx", "12pq"]),
+    *given("math", "24xyz", [], ["24"]),
+    *given("math", r"\frac{1}{2}ab", [], [r"\frac{1}{2}bh"]),
+    *given("math", r"2\pi rh", [], [r"2\pi", r"2\pi rl"]),
+    *given("math", r"\pi", [], [r"\pi ab"]),
+    *given("math", "2", [], ["2AB", "2 dx", r"2\mathrm{e}^{2}", r"2\text{x}", r"2\mathbf{5}", "2 zeta", "2 arctan"]),
+    *given("math", r"\angle ABC", [], [r"\angle DEF"]),
+    *given("math", r"\triangle ABC", [], [r"\triangle ABD"]),
+    *given("math", "3", [], [r"3\text{2}"]),
+    *given("math", r"2\pi", [], [r"2\pi\mathrm{i}"]),
+    *given("math", "i", [], ["i^{2022}"]),
+    *given("math", "2i", [], ["2i^3"]),
+    *given("math", "1+i", [], ["1+i^4"]),
+    *given("math", r"\frac{1}{2^{2021}}", [], [r"\frac{1}{2^{2022}}"]),
+    *given("math", r"1-\left(\frac56\right)^{200}", [], [r"1-\left(\frac56\right)^{199}"]),
+    *given("math", r"\frac{1}{2023!}", [], [r"\frac{2}{2023!}"]),
+    *given("math", "(2^{-100},1)", [], ["(2^{-101},1)"]),
+    *given("math", "x^2+1=0", [], ["y^2+1=0"]),
+    *given("math", r"6\text{ p.m.}", [], [r"6\text{ a.m.}"]),
+    *given("math", "10:30", [], ["1:3"]),
+    *given("math", "9:15", [], ["3:5"]),
+    *given("math", "f'(x)", [], ["f(x)"]),
+    *given("math", "A^T", [], ["A"]),
+    *given("math", "ABC", [], ["CBA"]),
+    *given(
+        "choice",
+        "B",
+        ["B (the proton)", "B (five metres)", "B = 5", "B -- five", "B!", r"\underline{B}", "B 10 m/s"],
+        ["B. No wait, C"],
+    ),
+    *given("choice", "A", [], ["A 10-fold increase", "a 5 m rod", "A - B", "A: wrong, B: right"]),
+]
+
+TRAPS = [*EXTRACTION, *INTEGER, *NUMBERS, *FORMULAS, *CHOICE, *EXACT, *NEAR_MISSES]
 
 
 class Shortfall(NamedTuple):

@@ -19,10 +19,10 @@ _THINK_END = "</think>"
 # An opening box (some models double the backslash), an escaped character (so that `\{` is no brace), or a brace.
 _BRACES = re.compile(r"\\{1,4}boxed\s*\{|\\.|[{}]", re.DOTALL)
 
-_MARKUP = r"[ \t>#*_`-]*"
+_MARKUP = r"[ \t>#*_`|\"-]*"
 # At the start of a line, or directly behind the end of a sentence.
 _ANSWER_LINE = re.compile(
-    rf"(?:^{_MARKUP}|(?<=[.!?] )[*_]*)(?:(?:the|my) )?(?:final )?answer{_MARKUP}[:\uff1a]", re.I | re.M
+    rf"(?:^{_MARKUP}|(?<=[.!?] )[*_]*)(?:(?:the|my) )?(?:(?:final|correct) )?answer{_MARKUP}[:\uff1a]", re.I | re.M
 )
 
 
@@ -76,7 +76,7 @@ def last_answer_line(text: str) -> str | None:
     end = len(text)
     for match in reversed(list(_ANSWER_LINE.finditer(text))):
         line = text[match.end() : end].partition("\n")[0]
-        answer = line.strip().strip("*_`").strip().removesuffix(".").rstrip("*_` \t")
+        answer = line.strip().strip('*_`|"').strip().removesuffix(".").rstrip('*_`|" \t')
         if answer.strip("$ ") and not _has_broken_box(answer):
             return answer
         end = match.start()

@@ -7,6 +7,7 @@ are compared here, exactly. Where a text has two readings (`50\%` is 50, and 1/2
 from __future__ import annotations
 
 import re
+from math import gcd
 from typing import NamedTuple
 
 from evaluators.grading.intervals import as_set
@@ -25,6 +26,15 @@ _SINGLE_POINT = re.compile(r"\\\{ ?(\(.*\)) ?\\\}")
 _SHARE = re.compile(r"-?(?:0?\.\d+|0|1|\\frac.*|.*/.*)")
 
 
+_CAPITALS = re.compile("[A-Z]{2,}")
+_MARKS = (
+    re.compile(r"(?<=[A-Za-z)}])'"),
+    re.compile(r"\^\s?\{?\s?(?:T|\\top)\b"),
+    re.compile(r"^-?\d+,?\s?\\ldots\s?$"),
+)
+_TIME = re.compile(r"(?P<hour>\d{1,2})(?::(?P<minute>[0-5]\d))?(?: (?P<half>[ap]m))?")
+
+
 class Question(NamedTuple):
     """Does a reading of the answer equal one of the gold answer? LaTeX without delimiters."""
 
@@ -36,7 +46,7 @@ def pose(gold: str, answer: str) -> Question | Verdict:
     """The verdict, or what math-verify has to be asked."""
     is_text, gold = r"\text" in gold, tidy(gold)
     answer = tidy(answer, has_thousands=not _DIGIT_LIST.fullmatch(gold))
-    for decide in (_as_integers, _as_words, _in_bases, _as_ratios, _as_lists):
+    for decide in (_as_integers, _as_words, _as_marked, _as_times, _in_bases, _as_ratios, _as_lists):
         is_equal = decide(gold, answer)
         if is_equal is not None:
             return "correct" if is_equal else "wrong"
@@ -66,7 +76,23 @@ def _as_words(gold: str, answer: str) -> bool | None:
     """Words are equal when their letters are; math-verify would multiply the letters."""
     said = [re.sub("[^a-z]", "", text.lower()) if _WORDS.fullmatch(text) else text for text in (gold, answer)]
     said = [r"\emptyset" if text in _NO_SOLUTION else text for text in said]
+    if _CAPITALS.fullmatch(gold) and _CAPITALS.fullmatch(answer):  # an order, or a name: no product
+        return gold == answer
     return True if said[0] == said[1] and (_WORDS.fullmatch(gold) or _WORDS.fullmatch(answer)) else None
+
+
+def _as_marked(gold: str, answer: str) -> bool | None:
+    """Primes, transposes and the dots of a list that goes on: math-verify reads on as if they were not there."""
+    return None if all(len(mark.findall(gold)) == len(mark.findall(answer)) for mark in _MARKS) else False
+
+
+def _as_times(gold: str, answer: str) -> bool | None:
+    """`9:15` is a time of day and no ratio, for it would have been reduced; `3 pm` is not `3 am`."""
+    times = [_TIME.fullmatch(text) for text in (gold, answer)]
+    if not times[0] or not (times[0]["half"] or gcd(int(times[0]["hour"]), int(times[0]["minute"] or 1)) > 1):
+        return None
+    said = [time and (int(time["hour"]), int(time["minute"] or 0), time["half"]) for time in times]
+    return said[0] == said[1]
 
 
 def _in_bases(gold: str, answer: str) -> bool | None:
@@ -152,5 +178,8 @@ def _forms(text: str) -> tuple[str, ...]:
     if column:
         entries = [entry.strip() for entry in column[2].split(r"\\") if entry.strip()]
         return text, f"({', '.join(entries)})"
+    if r"\pm" in text or r"\mp" in text:  # both roots in one fraction, which math-verify cannot read
+        signs = (text.replace(r"\pm", "+").replace(r"\mp", "-"), text.replace(r"\pm", "-").replace(r"\mp", "+"))
+        return (", ".join(signs),)
     described = as_set(text)
     return (text,) if described is None else (text, described)

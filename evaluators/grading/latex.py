@@ -11,6 +11,7 @@ import re
 from evaluators.grading.notation import ascii_latex
 
 _DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("__", "__"), ("`", "`"))
+_MAX_DELIMITERS = 8
 _ONE_FORMULA_IN_WORDS = re.compile(r"[^\d$\\]*\$([^$]+)\$[^\d$\\]*")
 _FONT = r"\\(?:text(?:rm|bf|it|sf|normal)?|math(?:rm|bf|it|sf)|mbox|boldsymbol|bm|boxed|fbox)"
 _WRAPPED = re.compile(rf"(?:{_FONT}\s?)?\{{([^{{}}]*)\}}")
@@ -28,16 +29,22 @@ _REWRITES = [
         (r"(?<!\\)\\[,;:> ]|~|\\?\$", " "),
         (r"\\(?:left|right|[bB]igg?[lr]?)\s?(?=\\?[()\[\]{}|])", ""),
         # synonyms
+        (r"\\(?:math|text)(?:rm|bf|it|sf)?\s?\{\s?([ei])\s?\}", r" \1 "),
+        (r"\\langle\b", "("),
+        (r"\\rangle\b", ")"),
+        (r"^\s?\\\{\s?([a-zA-Z])\s?(?:\\mid\b|\\vert\b|:|\|)(.*)\\\}\s?$", r"\2"),
+        (r"(?<=\d)\s?(?:\\text\s?\{\s?)?([aApP])\.?\s?[mM]\b\.?(?:\s?\})?", lambda match: f" {match[1].lower()}m"),
         (r"\\[dt]?binom\s?(\d)\s?(\d)", r"\\binom{\1}{\2}"),
         (r"\\[dt]binom", r"\\binom"),
         (r"\{([^{}]*)\\choose\b([^{}]*)\}", r"\\binom{\1}{\2}"),
         (r"\\[dtc]frac", r"\\frac"),
+        (r"\\frac\s?(\\pi)\s?(\d)", r"\\frac{\1}{\2}"),
         (r"\\varnothing", r"\\emptyset"),
         (r"\\log_(?:e|\{e\})", r"\\ln "),
         (r"\\(le|ge)(?:qslant|q)\b", r"\\\1 "),
         (r"\{,\}(?=\d{3}(?!\d))", ","),
         (r"(?<=\d)\{,\}(?=\d)", "."),
-        (r"(?<=\d)\s?\^\s?\{(?:\\text\s?\{)?(?:st|nd|rd|th)\}?\}", ""),
+        (r"(?<=\d)\s?(?:\^\s?\{(?:\\text\s?\{)?(?:st|nd|rd|th)\}?\}|(?:st|nd|rd|th)\b)", ""),
         # as in a program
         (r"(?<![\\A-Za-z])(pi|sqrt)(?![A-Za-z])", r"\\\1"),
         (r"\\sqrt\s?\(([^()]*)\)", r"\\sqrt{\1}"),
@@ -72,7 +79,7 @@ def tidy(text: str, has_thousands: bool = True) -> str:
     if _TRIGONOMETRIC.search(text):
         text = _DEGREES.sub(r"{\\frac{\1\\pi}{180}}", text)
     if not _INDEX.search(text):
-        text = _IMAGINARY.sub("I", text)
+        text = _IMAGINARY.sub("{I}", text)
     if has_thousands and (", " in text or not _BRACKET.search(text)):  # in (100,200) the comma separates
         text = _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
     return text
@@ -80,14 +87,15 @@ def tidy(text: str, has_thousands: bool = True) -> str:
 
 def undelimited(text: str) -> str:
     """Without white space, a full stop and the pairs of delimiters around it: of a formula, of bold, of code."""
-    while True:
+    for _ in range(_MAX_DELIMITERS):
         text = text.strip().removesuffix(".").rstrip()
         for left, right in _DELIMITERS:
             if text.startswith(left) and text.endswith(right) and len(text) >= len(left) + len(right):
                 text = text[len(left) : -len(right)]
                 break
         else:
-            return text
+            break
+    return text
 
 
 def unwrapped(text: str) -> str:

@@ -11,17 +11,20 @@ import re
 from evaluators.grading.notation import ascii_latex
 
 _TYPESETTING = re.compile(
-    r"\\(?:text(?:rm|bf|it|sf|normal)?|math(?:rm|bf|it|sf)|mbox|boldsymbol|operatorname|boxed|bm|bf|rm|it|q?quad)"
+    r"\\(?:text(?:rm|bf|it|sf|normal)?|underline|math(?:rm|bf|it|sf)|mbox|boldsymbol|operatorname|boxed|bm|bf|rm|it|q?quad)"
     r"(?![A-Za-z])|\\[()\[\],;:! ]|[$*`{}~\"]|__"
 )
 _LEAD = re.compile(r"(?:(?:the|my|final|correct|best|right|answer|option|choice|letter|is)(?![A-Za-z])[ :]*)+", re.I)
 # In brackets, or alone, or marked as a label, or before words that can only be about it.
 _LABEL = re.compile(
     r"(?P<bracket>[(\[])? ?(?P<letter>[A-Za-z]) ?(?(bracket)[)\]]|(?:[)\].:]|$|(?=[,;/]|- )|"
-    r"(?<= )(?=\d|(?:because|since|is (?:the )?(?:correct|right|best))\b)))"
+    r"(?= ?\((?![A-Za-z]\))| ?=| ?--|!)|(?<= )(?<![Aa] )(?=\d)|"
+    r"(?<= )(?=(?:because|since|is (?:the )?(?:correct|right|best))\b)))"
 )
-_AND_ANOTHER = re.compile(r"(?: ?[,;/&]| (?:or|and)\b)+ ?(?:or |and )?[(\[]?[A-Za-z](?:[)\].,;]|$| (?:or|and)\b)")
-_MARKED = re.compile(r"[(\[]([A-Z])[)\]]|(?<![A-Za-z0-9])([A-Z])\)")
+_AND_ANOTHER = re.compile(r"(?: ?[,;/&-]| (?:or|and)\b)+ ?(?:or |and )?[(\[]?[A-Za-z](?:[)\].,;]|$| (?:or|and)\b)")
+_MARKED = re.compile(
+    r"[(\[]([A-Z])[)\]]|(?<![A-Za-z0-9])([A-Z])[):](?![A-Za-z])|\b(?:[Nn]o|[Ww]ait|rather|actually),? ([B-Z])\b"
+)
 
 
 def letter(text: str) -> str | None:
@@ -32,5 +35,5 @@ def letter(text: str) -> str | None:
     if label is None:
         return None
     named, rest = label["letter"].upper(), plain[label.end() :]
-    others = {first or second for first, second in _MARKED.findall(rest)} - {named}
+    others = {other for found in _MARKED.findall(rest) for other in found if other} - {named}
     return None if others or _AND_ANOTHER.match(rest) else named

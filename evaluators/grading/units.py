@@ -9,21 +9,30 @@ from __future__ import annotations
 
 import re
 
-_TEXT = r"\\(?:text(?:rm|bf|it|sf|normal)?|math(?:rm|bf|it|sf)|mbox|operatorname)\s?\{(?:[^{}]|\{[^{}]*\})*\}"
+_TEXT = r"\\(?:text(?:rm|bf|it|sf|normal|up)?|mathrm|mbox|operatorname)\s?\{(?:[^{}]|\{[^{}]*\})*\}"
 _POWER = r"(?:\s?\^\s?(?:\{[-\d ]*\}|-?\d))?"
 _SET_IN_TEXT = rf"(?:{_TEXT}|\\frac\s?\{{{_TEXT}{_POWER}\}}\s?\{{{_TEXT}{_POWER}\}}){_POWER}"
-_WORD = rf"(?<![A-Za-z\\])(?:[A-Za-z]{{2,}}|(?<=[ /])[mgshlLJKNVWAC])(?![A-Za-z]){_POWER}"
+_WORD = rf"(?<![A-Za-z\\])(?:[A-Za-z]{{2,}}\.?|(?<=[ /])[mgshlLJNVWAC])(?![A-Za-z]){_POWER}"
 _BETWEEN = r"(?:\s?(?:/|\*|\\cdot)\s?|\s)?"
 # What may stand before a unit: the end of a term, not an operator, an index or an equals sign.
 _TERM = r"(?<=[\w)}\]!.])"
 _UNIT_IN_TEXT = re.compile(rf"{_TERM}\s?{_SET_IN_TEXT}(?:{_BETWEEN}{_SET_IN_TEXT}){{0,5}}$")
 _UNIT_IN_WORDS = re.compile(rf"{_TERM}\s?{_WORD}(?:{_BETWEEN}{_WORD}){{0,5}}$")
 _CURRENCY = re.compile(r"^(-?)\s?(?:[$€£¥₹]|\\pounds|\\euro|USD|Rs\.?)\s?(?=[-.\d\\])")
+_NUMERAL = re.compile(r"\d|\\(?:pi|infty|sqrt)")
+
+_KNOWN = """
+    mm cm dm m km in ft yd mi sq cu mg g kg t lb lbs oz ms s sec secs min mins h hr hrs yr yrs month months l ml cc mph
+    kph kmh fps rpm n j w v a c pa kpa hz khz mhz mol rad usd eur gbp pt pts deg
+"""
+_UNITS = frozenset(_KNOWN.split())
+# Words that change the number or what is said of it.
 _NO_UNIT = re.compile(
-    r"\b(?:am|pm|and|or|not|is|than|less|more|most|least|at|to|if|when|where|with|for|all|any|some|wrong|plus|minus|times|"
-    r"over|by|divided|mod|modulo|choose|half|halves|thirds?|hundred|dozen|percent|pct|squared|cubed|factorial|infinity|"
-    r"infty|inf|root|log|ln|lg|exp|sin|cos|tan|cot|sec|csc|max|min|gcd|lcm|even|odd|tau|phi|alpha|beta|gamma|delta|theta|"
-    r"lambda|mu|sigma|omega)\b",
+    r"am|pm|and|or|not|is|than|less|fewer|more|most|least|above|below|at|to|if|when|where|with|for|all|any|some|zero|maybe|"
+    r"wrong|incorrect|false|true|plus|minus|over|by|divided|mod|modulo|choose|half|halves|quarters?|[a-z]+(?:th|rd|nd)s?|"
+    r"(?:hundred|thousand|[bmtr]+illion|lakh|crore|dozen)s?|percent|pct|factorial|infinity|infty|inf|root|log|ln|lg|exp|"
+    r"(?:arc|a)?(?:sin|cos|tan|cot|sec|csc)h?|max|gcd|lcm|even|odd|alpha|beta|gamma|delta|epsilon|zeta|eta|theta|iota|kappa|"
+    r"lambda|nu|xi|omicron|pi|rho|sigma|tau|upsilon|phi|chi|psi|omega",
     re.I,
 )
 
@@ -36,13 +45,32 @@ _FACTORS = (
 
 
 def without_unit(text: str, is_number: bool) -> str:
-    """`text` without the unit at its end. Plain words are one only where a number is expected: else a product."""
+    """`text` without the unit at its end. Plain words are one only behind a number: else they are a product."""
     text = _CURRENCY.sub(r"\1", text)
-    stem = _UNIT_IN_TEXT.sub("", text)
-    if stem == text and is_number:
-        stem = _UNIT_IN_WORDS.sub("", text)
-        stem = text if has_letters(stem) else stem
-    return text if _NO_UNIT.search(text[len(stem) :]) else stem
+    for pattern, is_typeset in ((_UNIT_IN_TEXT, True), (_UNIT_IN_WORDS, False)):
+        match = pattern.search(text)
+        if match and _is_unit(match.group(), is_typeset):
+            stem = text[: match.start()]
+            if is_typeset or (is_number and _NUMERAL.search(stem) and not has_letters(stem)):
+                return stem
+    return text
+
+
+def _is_unit(text: str, is_typeset: bool) -> bool:
+    """Words that name a unit, or what is counted; what is glued to the number (`5cm`) must be a known unit."""
+    plain = re.sub(r"\\[A-Za-z]+", " ", re.sub(r"\^\s?(?:\{[-\d ]*\}|-?\d)", "", text))
+    words = re.findall("[A-Za-z]+", plain)
+    if not words or re.search(r"\d", plain) or words[0].lower() in ("squared", "cubed"):
+        return False
+    is_glued = not is_typeset and text[0].isalpha()
+    return all(_names_unit(word, is_known=is_glued and place == 0) for place, word in enumerate(words))
+
+
+def _names_unit(word: str, is_known: bool) -> bool:
+    if word.lower() in _UNITS and (len(word) > 1 or word in "mgshlLJNVWAC"):
+        return True
+    is_word = len(word) > 2 and not word.isupper() and re.search("[aeiouy]", word, re.I)
+    return bool(is_word) and not is_known and not _NO_UNIT.fullmatch(word)
 
 
 def without_factor(text: str) -> tuple[str, str | None]:
