@@ -18,7 +18,7 @@ from evaluators.grading.verdict import Verdict
 
 _WORDS = re.compile(r"[A-Za-z(][A-Za-z() ]*")
 _NO_SOLUTION = frozenset({"nosolution", "nosolutions", "norealsolution", "norealsolutions", "emptyset", "none"})
-_IN_BASE = re.compile(r"([\da-zA-Z]*\d[\da-zA-Z]*)\s?_\s?(?:\{\s?(\d+)\s?\}|(\d))")
+_IN_BASE = re.compile(r"\(?([\da-zA-Z]*\d[\da-zA-Z]*)\)?\s?_\s?(?:\{\s?\(?(\d+)\)?\s?\}|(\d))")
 _DIGIT_LIST = re.compile(r"-?\d+(?:, ?-?\d+)+")
 _AND = re.compile(r"\\text\s?\{\s?(?:and|or)\s?\}|\b(?:and|or)\b|,|;")
 _COLUMN = re.compile(r"\\begin\{([pb]?matrix)\}([^&]*)\\end\{\1\}")
@@ -28,7 +28,7 @@ _SHARE = re.compile(r"-?(?:0?\.\d+|0|1|\\frac.*|.*/.*)")
 
 _CAPITALS = re.compile("[A-Z]{2,}")
 _MARKS = (
-    re.compile(r"(?<=[A-Za-z)}])'"),
+    re.compile(r"(?<=[A-Za-z)}'])'"),
     re.compile(r"\^\s?\{?\s?(?:T|\\top)\b"),
     re.compile(r"^-?\d+,?\s?\\ldots\s?$"),
 )
@@ -46,6 +46,8 @@ def pose(gold: str, answer: str) -> Question | Verdict:
     """The verdict, or what math-verify has to be asked."""
     is_text, gold = r"\text" in gold, tidy(gold)
     answer = tidy(answer, has_thousands=not _DIGIT_LIST.fullmatch(gold))
+    if gold == answer:
+        return "correct"
     for decide in (_as_integers, _as_words, _as_marked, _as_times, _in_bases, _as_ratios, _as_lists):
         is_equal = decide(gold, answer)
         if is_equal is not None:

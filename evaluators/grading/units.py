@@ -12,7 +12,7 @@ import re
 _TEXT = r"\\(?:text(?:rm|bf|it|sf|normal|up)?|mathrm|mbox|operatorname)\s?\{(?:[^{}]|\{[^{}]*\})*\}"
 _POWER = r"(?:\s?\^\s?(?:\{[-\d ]*\}|-?\d))?"
 _SET_IN_TEXT = rf"(?:{_TEXT}|\\frac\s?\{{{_TEXT}{_POWER}\}}\s?\{{{_TEXT}{_POWER}\}}){_POWER}"
-_WORD = rf"(?<![A-Za-z\\])(?:[A-Za-z]{{2,}}\.?|(?<=[ /])[mgshlLJNVWAC])(?![A-Za-z]){_POWER}"
+_WORD = rf"(?<![A-Za-z\\])(?:[A-Za-z]{{2,}}\.?|(?<=[ /])[mgshlLJNW])(?![A-Za-z]){_POWER}"
 _BETWEEN = r"(?:\s?(?:/|\*|\\cdot)\s?|\s)?"
 # What may stand before a unit: the end of a term, not an operator, an index or an equals sign.
 _TERM = r"(?<=[\w)}\]!.])"
@@ -51,7 +51,8 @@ def without_unit(text: str, is_number: bool) -> str:
         match = pattern.search(text)
         if match and _is_unit(match.group(), is_typeset):
             stem = text[: match.start()]
-            if is_typeset or (is_number and _NUMERAL.search(stem) and not has_letters(stem)):
+            is_letter = len(match.group().strip()) == 1 and not stem[-1:].isdigit()  # 2\pi h is a product
+            if is_typeset or (not is_letter and is_number and _NUMERAL.search(stem) and not has_letters(stem)):
                 return stem
     return text
 
@@ -67,7 +68,7 @@ def _is_unit(text: str, is_typeset: bool) -> bool:
 
 
 def _names_unit(word: str, is_known: bool) -> bool:
-    if word.lower() in _UNITS and (len(word) > 1 or word in "mgshlLJNVWAC"):
+    if word.lower() in _UNITS and (len(word) > 1 or word in "mgshlLJNW"):
         return True
     is_word = len(word) > 2 and not word.isupper() and re.search("[aeiouy]", word, re.I)
     return bool(is_word) and not is_known and not _NO_UNIT.fullmatch(word)
