@@ -172,7 +172,8 @@ def _differ(gold: Any, answer: Any) -> bool:
         return bool(gold.free_symbols) and bool(ratio.free_symbols) and _has_no_solution(gold)
     lists = (sympy.Tuple, sympy.FiniteSet, sympy.Interval)
     members = [side.args if isinstance(side, lists) else (side,) for side in (gold, answer)]
-    return len(members[0]) == len(members[1]) and any(_are_apart(*pair) for pair in zip(*members, strict=True))
+    given, said = ([member for member in of if isinstance(member, sympy.Expr)] for of in members)
+    return bool(said) and any(all(_are_apart(one, other) for other in said) for one in given)
 
 
 def _has_no_solution(equation: Any) -> bool:
