@@ -69,9 +69,13 @@ class WatchedWorker(PolicyWorker):
 def carry_out_watched(config: PairConfig, plan: Plan) -> tuple[pa.Table, Seen]:
     """What a pair makes of a plan, and what both of its schedulers have done at least."""
     with started(Pair(config, WatchedWorker)) as pair:
-        rows = carry_out(pair, plan)
-        seen = ray.get([worker.seen.remote() for worker in pair.twins.workers.values()])
-    return rows, Seen(*map(min, zip(*seen, strict=True)))
+        return carry_out(pair, plan), seen_by_both(pair)
+
+
+def seen_by_both(pair: Pair) -> Seen:
+    """What each of its schedulers has done at least."""
+    seen = ray.get([worker.seen.remote() for worker in pair.twins.workers.values()])
+    return Seen(*map(min, zip(*seen, strict=True)))
 
 
 def with_engine_args(config: PairConfig, **arguments: Any) -> PairConfig:
@@ -95,20 +99,14 @@ def test_the_same_tokens_when_the_kv_cache_is_too_small_and_sequences_are_preemp
     assert_same(rows, of_plan(store, plan))
 
 
-def test_the_same_tokens_when_prompts_are_prefilled_in_chunks(store: RunStore) -> None:
-    plan = plan_of(**PART, max_num_seqs=8, max_num_batched_tokens=32)
-    rows, seen = carry_out_watched(plan.pair_config(0), plan)
-    assert seen.split_prompts >= 2
-    assert_same(rows, of_plan(store, plan))
-
-
-def test_the_same_tokens_over_tcp_as_through_shared_memory(store: RunStore) -> None:
-    plan = plan_of(**PART, rendezvous="tcp")
+def test_the_same_tokens_over_tcp_and_when_prompts_are_prefilled_in_chunks(store: RunStore) -> None:
+    plan = plan_of(**PART, max_num_seqs=8, max_num_batched_tokens=32, rendezvous="tcp")
     connect()
-    pair = Pair(plan.pair_config(0))
+    pair = Pair(plan.pair_config(0), WatchedWorker)
     try:
         assert "tcp rendezvous" in pair.start()
         rows = carry_out(pair, plan)
+        assert seen_by_both(pair).split_prompts >= 2
     finally:
         pair.kill()
     assert_same(rows, of_plan(store, plan))
