@@ -201,6 +201,7 @@ FORMULAS: list[Trap] = [
     *given("math", r"\sqrt[3]{8}", right=["2"]),
     *given("math", "e^x", right=[r"\exp(x)"]),
     *given("math", r"\{\cos\frac{\pi}{5}, 1, -\sqrt2\}", [r"\{-\frac{2}{\sqrt2}, \frac{1+\sqrt5}{4}, 1\}"]),
+    *given("math", r"\frac{v^2}{2am}", [r"\frac{v^2}{2ma}"], [r"\frac{v^2}{2pm}"]),
     *given("math", r"\log_2 8", right=["3"]),
     *given("math", r"2\ln 2", right=[r"\ln 4"]),
     *given("math", r"\ln 2", right=[r"\log_e 2"]),

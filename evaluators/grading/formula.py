@@ -24,8 +24,6 @@ _AND = re.compile(r"\\text\s?\{\s?(?:and|or)\s?\}|\b(?:and|or)\b|,|;")
 _COLUMN = re.compile(r"\\begin\{([pb]?matrix)\}([^&]*)\\end\{\1\}")
 _SINGLE_POINT = re.compile(r"\\\{ ?(\(.*\)) ?\\\}")
 _SHARE = re.compile(r"-?(?:0?\.\d+|0|1|\\frac.*|.*/.*)")
-
-
 _CAPITALS = re.compile("[A-Z]{2,}")
 _MARKS = (
     re.compile(r"(?<=[A-Za-z)}'])'"),

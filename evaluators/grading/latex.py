@@ -33,7 +33,10 @@ _REWRITES = [
         (r"\\langle\b", "("),
         (r"\\rangle\b", ")"),
         (r"^\s?\\\{\s?([a-zA-Z])\s?(?:\\mid\b|\\vert\b|:|\|)(.*)\\\}\s?$", r"\2"),
-        (r"(?<=\d)\s?(?:\\text\s?\{\s?)?([aApP])\.?\s?[mM]\b\.?(?:\s?\})?", lambda match: f" {match[1].lower()}m"),
+        (
+            r"^(\d{1,2}(?::\d\d)?)\s?(?:\\text\s?\{\s?)?([aApP])\.?\s?[mM]\.?\s?\}?$",
+            lambda match: f"{match[1]} {match[2].lower()}m",
+        ),
         (r"\\[dt]?binom\s?(\d)\s?(\d)", r"\\binom{\1}{\2}"),
         (r"\\[dt]binom", r"\\binom"),
         (r"\{([^{}]*)\\choose\b([^{}]*)\}", r"\\binom{\1}{\2}"),
