@@ -1,7 +1,7 @@
 r"""Multiple choice: the one letter that an answer names. Pure, linear.
 
 named       B   (b)   $\text{B}$   \textbf{(B)}   Option B   B) 10 m/s   B: text   B is correct   B because ...
-not named   A or B   (A) and (C)   A, B   A proton (an article)   10 m/s   not B
+not named   A or B   (A) and (C)   A, B   A proton, A 10-fold rise (articles)   10 m/s   not B
 """
 
 from __future__ import annotations
