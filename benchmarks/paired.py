@@ -28,8 +28,10 @@ from benchmarks.engines import start_plain
 from benchmarks.profile import ProfilingWorker
 from benchmarks.result import machine, spread
 from engine.config import load
-from engine.pair import Completed, Job, Pair
+from engine.job import Job
+from engine.pair import Completed, Pair
 from engine.plan import Plan, prepare
+from engine.switching import Rule
 from evaluators.tasks.registry import load_task
 
 # (b) as the public scripts work: log-probabilities are asked for, since a decision needs them, and the engines take
@@ -46,7 +48,7 @@ def main() -> None:
     settings = {"device": "cpu", "max_num_seqs": options.slots, "budget": "unlimited", "out": "unused"}
     config = load(None, settings)
     plan = prepare(config, load_task(config))
-    jobs = [plan.job(key) for key in islice(plan.trajectories(), options.sequences)]
+    jobs = [plan.work.job(key) for key in islice(plan.work.trajectories(), options.sequences)]
     with plan.cluster():
         # The same worker, with a stopwatch that is off but in a round of its own.
         pair = Pair(plan.pair_config(0), ProfilingWorker)
@@ -63,12 +65,12 @@ def main() -> None:
 
 def run(plan: Plan, pair: Pair, plain: dict[str, Any], jobs: list[Job], options: argparse.Namespace) -> dict[str, Any]:
     """The rounds; every contender once a round."""
-    responses = lockstep(pair, jobs)[1]  # warm-up, and what the others have to compute
+    responses = lockstep(pair, jobs, plan.rule)[1]  # warm-up, and what the others have to compute
     independent(plain, jobs, responses, plan.config.top_p)
     seconds: Seconds = defaultdict(list)
     for _ in range(options.rounds):
         seconds["two_engines"].append(independent(plain, jobs, responses, plan.config.top_p))
-        seconds["lockstep"].append(lockstep(pair, jobs)[0])
+        seconds["lockstep"].append(lockstep(pair, jobs, plan.rule)[0])
         for name, (logprobs, at_once) in STEPWISE.items():
             seconds[name].append(stepwise(plain, jobs, responses, options.slots, logprobs, at_once))
     lengths = [len(response) for response in responses]
@@ -83,7 +85,7 @@ def run(plan: Plan, pair: Pair, plain: dict[str, Any], jobs: list[Job], options:
         "tokens": sum(lengths),
         "us_per_paired_token": {name: spread(values) for name, values in micros.items()},
         "lockstep_over": {name: spread(_over(micros["lockstep"], micros[name])) for name in micros},
-        "profile_us_per_step": profile(pair, jobs),
+        "profile_us_per_step": profile(pair, jobs, plan.rule),
     }
 
 
@@ -101,10 +103,10 @@ def tables(result: dict[str, Any]) -> Iterator[Table]:
     yield parts
 
 
-def lockstep(pair: Pair, jobs: list[Job]) -> tuple[float, list[list[int]]]:
+def lockstep(pair: Pair, jobs: list[Job], rule: Rule) -> tuple[float, list[list[int]]]:
     """The whole path, trace and driver's join included. Seconds and the responses."""
     began = time.perf_counter()
-    done = [event for event in pair.run(jobs) if isinstance(event, Completed)]
+    done = [event for event in pair.run(jobs, rule) if isinstance(event, Completed)]
     seconds = time.perf_counter() - began
     responses: list[list[int]] = [[] for _ in jobs]
     for completed in done:
@@ -137,11 +139,11 @@ def stepwise(
     return time.perf_counter() - began
 
 
-def profile(pair: Pair, jobs: list[Job]) -> dict[str, float]:
+def profile(pair: Pair, jobs: list[Job], rule: Rule) -> dict[str, float]:
     """Microseconds of a step by part, on the base engine."""
     worker = pair.twins.workers["base"]
     ray.get(worker.start_profile.remote())
-    lockstep(pair, jobs)
+    lockstep(pair, jobs, rule)
     return dict(ray.get(worker.stop_profile.remote()))
 
 

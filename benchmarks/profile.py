@@ -14,7 +14,7 @@ from typing import Any
 from engine.worker import PolicyWorker
 
 # Part -> where the sampler (or vLLM's engine) finds it.
-_PARTS = ("nuclei", "exchange", "decide", "measure")
+_PARTS = ("nuclei", "exchange", "couple", "fires", "decide", "measure")
 
 
 class ProfilingWorker(PolicyWorker):

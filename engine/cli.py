@@ -1,105 +1,60 @@
 """The `xsample` command: reads what the user gave, calls the module that does it, prints what came out.
 
-The options of `run` are the fields of RunConfig. Anything heavy is imported inside the command that needs it, so
-`--help` is quick. An error of the tree is one line and its exit code; Ctrl-C ends with 130, SIGTERM with 143.
+The options of `run` and `score` are the fields of RunConfig. Anything heavy is imported inside the command that needs
+it, so `--help` is quick. What all commands share is in `shell.py`.
 """
 
 from __future__ import annotations
 
-import os
 import shlex
-import signal
-import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
-from engine.errors import IncompleteRunError, RunDirectoryError, StoreError, XsampleError
+from engine.errors import ConfigError, IncompleteRunError, RunDirectoryError, StoreError
 from engine.options import ConfigCommand, arguments, overrides
 from engine.problem import GRADERS, GraderName
+from engine.shell import Commands, Stopped, debug_option, say, show, sigterm_like_ctrl_c
 from engine.terminal import visible
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-
     from engine.config import RunConfig
-    from engine.problem import Task
+    from engine.given import GivenSet
+    from engine.plan import Plan
+    from engine.preflight import PairInfo
     from engine.store import RunStore
 
 _MOST_LISTED = 20
-_PIPE_WIDTH = 120  # rich would assume 80 columns where there is no terminal, and wrap the table
+# Settings of `run` that say how responses are made: `score` has them given.
+_NOT_SCORED = (
+    "match", "limit", "samples", "direction", "budget", "criterion", "threshold", "window", "eos", "extrapolate",
+    "extrapolate_to", "trace", "max_tokens", "seed",
+)  # fmt: skip
+# What `score` takes over from a run: all that decides the numbers, and nothing of where and how fast.
+_INHERITED = ("base", "rl", "temperature", "top_p", "top_k", "record_threshold", "record_top_k", "dtype")
 
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM: cleaned up after like Ctrl-C, and told apart in the exit code."""
-
-
-class _Stopped(XsampleError):
-    """Ctrl-C or SIGTERM, after clean-up."""
-
-    def __init__(self, message: str, by: KeyboardInterrupt) -> None:
-        super().__init__(message)
-        self.exit_code = 128 + (signal.SIGTERM if isinstance(by, _Terminated) else signal.SIGINT)
-
-
-class _Commands(click.Group):
-    """The one place where exceptions become messages and exit codes."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except XsampleError as error:
-            _fail(ctx, str(error), error.exit_code, error)
-        except KeyboardInterrupt as error:
-            stopped = _Stopped("stopped", error)
-            _fail(ctx, str(stopped), stopped.exit_code, error)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
-            raise  # click's own, and a reader that has left, which click ends quietly
-        except Exception as error:
-            what = f"unexpected {type(error).__name__}: {error}. This is a bug; --debug shows where"
-            _fail(ctx, what, 1, error)
-
-
-def _fail(ctx: click.Context, message: str, exit_code: int, error: BaseException) -> NoReturn:
-    if ctx.meta.get("debug"):
-        traceback.print_exception(error)
-    click.echo(f"xsample: {visible(message)}", err=True)
-    ctx.exit(exit_code)
-
-
-def _remember_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
-    if value:
-        ctx.meta["debug"] = True  # a child's meta is its parent's
-
-
-_debug = click.option(
-    "--debug",
-    is_flag=True,
-    envvar="XSAMPLE_DEBUG",
-    expose_value=False,
-    is_eager=True,
-    callback=_remember_debug,
-    help="Show tracebacks; XSAMPLE_DEBUG=1 does the same.",
-)
 _run_argument = click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
+_config_option = click.option(
+    "--config", type=click.Path(path_type=Path), metavar="FILE", help="YAML with these options as its keys"
+)
+_dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="check everything, show the plan and the first prompt, start nothing"
+)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="xsample")
-@_debug
+@debug_option
 def commands() -> None:
     """Which tokens make an RL-tuned model better than its base? Runs both in lock-step and swaps their tokens."""
 
 
 @commands.command("run", cls=ConfigCommand)
-@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="YAML with these options as its keys")
-@click.option("--dry-run", is_flag=True, help="check everything, show the plan and the first prompt, start nothing")
-@_debug
+@_config_option
+@_dry_run_option
+@debug_option
 @click.pass_context
 def run_command(ctx: click.Context, /, config: Path | None, dry_run: bool, **_: object) -> None:
     """Make, grade and summarise the responses of a pair. Without models: the embedded pair, on the CPU.
@@ -107,83 +62,121 @@ def run_command(ctx: click.Context, /, config: Path | None, dry_run: bool, **_: 
     The same command with the same --out resumes.
     """
     from engine.config import load
+    from engine.plan import prepare
     from evaluators.tasks.registry import load_task
 
     resolved = load(config, overrides(ctx))
-    task = load_task(resolved)
-    for note in task.notes:
-        click.echo(f"xsample: note: {visible(note)}", err=True)
+    plan = prepare(resolved, load_task(resolved))
+    _announce(plan)
     if dry_run:
-        _show_plan(resolved, task)
+        _show_plan(plan)
     else:
-        _run(ctx, resolved, task)
+        _summarise(_execute(ctx, plan), plan.grader)
 
 
-def _show_plan(config: RunConfig, task: Task) -> None:
+@commands.command("score", cls=ConfigCommand, leave_out=_NOT_SCORED)
+@click.argument("given", metavar="GIVEN", type=click.Path(path_type=Path))
+@_config_option
+@_dry_run_option
+@debug_option
+@click.pass_context
+def score_command(ctx: click.Context, /, given: Path, config: Path | None, dry_run: bool, **_: object) -> None:
+    """Measure given responses, token by token, under a pair, into the same tables.
+
+    GIVEN is a run directory, measured under its own pair and settings unless others are given; or a JSONL or Parquet
+    file with a row a response: token_ids, or response (text); and prompt_token_ids, prompt (text as the model saw it),
+    or problem (an id of --task). With --task they are graded too. The same command with the same --out resumes.
+    """
+    from engine.plan import prepare_score
+    from evaluators.tasks.given import read_given, task_of
+
+    resolved = _settings_to_score(ctx, given, config)
+    task = task_of(given, resolved)
+
+    def read(pair: PairInfo) -> GivenSet:
+        return read_given(given, resolved, task, pair.tokenizer, pair.stop_token_ids)
+
+    plan = prepare_score(resolved, read)
+    _announce(plan)
+    if dry_run:
+        _show_plan(plan)
+    else:
+        _summarise(_execute(ctx, plan), plan.grader if plan.problems else None, show_measured=True)
+
+
+def _settings_to_score(ctx: click.Context, given: Path, file: Path | None) -> RunConfig:
+    from engine.config import load
+    from engine.inherit import settings_of
+    from evaluators.tasks.given import is_run
+
+    resolved = load(file, overrides(ctx), settings_of(given, _INHERITED) if is_run(given) else None)
+    for name in _NOT_SCORED:
+        if name in resolved.model_fields_set:
+            raise ConfigError(
+                f"{file}: {name} is {str(getattr(resolved, name))!r}, but says how responses are made, which are given "
+                f"here: leave {name} out"
+            )
+    return resolved
+
+
+def _announce(plan: Plan) -> None:
+    for note in plan.notes:
+        say(f"note: {note}")
+
+
+def _show_plan(plan: Plan) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from engine.run import prepare
-
-    plan = prepare(config, task)
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in plan.describe():
         table.add_row(Text(name), Text(visible(value)))
-    _print(table)
-    click.echo(f"\nThe first prompt, {len(plan.prompts[0])} tokens:\n{visible(plan.first_prompt)}")
+    show(table)
+    click.echo(f"\nThe first prompt, {len(plan.first_prompt_ids)} tokens:\n{visible(plan.first_prompt)}")
 
 
-def _run(ctx: click.Context, config: RunConfig, task: Task) -> None:
+def _execute(ctx: click.Context, plan: Plan) -> RunStore:
+    """Carry the plan out. Stopped by Ctrl-C or SIGTERM it says which command goes on."""
     from engine.display import open_display
-    from engine.run import execute, prepare
+    from engine.run import execute
     from evaluators.grading.grader import Grader
 
-    plan = prepare(config, task)
     if plan.memory.warning:
-        click.echo(f"xsample: warning: {plan.memory.warning}", err=True)
+        say(f"warning: {plan.memory.warning}")
     try:
-        grader = Grader(task.problems, task.grader)
-        with _sigterm_like_ctrl_c(), grader, open_display() as display:
+        grading = Grader(plan.problems, plan.grader) if plan.problems else nullcontext()
+        with sigterm_like_ctrl_c(), grading as grader, open_display() as display:
             display.note(f"run directory: {plan.out}")
-            store = execute(plan, grader, display)
+            return execute(plan, grader, display)
     except StoreError as error:
         raise StoreError(f"{error} (with --out {plan.out})") from error
     except KeyboardInterrupt as by:
-        resume = shlex.join(["xsample", "run", *arguments(ctx), *([] if config.out else ["--out", str(plan.out)])])
-        raise _Stopped(f"stopped; what was finished is kept, this goes on with it: {resume}", by) from by
-    _summarise(store, task.grader)
+        out = [] if plan.config.out else ["--out", str(plan.out)]
+        resume = shlex.join(["xsample", str(ctx.command.name), *arguments(ctx), *out])
+        raise Stopped(f"stopped; what was finished is kept, this goes on with it: {resume}", by) from by
 
 
-def _summarise(store: RunStore, grader: GraderName) -> None:
+def _summarise(store: RunStore, grader: GraderName | None, show_measured: bool = False) -> None:
+    """Write and show the summary; without a grader there are no grades."""
     from engine.record import TRAJECTORY_KEY
-    from evaluators.summary import COUNTED, render, summarise
+    from evaluators.divergence import measured
+    from evaluators.summary import COUNTED, render, render_measured, summarise, summarise_ungraded
 
-    summary = summarise(store.responses([*TRAJECTORY_KEY, *COUNTED]), store.grades(), grader)
+    responses = store.responses([*TRAJECTORY_KEY, *COUNTED])
+    summary = summarise(responses, store.grades(), grader) if grader else summarise_ungraded(responses)
+    summary["measured"] = measured(store.tokens())
     summary["total"]["missing"] = missing = store.num_expected - summary["total"]["responses"]
     store.write_summary(summary)
-    _print(render(summary))
+    if grader:
+        show(render(summary))
+    if show_measured:
+        show(render_measured(summary["measured"]))
     click.echo(f"run directory: {store.path}")
     if missing:
         raise IncompleteRunError(
             f"{missing} of {store.num_expected} trajectories are missing, and these numbers are of the rest alone "
-            f"(what ends early is there first): the same `xsample run` with --out {store.path} makes them"
+            f"(what ends early is there first): the same command with --out {store.path} makes them"
         )
-
-
-@contextmanager
-def _sigterm_like_ctrl_c() -> Iterator[None]:
-    def terminate(number: int, frame: FrameType | None) -> NoReturn:
-        raise _Terminated
-
-    previous = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    except SystemExit as end:
-        if end.code == signal.SIGTERM:  # so ends ray.init when it is the one that is hit
-            raise _Terminated from end
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 @commands.command("grade")
@@ -191,7 +184,7 @@ def _sigterm_like_ctrl_c() -> Iterator[None]:
 @click.option("--grader", type=click.Choice(GRADERS), help="how answers are compared; default: as in the run")
 @click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="grading processes")
 @click.option("--deadline", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True, help="seconds")
-@_debug
+@debug_option
 def grade_command(run: Path, grader: GraderName | None, workers: int, deadline: float) -> None:
     """Grade, or re-grade, the responses of RUN and summarise them.
 
@@ -203,10 +196,10 @@ def grade_command(run: Path, grader: GraderName | None, workers: int, deadline: 
     from evaluators.grading.grader import grade_responses
 
     store = RunStore.read(run)
-    grader = grader or store.grader
-    grades = grade_responses(
-        store.response_parts([*TRAJECTORY_KEY, "text"]), store.problems(), grader, workers, deadline
-    )
+    problems, grader = store.problems(), grader or store.grader
+    if not problems:
+        raise RunDirectoryError(f"run directory {run} holds no gold answers: score its responses again with --task")
+    grades = grade_responses(store.response_parts([*TRAJECTORY_KEY, "text"]), problems, grader, workers, deadline)
     if not grades:
         raise RunDirectoryError(f"run directory {run} holds no responses yet: nothing to grade")
     store.write_grades(grades)
@@ -218,7 +211,7 @@ def grade_command(run: Path, grader: GraderName | None, workers: int, deadline: 
 @click.option(
     "--all", "list_all", is_flag=True, help=f"list everything that is wrong, not only {_MOST_LISTED} of a kind"
 )
-@_debug
+@debug_option
 @click.pass_context
 def verify_command(ctx: click.Context, run: Path, list_all: bool) -> None:
     """Is every expected trajectory of RUN there, once, whole and readable? Exit code 1 if not."""
@@ -243,7 +236,7 @@ def _list_wrong(kind: str, items: list[str], list_all: bool) -> None:
 
 
 @commands.command("tasks")
-@_debug
+@debug_option
 def tasks_command() -> None:
     """The task sets that `run --task` knows by name; it takes a CSV, JSONL or Parquet file as well."""
     from rich.table import Table
@@ -258,31 +251,20 @@ def tasks_command() -> None:
     for name, task in sorted(TASKS.items()):
         numbers = (f"{number:,}" for number in (task.num_problems, task.samples, task.max_tokens))
         table.add_row(name, task.prompt, task.grader, *numbers, task.source, task.description)
-    _print(table)
+    show(table)
 
 
 @commands.command("doctor")
-@_debug
+@debug_option
 @click.pass_context
 def doctor_command(ctx: click.Context) -> None:
     """Is this machine able to run? Exit code 1 if not."""
     from engine.doctor import diagnose, render
 
     findings = diagnose()
-    _print(render(findings))
+    show(render(findings))
     if any(finding.ok is False for finding in findings):
         ctx.exit(1)
-
-
-def _print(renderable: RenderableType) -> None:
-    _console().print(renderable)
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    on_terminal = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(width=None if on_terminal else _PIPE_WIDTH, highlight=False)
 
 
 def main() -> None:

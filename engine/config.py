@@ -13,8 +13,21 @@ from typing import Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, RunDirectoryError
 from engine.problem import GraderName
+from engine.switching import (
+    CriterionName,
+    EosRule,
+    Policy,
+    Rule,
+    Trace,
+    check_match,
+    check_window,
+    parse_budget,
+    resolve_extrapolation,
+    resolve_threshold,
+    resolve_window,
+)
 
 Direction = Literal["forward", "reverse"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
@@ -44,9 +57,24 @@ class RunConfig(BaseModel):
 
     # The intervention
     direction: Literal["forward", "reverse", "both"] = Field("both", description="who is primary")
-    budget: tuple[int | None, ...] = Field((8,), description="most interventions a response: N, N,M,... or unlimited")
-    criterion: Literal["js"] = Field("js", description="when to intervene")
-    threshold: float = Field(0.1, ge=0, description="intervene where the criterion exceeds this (js: nats)")
+    budget: tuple[int | None, ...] = Field(
+        (8,), description="most interventions a response: N, or a rising list N,M,..., unlimited last"
+    )
+    criterion: CriterionName = Field("js", description="when to intervene: what is asked at every position")
+    threshold: float | None = Field(
+        None, description="intervene above it, dlogp: below; nats, random: a rate. Default: js 0.1, dlogp -0.3"
+    )
+    match: Path | None = Field(
+        None, description="run whose numbers of interventions random positions keep, and whose settings are taken over"
+    )
+    window: str | None = Field(
+        None, description="START:STOP, positions where it may intervene: tokens or shares of max_tokens (32: or :25%)"
+    )
+    eos: EosRule = Field("keep", description="a stop token that the intervention proposes: taken, dropped, drawn again")
+    extrapolate: float = Field(
+        0.0, ge=0, le=100, description="g: intervene with (1+g) log p_to - g log p_other instead; 0: off"
+    )
+    extrapolate_to: Policy | None = Field(None, description="the policy `to` of extrapolate; default: rl if forward")
 
     # Sampling, the same for both policies
     temperature: float = Field(1.0, ge=0, le=100, description="0 is greedy (then --top-p 1)")
@@ -56,6 +84,9 @@ class RunConfig(BaseModel):
     seed: int = Field(0, ge=0, lt=2**63, description="of the noise that couples policies, directions and budgets")
 
     # What is recorded
+    trace: Trace = Field(
+        "budget", description="how far both engines follow a sequence: until its budget is spent, or to its end"
+    )
     record_threshold: float = Field(0.1, ge=0, description="store both top-k lists where js is at least this (nats)")
     record_top_k: int = Field(10, ge=1, le=100, description="length of these lists")
 
@@ -86,7 +117,12 @@ class RunConfig(BaseModel):
     def _parse_budget(cls, value: object) -> tuple[int | None, ...]:
         return parse_budget(value)
 
-    @field_validator("out", "prompt_template", mode="before")
+    @field_validator("window", mode="before")
+    @classmethod
+    def _check_window(cls, value: object) -> str | None:
+        return None if value is None else check_window(value)
+
+    @field_validator("out", "prompt_template", "match", mode="before")
     @classmethod
     def _parse_path(cls, value: object) -> object:
         return Path(value) if isinstance(value, str) else value
@@ -118,41 +154,74 @@ class RunConfig(BaseModel):
             raise ValueError("kv_cache_gib and num_kv_blocks both set the size of the KV cache: give one")
         return self
 
+    @model_validator(mode="after")
+    def _check_intervention(self) -> RunConfig:
+        check_match(self.match, self.criterion, "criterion" in self.model_fields_set)
+        self._threshold()
+        self._extrapolate_to()
+        if self.max_tokens is not None:
+            resolve_window(self.window, self.max_tokens)
+        return self
+
+    def _threshold(self) -> float:
+        return resolve_threshold(self.criterion, self.threshold, self.match is not None)
+
+    def _extrapolate_to(self) -> Policy:
+        return resolve_extrapolation(self.extrapolate, self.extrapolate_to, self.criterion, self.direction)
+
+    def rule(self, max_tokens: int, stop_token_ids: tuple[int, ...]) -> Rule:
+        """The switching rule. Raises ConfigError for a window that is empty or goes beyond max_tokens."""
+        try:
+            start, stop = resolve_window(self.window, max_tokens)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        return Rule(
+            self.criterion,
+            self._threshold(),
+            start,
+            stop,
+            self.eos,
+            self.extrapolate,
+            self._extrapolate_to(),
+            stop_token_ids,
+            self.trace,
+        )
+
     @property
     def directions(self) -> tuple[Direction, ...]:
         """The directions that this run covers."""
         return DIRECTIONS if self.direction == "both" else (self.direction,)
 
 
-def parse_budget(value: object) -> tuple[int | None, ...]:
-    """`8`, `"0,1,8"`, `"unlimited"`, a list of them -> sorted unique budgets, None (unlimited) last."""
-    items = value if isinstance(value, (list, tuple)) else str(value).split(",")
-    if not items:
-        raise ValueError("an empty list names no budget: give whole numbers >= 0, or unlimited")
-    budgets: set[int | None] = set()
-    for item in items:
-        text = "unlimited" if item is None else str(item).strip().lower()
-        if text != "unlimited" and not text.isdecimal():
-            raise ValueError(f"{text!r} is not a budget: give whole numbers >= 0, or unlimited")
-        if text != "unlimited" and int(text) >= 2**31:
-            raise ValueError(f"budget {text} does not fit into 32 bits: say unlimited")
-        budgets.add(None if text == "unlimited" else int(text))
-    return tuple(sorted(budgets, key=lambda b: (b is None, b or 0)))
+def load(file: Path | None, overrides: dict[str, Any], beneath: dict[str, Any] | None = None) -> RunConfig:
+    """`beneath`, then `file` (YAML, may be None), then `overrides`, each over the one before. Raises ConfigError.
 
-
-def load(file: Path | None, overrides: dict[str, Any]) -> RunConfig:
-    """Read `file` (YAML, may be None), lay `overrides` over it, check all of it. Raises ConfigError."""
-    values = {**(_read_yaml(file) if file else {}), **overrides}
-    for key in values:
+    Where they say `match`, the settings of that run lie beneath all of them.
+    """
+    given = {**(_read_yaml(file) if file else {}), **overrides}
+    for key in given:
         if key not in RunConfig.model_fields:
             near = get_close_matches(str(key), RunConfig.model_fields, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             where = f"{file}: " if file and key not in overrides else ""
             raise ConfigError(f"{where}unknown key {key!r}{hint}")
+    values = {**(beneath or {}), **given}
     try:
-        return RunConfig(**values)
+        return RunConfig(**{**_matched_settings(values.get("match")), **values})
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(e) for e in error.errors(include_url=False))) from None
+
+
+def _matched_settings(match: object) -> dict[str, Any]:
+    """What a control takes over from the run that it matches; nothing where `match` is not even a path."""
+    if not isinstance(match, (str, Path)):
+        return {}
+    from engine.inherit import MATCHED, settings_of
+
+    try:
+        return settings_of(Path(match), MATCHED)
+    except RunDirectoryError as error:
+        raise ConfigError(f"match is {str(match)!r}: {' '.join(str(error).split())}") from None
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:

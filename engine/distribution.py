@@ -62,6 +62,26 @@ class Nuclei:
         """Most probable token of each row, [B]."""
         return self.token[self.start]
 
+    def take(self, rows: Ints) -> Nuclei:
+        """These rows, in this order."""
+        size = self.size[rows]
+        place = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)  # of an entry in its row
+        entry = np.repeat(self.start[rows], size) + place
+        return Nuclei(size, self.token[entry], self.p[entry])
+
+    def without(self, tokens: Ints) -> tuple[Ints, Nuclei]:
+        """The rows that hold other tokens than these, and their nuclei without these, renormalised."""
+        keep = ~np.isin(self.token, tokens)
+        row, p = self.row[keep], self.p[keep]
+        mass = np.bincount(row, p, len(self.size))
+        rows = np.flatnonzero(mass)
+        return rows, Nuclei(np.bincount(row, minlength=len(self.size))[rows], self.token[keep], p / mass[row])
+
+
+def stack(a: Nuclei, b: Nuclei) -> Nuclei:
+    """The rows of `a`, then those of `b`."""
+    return Nuclei(*(np.concatenate((getattr(a, name), getattr(b, name))) for name in ("size", "token", "p")))
+
 
 def log_probabilities(logits: torch.Tensor) -> torch.Tensor:
     """Full distribution at temperature 1 of logits [B, V]: float32 log-probabilities, on the same device."""
@@ -150,6 +170,31 @@ def _greedy(log_p: torch.Tensor) -> Nuclei:
     return Nuclei(np.ones(len(token), np.int64), token, np.ones(len(token)))
 
 
+def extrapolate(log_p: Floats, log_q: Floats, token: Ints, strength: float, sampling: Sampling) -> Nuclei:
+    """Nuclei of (1 + g) log p - g log q with g = strength, over the tokens [B, M] whose log-probabilities are given.
+
+    Both are of the full distributions at temperature 1, [B, M]; renormalised over these tokens, then truncated like
+    any other (arXiv 2603.22117, the extrapolated policy).
+    """
+    num_rows, num_tokens = token.shape
+    score = (1 + strength) * log_p - strength * np.maximum(log_q, _LOG_NEVER)
+    greedy = sampling.temperature == 0
+    score = (score - score.max(1, keepdims=True)) / (1 if greedy else sampling.temperature)
+    p = np.exp(score) / np.exp(score).sum(1, keepdims=True)
+    top_k = 1 if greedy else sampling.top_k
+    keep = p > 0
+    if 0 < top_k < num_tokens:
+        keep &= p >= np.partition(p, -top_k, 1)[:, [-top_k]]
+    row = np.repeat(np.arange(num_rows), keep.sum(1))
+    order = np.lexsort((token[keep], -p[keep], row))
+    found = _Candidates(row[order], token[keep][order], p[keep][order])
+    if greedy:
+        return Nuclei(
+            np.ones(num_rows, np.int64), found.token[np.searchsorted(row, np.arange(num_rows))], np.ones(num_rows)
+        )
+    return _truncate(found, num_rows, sampling)
+
+
 def js_divergence(a: Nuclei, b: Nuclei) -> Floats:
     """Jensen-Shannon divergence in nats, [B], in [0, ln 2], between nuclei of the same rows.
 
@@ -170,14 +215,19 @@ def js_divergence(a: Nuclei, b: Nuclei) -> Floats:
     return np.clip(js, 0.0, np.log(2.0))
 
 
+def entropy(log_p: torch.Tensor) -> torch.Tensor:
+    """Entropy in nats of full distributions, log-probabilities [B, V]: [B], on the device."""
+    # exp(-inf) * clamp(-inf) is 0, where exp(-inf) * -inf would be NaN.
+    entropies: torch.Tensor = -torch.linalg.vecdot(log_p.exp(), log_p.clamp(min=-1e4))
+    return entropies
+
+
 def measure(log_p: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
     """Scalars of full distributions, log-probabilities [B, V]: float32 [B, 1 + 2 T], on the device.
 
     Columns: entropy in nats; log-probabilities in nats of token [B, T]; ranks of token [B, T], where 1 is best and
     equals share the better rank. (float32 holds every rank below 2**24 exactly.)
     """
-    # exp(-inf) * clamp(-inf) is 0, where exp(-inf) * -inf would be NaN.
-    entropy = -torch.linalg.vecdot(log_p.exp(), log_p.clamp(min=-1e4))
     chosen = log_p.gather(1, token)
     rank = (log_p[:, None] > chosen[:, :, None]).sum(-1) + 1
-    return torch.cat((entropy[:, None], chosen, rank), 1)
+    return torch.cat((entropy(log_p)[:, None], chosen, rank), 1)

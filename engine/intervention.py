@@ -1,9 +1,9 @@
-"""Which token is taken: criterion, budget and `decide`, a pure function that both engines evaluate.
+"""Which token is taken, a pure function that both engines evaluate: criterion fired, budget left, window, EOS.
 
-Both sides call it with the same nuclei, budgets and noise, so both take the same token and nobody has to announce it.
-The switching rule is S = 1{ JS(primary, intervention) > threshold } (arXiv 2603.22446, section 3).
+Both sides call `decide` with the same nuclei, budgets and noise, so both take the same token and nobody has to
+announce it.
 
-Dimensions: B rows, N entries of nuclei.
+Dimensions: B rows, I rows of them where an intervention is allowed.
 """
 
 from __future__ import annotations
@@ -11,14 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from engine.coupling import Bools, Both, Floats, Ints, sample
 from engine.distribution import Nuclei, js_divergence
-from engine.noise import UInt64, gumbel
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+from engine.noise import UInt64
+from engine.switching import Rule
 
 # Budget of a trajectory that may intervene wherever the criterion fires.
 UNLIMITED = np.iinfo(np.int32).max
@@ -38,39 +35,37 @@ class Decisions:
     js: Floats
 
 
-def sample(nuclei: Nuclei, key: UInt64, position: Ints) -> Ints:
-    """One token a row, [B], by Gumbel-max over the nucleus; key and position [B] say which noise.
+def allowed(rule: Rule, position: Ints, fires: Bools, left: Ints) -> Ints:
+    """The rows [I] that intervene: the criterion fires, the window is open, budget is left ([B] each)."""
+    return np.flatnonzero(fires & (left > 0) & (position >= rule.start) & (position < rule.stop))
 
-    Equal scores go to the more probable token.
+
+def decide(rule: Rule, both: Both, where: Ints, extrapolated: Nuclei | None = None) -> Decisions:
+    """Decide one position of B rows that both policies carry; the rows `where` [I] intervene.
+
+    extrapolated: I rows to draw from there, in place of the intervention policy's nuclei.
     """
-    row = nuclei.row
-    score = np.log(nuclei.p) + gumbel(key[row], position[row], nuclei.token)
-    best = np.maximum.reduceat(score, nuclei.start)
-    winner = np.flatnonzero(score == best[row])
-    first = np.searchsorted(row[winner], np.arange(len(nuclei.size)))
-    return nuclei.token[winner[first]]
+    drawn = both.other[where]
+    if extrapolated:
+        drawn = sample(extrapolated, both.key[where], both.position[where])
+    if rule.eos != "keep":
+        where, drawn = _without_stops(rule, both, where, drawn, extrapolated)
+    token, intervened = both.primary.copy(), np.zeros(len(both.primary), np.bool_)
+    token[where], intervened[where] = drawn, True
+    return Decisions(token, intervened, token != both.primary, both.js)
 
 
-def _sample_both(base: Nuclei, rl: Nuclei, key: UInt64, position: Ints) -> tuple[Ints, Ints]:
-    """One token a row from each policy with the same noise: one pass over both, stacked."""
-    stacked = Nuclei(*(np.concatenate((getattr(base, name), getattr(rl, name))) for name in ("size", "token", "p")))
-    token = sample(stacked, np.tile(key, 2), np.tile(position, 2))
-    return token[: len(key)], token[len(key) :]
-
-
-def decide(
-    base: Nuclei, rl: Nuclei, forward: Bools, left: Ints, threshold: float, key: UInt64, position: Ints
-) -> Decisions:
-    """Decide one position of B rows that both policies carry.
-
-    forward [B]: base is primary, else rl. left [B]: interventions still allowed.
-    """
-    js = js_divergence(base, rl)
-    from_base, from_rl = _sample_both(base, rl, key, position)
-    primary = np.where(forward, from_base, from_rl)
-    intervened = (js > threshold) & (left > 0)
-    token = np.where(intervened, np.where(forward, from_rl, from_base), primary)
-    return Decisions(token, intervened, token != primary, js)
+def _without_stops(rule: Rule, both: Both, where: Ints, drawn: Ints, extrapolated: Nuclei | None) -> tuple[Ints, Ints]:
+    """The interventions that do not propose a stop token: dropped, or drawn again from what else is in the nucleus."""
+    stops = np.isin(drawn, rule.stop_token_ids)
+    if rule.eos == "resample" and stops.any():
+        again = np.flatnonzero(stops)
+        nuclei = extrapolated.take(again) if extrapolated else both.of_other(where[again])
+        kept, others = nuclei.without(np.array(rule.stop_token_ids))
+        again = again[kept]
+        drawn[again] = sample(others, both.key[where[again]], both.position[where[again]])
+        stops[again] = False
+    return where[~stops], drawn[~stops]
 
 
 def follow(primary: Nuclei, key: UInt64, position: Ints) -> Decisions:
@@ -78,3 +73,9 @@ def follow(primary: Nuclei, key: UInt64, position: Ints) -> Decisions:
     token = sample(primary, key, position)
     never = np.zeros(len(token), np.bool_)
     return Decisions(token, never, never, np.full(len(token), np.nan))
+
+
+def replay(base: Nuclei, rl: Nuclei, token: Ints) -> Decisions:
+    """Measure one position of B rows whose token is given."""
+    never = np.zeros(len(token), np.bool_)
+    return Decisions(token, never, never, js_divergence(base, rl))

@@ -12,11 +12,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from engine.coupling import Bools
 from engine.errors import LockstepError
 from engine.record import RESPONSES, TOKENS, Trajectory
 
 _SHARED = ("sequence", "position", "token", "intervened", "effective", "js")
+_ALWAYS = ("sequence", "position", "token")
+_OWN = ("entropy", "logp", "rank", "nucleus", "top1")  # what a policy records also when it is alone
+_BASE, _RL = (tuple(f"{name}_{policy}" for name in _OWN) for policy in ("base", "rl"))
 _KEY_FIELDS = 4  # a table's first fields are the trajectory's key
 
 
@@ -40,7 +45,7 @@ def join_sides(base: pa.RecordBatch | None, rl: pa.RecordBatch | None) -> pa.Tab
 
 
 def _columns_of(policy: str, other: str, batch: pa.RecordBatch | None, num_rows: int, paired: bool) -> dict[str, Any]:
-    names = {f"{name}_{policy}": name for name in ("entropy", "logp", "rank", "nucleus", "top1")}
+    names = {f"{name}_{policy}": name for name in _OWN}
     names |= {f"{name}_{policy}_of_top1_{other}": f"{name}_of_other_top1" for name in ("logp", "rank")}
     names[f"topk_{policy}"] = "top_k"
     columns = {}
@@ -50,6 +55,23 @@ def _columns_of(policy: str, other: str, batch: pa.RecordBatch | None, num_rows:
         else:
             columns[column] = batch.column(name)
     return columns
+
+
+def without_twin(tokens: pa.Table, spent: Bools, forward: Bools, both: bool) -> pa.Table:
+    """Rows `spent` [N] as they are after the budget: no intervention, and the primary's numbers only.
+
+    forward [N]: base is primary. both: the twin stayed, so its numbers do.
+    """
+    index = np.arange(len(spent))
+    columns = {}
+    for name, column in zip(tokens.column_names, tokens.columns, strict=True):
+        if name in ("intervened", "effective"):
+            column = pc.and_(column, pa.array(~spent))
+        elif not both and name not in _ALWAYS:
+            gone = spent & (forward if name in _RL else ~forward if name in _BASE else True)
+            column = column.take(pa.array(index, mask=gone))
+        columns[name] = column
+    return pa.table(columns)
 
 
 def lengths(tokens: pa.Table, sequence: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -77,12 +99,13 @@ def response_rows(
     sequence: npt.NDArray[np.int64],
     prompts: Sequence[list[int]],
     stopped: npt.NDArray[np.bool_],
+    forked_from: Sequence[int | None],
     tokenizer: Any,
     seed: int,
 ) -> pa.Table:
     """Rows of `record.RESPONSES` of the trajectories `keys[sequence]`, which `tokens` holds from first to last token.
 
-    prompts and stopped belong to `sequence`, ascending; `tokens` is ordered by (sequence, position).
+    prompts, stopped and forked_from belong to `sequence`, ascending; `tokens` is ordered by (sequence, position).
     """
     size = lengths(tokens, sequence)
     row = np.repeat(np.arange(len(sequence)), size)
@@ -100,7 +123,7 @@ def response_rows(
         "finish_reason": np.where(stopped, "stop", "length"),
         "interventions": counts["intervened"],
         "effective_interventions": counts["effective"],
-        "forked_from": pa.nulls(len(sequence), pa.int32()),
+        "forked_from": pa.array(forked_from, pa.int32()),
         "seed": np.full(len(sequence), seed),
     }
     return pa.table(columns, schema=RESPONSES)

@@ -22,6 +22,8 @@ UInt64 = npt.NDArray[np.uint64]
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
+# XORed into a key: the stream that chooses random positions, apart from the one that chooses tokens. Any constant does.
+POSITIONS = np.uint64(0x8A5CD789635D2DFF)
 
 
 def stream_key(seed: int, problem: str, sample: int) -> int:

@@ -5,6 +5,7 @@ RunConfig is imported only when such a command is looked at, so that the others 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from types import NoneType, UnionType
@@ -20,13 +21,17 @@ _ARGUMENTS = "engine.options.arguments"
 
 
 class ConfigCommand(click.Command):
-    """A command whose options are, beside its own, the fields of RunConfig."""
+    """A command whose options are, beside its own, the fields of RunConfig, but for those that it leaves out."""
+
+    def __init__(self, *args: Any, leave_out: Collection[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._leave_out = frozenset(leave_out)
 
     @cached_property
     def _config_options(self) -> list[click.Parameter]:
         from engine.config import RunConfig
 
-        return [_option(name, field) for name, field in RunConfig.model_fields.items()]
+        return [_option(name, field) for name, field in RunConfig.model_fields.items() if name not in self._leave_out]
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         return [*self._config_options, *super().get_params(ctx)]

@@ -1,45 +1,58 @@
 """Pair: two engines in lock-step; takes a lease of trajectories, gives back finished ones.
 
-A lease is run in two stages, which never share a phase of an engine: first the paired phase carries every trajectory
-that may intervene; then each engine alone continues those of its direction whose budget is spent (budget 0: from the
-start). Anything that goes wrong is an EngineError; the pair is then killed and started anew by the scheduler.
+A lease is run in stages, which never share a phase of an engine. Trajectories that differ in their budget only are one
+stem: the paired phase carries it with the largest budget, the others fork from it (`fork`). Then each engine alone
+continues the tails whose primary it has, both directions at once. Anything that goes wrong is an EngineError; the
+pair is then killed and started anew by the scheduler.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from engine.errors import LockstepError
-from engine.intervention import UNLIMITED
-from engine.join import join_sides, lengths, rows_of
+from engine.fork import branch, stems
+from engine.job import Job, Member, Path, phase_of
+from engine.join import join_sides, lengths, rows_of, without_twin
 from engine.launch import POLICIES, PairConfig, Twins
-from engine.sampler import Phase
-from engine.worker import Finished, PolicyWorker, Progress, Requests
+from engine.switching import Rule
+from engine.worker import Finished, PolicyWorker, Progress
 
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One trajectory to be made: prompt token ids, noise key, direction, budget (None: unlimited), most tokens."""
-
-    prompt: list[int]
-    noise_key: int
-    forward: bool
-    budget: int | None
-    max_tokens: int
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Completed:
     """Finished jobs of a lease. job [F] ascending; stopped [F], else cut at max_tokens; tokens: their joined rows,
-    `sequence` indexes the lease."""
+    `sequence` indexes the lease. stem [F]: the job whose trajectory each was forked from, itself if none."""
 
-    job: npt.NDArray[np.int64]
+    job: Ints
     stopped: npt.NDArray[np.bool_]
+    tokens: pa.Table
+    stem: Ints
+
+
+class _Whole(NamedTuple):
+    """A finished trajectory: whose it is, the path that made it, and its rows with the twin's numbers."""
+
+    member: Member
+    path: Path
+    stopped: bool
+    rows: pa.Table
+
+
+class _Batch(NamedTuple):
+    """Finished sequences of a phase: sequence [F] ascending, stopped [F], handed_back [F], their joined rows."""
+
+    sequence: Ints
+    stopped: npt.NDArray[np.bool_]
+    handed_back: npt.NDArray[np.bool_]
     tokens: pa.Table
 
 
@@ -58,20 +71,62 @@ class Pair:
         """End both engines now, whatever they are doing."""
         self.twins.kill()
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Completed | Progress]:
+    def run(self, jobs: Sequence[Job], rule: Rule) -> Iterator[Completed | Progress]:
         """Run a lease to its end. Raises EngineError (LockstepError) at the first sign that something is wrong."""
-        pieces: dict[int, pa.Table] = {}  # what a handed-back trajectory has so far
-        paired = [index for index, job in enumerate(jobs) if job.budget != 0]
-        if paired:
-            yield from self._run_paired(jobs, paired, pieces)
-        alone = [index for index, job in enumerate(jobs) if job.budget == 0 or index in pieces]
-        yield from self._run_solo(jobs, alone, pieces)
+        paired: list[Path] = []
+        tails: list[Path] = []
+        for group in stems([job.stem for job in jobs], [job.allowed for job in jobs]):
+            stem = Path(jobs[group[-1]], [Member(index, group[-1], 0) for index in group])
+            alone = stem.job.allowed == 0 and stem.job.given is None
+            (tails if alone else paired).append(stem)
+        while paired:
+            again: list[Path] = []
+            yield from self._run_stems(jobs, paired, rule, tails, again)
+            paired = again
+        yield from self._run_tails(tails, rule)
 
-    def _run_paired(
-        self, jobs: Sequence[Job], indices: list[int], pieces: dict[int, pa.Table]
+    def _run_stems(
+        self, jobs: Sequence[Job], paired: list[Path], rule: Rule, tails: list[Path], again: list[Path]
     ) -> Iterator[Completed | Progress]:
-        index_of = np.array(indices)
-        phase = self._phase([jobs[i] for i in indices], [[]] * len(indices), paired=True)
+        """Carry `paired` with their largest budgets; what forks or is handed back goes to `tails`."""
+        for batch in self._paired(paired, rule):
+            if isinstance(batch, Progress):
+                yield batch
+                continue
+            whole: list[_Whole] = []
+            for sequence, stopped, handed_back in zip(*batch[:3], strict=True):
+                path, rows = paired[sequence], rows_of(batch.tokens, sequence)
+                if shorter := _with_smaller_span(path.job, rows, rule):
+                    again.append(replace(path, job=shorter))
+                    continue
+                ends, forks = _branches(jobs, path, rows, handed_back)
+                whole += [_Whole(member, path, stopped, rows) for member in ends]
+                tails += forks
+            if whole:
+                yield _complete(whole, rule)
+
+    def _run_tails(self, tails: list[Path], rule: Rule) -> Iterator[Completed | Progress]:
+        """Continue under the primary alone; with trace "full" beside its twin, which only measures."""
+        if not tails:
+            return
+        follow = self._beside(tails, rule) if rule.trace == "full" else self._alone(tails)
+        for batch in follow:
+            if isinstance(batch, Progress):
+                yield batch
+                continue
+            whole = []
+            for sequence, stopped, _ in zip(*batch[:3], strict=True):
+                path, rows = tails[sequence], rows_of(batch.tokens, sequence)
+                rows = rows if path.prefix is None else pa.concat_tables([path.prefix, rows])
+                whole += [_Whole(member, path, stopped, rows) for member in path.members]
+            yield _complete(whole, rule)
+
+    def _beside(self, tails: list[Path], rule: Rule) -> Iterator[_Batch | Progress]:
+        return self._paired([replace(path, job=replace(path.job, budget=0)) for path in tails], rule)
+
+    def _paired(self, paths: list[Path], rule: Rule) -> Iterator[_Batch | Progress]:
+        """A paired phase: what both engines finish, joined."""
+        phase = phase_of(paths, rule, self._stop_token)
         waiting: dict[str, list[Finished]] = {policy: [] for policy in POLICIES}
         for policy, message in self.twins.stream(dict.fromkeys(POLICIES, phase)):
             if isinstance(message, Progress):
@@ -83,68 +138,78 @@ class Pair:
                 base, rl = (waiting[p].pop(0) for p in POLICIES)
                 if not (np.array_equal(base.sequence, rl.sequence) and np.array_equal(base.emitted, rl.emitted)):
                     raise LockstepError("the engines finished different sequences")
-                finished, tokens = _renumber(base, join_sides(base.trace, rl.trace), index_of)
-                yield _split(finished, tokens, pieces)
+                yield _batch(base, join_sides(base.trace, rl.trace))
         if any(waiting.values()):
             raise LockstepError("one engine finished sequences that the other did not")
 
-    def _run_solo(
-        self, jobs: Sequence[Job], indices: list[int], pieces: dict[int, pa.Table]
-    ) -> Iterator[Completed | Progress]:
-        """Both directions' lists at once, each on its primary's engine."""
+    def _alone(self, paths: list[Path]) -> Iterator[_Batch | Progress]:
+        """Both directions' paths at once, each on its primary's engine."""
         work, index_of = {}, {}
         for policy in POLICIES:
-            mine = [i for i in indices if jobs[i].forward == (policy == "base")]
-            if not mine:
-                continue
-            prefixes = [pieces[i].column("token").to_pylist() if i in pieces else [] for i in mine]
-            work[policy] = self._phase([jobs[i] for i in mine], prefixes, paired=False)
-            index_of[policy] = np.array(mine)
+            mine = [index for index, path in enumerate(paths) if path.job.forward == (policy == "base")]
+            if mine:
+                work[policy] = phase_of([paths[index] for index in mine], None, self._stop_token)
+                index_of[policy] = np.array(mine)
         for policy, message in self.twins.stream(work):
             if isinstance(message, Progress):
                 yield message
                 continue
-            sides = (message.trace, None) if policy == "base" else (None, message.trace)
-            finished, tokens = _renumber(message, join_sides(*sides), index_of[policy])
-            if not np.array_equal(finished.emitted, lengths(tokens, finished.sequence)):
+            batch = _batch(message, join_sides(*((message.trace, None) if policy == "base" else (None, message.trace))))
+            if batch.handed_back.any():
                 raise LockstepError("an engine emitted tokens that its sampler has not recorded")
-            whole = []
-            for index in map(int, finished.sequence):
-                whole += [pieces.pop(index)] if index in pieces else []
-                whole.append(rows_of(tokens, index))
-            yield Completed(finished.sequence, finished.stopped, pa.concat_tables(whole))
-
-    def _phase(self, jobs: Sequence[Job], prefixes: Sequence[list[int]], paired: bool) -> tuple[Phase, Requests]:
-        offset = np.array([len(prefix) for prefix in prefixes], np.int64)
-        phase = Phase(
-            paired=paired,
-            key=np.array([job.noise_key for job in jobs], np.uint64),
-            forward=np.array([job.forward for job in jobs], np.bool_),
-            budget=np.array([UNLIMITED if job.budget is None else job.budget for job in jobs], np.int64),
-            offset=offset,
-            stop_token=self._stop_token,
-        )
-        prompts = [job.prompt + prefix for job, prefix in zip(jobs, prefixes, strict=True)]
-        return phase, Requests(prompts, [job.max_tokens - int(o) for job, o in zip(jobs, offset, strict=True)])
+            yield _renumber(batch, index_of[policy])
 
 
-def _renumber(finished: Finished, tokens: pa.Table, index_of: npt.NDArray[np.int64]) -> tuple[Finished, pa.Table]:
-    """From numbers of the phase to numbers of the lease (which rise with them), in rising order."""
+def _branches(jobs: Sequence[Job], path: Path, rows: pa.Table, handed_back: bool) -> tuple[list[Member], list[Path]]:
+    """The members of a stem whose tokens end with it, and the tails of the others: one a place where they fork."""
+    intervened, effective = (rows.column(name).to_numpy() for name in ("intervened", "effective"))
+    ends: list[Member] = []
+    forks: dict[int, Path] = {}
+    for member in path.members:
+        spent, shared = branch(intervened, effective, jobs[member.job].allowed)
+        member = member._replace(spent=spent)
+        if shared == rows.num_rows and not handed_back:
+            ends.append(member)
+        else:
+            forks.setdefault(shared, Path(path.job, [], rows.slice(0, shared))).members.append(member)
+    return ends, list(forks.values())
+
+
+def _with_smaller_span(job: Job, rows: pa.Table, rule: Rule) -> Job | None:
+    """The job with positions that its response reaches, if it ended before all of its random positions had come."""
+    length = rows.num_rows
+    if job.span is None or length >= job.span or min(length, rule.stop) - rule.start < job.allowed:
+        return None
+    missed = int(rows.column("intervened").to_numpy().sum()) < job.allowed
+    return replace(job, span=length) if missed else None
+
+
+def _complete(whole: list[_Whole], rule: Rule) -> Completed:
+    """Each member's rows, without the twin's numbers where its budget was spent."""
+    whole.sort(key=lambda one: one.member.job)
+    members = [one.member for one in whole]
+    job, size = np.array([m.job for m in members]), np.array([one.rows.num_rows for one in whole])
+    spent = np.concatenate([np.arange(n) >= m.spent for n, m in zip(size, members, strict=True)])
+    forward = np.repeat([one.path.job.forward for one in whole], size)
+    tokens = pa.concat_tables([one.rows for one in whole])
+    tokens = tokens.set_column(0, "sequence", pa.array(np.repeat(job, size).astype(np.int32)))
+    tokens = without_twin(tokens, spent, forward, both=rule.trace == "full")
+    stopped = np.array([one.stopped for one in whole], np.bool_)
+    return Completed(job, stopped, tokens, np.array([m.stem for m in members]))
+
+
+def _batch(finished: Finished, tokens: pa.Table) -> _Batch:
+    """A message of the engines; a sequence that was handed back has emitted a stop token without a row."""
     order = np.argsort(finished.sequence)
-    sequence = index_of[finished.sequence[order]]
-    column = pa.array(index_of[tokens.column("sequence").to_numpy()].astype(np.int32))
-    renumbered = replace(finished, sequence=sequence, emitted=finished.emitted[order], stopped=finished.stopped[order])
-    return renumbered, tokens.set_column(0, "sequence", column)
-
-
-def _split(finished: Finished, tokens: pa.Table, pieces: dict[int, pa.Table]) -> Completed:
-    """Keep what was handed back (its stop token has no row) in `pieces`; the rest is complete."""
-    num_rows = lengths(tokens, finished.sequence)
-    handed_back = finished.emitted == num_rows + 1
-    if (finished.emitted[~handed_back] != num_rows[~handed_back]).any():
+    sequence, emitted, stopped = finished.sequence[order], finished.emitted[order], finished.stopped[order]
+    num_rows = lengths(tokens, sequence)
+    handed_back = emitted == num_rows + 1
+    if (emitted[~handed_back] != num_rows[~handed_back]).any():
         raise LockstepError("an engine emitted tokens that its sampler has not recorded")
-    for index in finished.sequence[handed_back]:
-        pieces[int(index)] = rows_of(tokens, int(index))
-    complete = finished.sequence[~handed_back]
-    mine = np.isin(tokens.column("sequence").to_numpy(), complete)
-    return Completed(complete, finished.stopped[~handed_back], tokens.filter(pa.array(mine)))
+    return _Batch(sequence, stopped, handed_back, tokens)
+
+
+def _renumber(batch: _Batch, index_of: Ints) -> _Batch:
+    """From numbers of one engine's phase to numbers of all paths, which rise with them."""
+    column = pa.array(index_of[batch.tokens.column("sequence").to_numpy()].astype(np.int32))
+    return batch._replace(sequence=index_of[batch.sequence], tokens=batch.tokens.set_column(0, "sequence", column))

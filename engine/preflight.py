@@ -14,6 +14,7 @@ from typing import Any
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import RunConfig
 from engine.errors import ConfigError, ModelError
+from engine.given import GivenSet
 from engine.machine import available_memory, visible_gpus
 
 TINY_PAIR = Path(__file__).parent / "tiny_pair"
@@ -128,6 +129,24 @@ def check_prompts(
             f"{limited_by} holds both; give --max-tokens {limit - longest} or less"
         )
     return max_model_len or longest + max_tokens
+
+
+def check_given(given: GivenSet, max_model_len: int | None, context_length: int, vocab_size: int) -> int:
+    """The max_model_len to use, after checking that each response and its prompt fit and hold ids of the models."""
+    limit = min(max_model_len or context_length, context_length)
+    for one in given.responses:
+        ids = one.prompt + one.response
+        if max(ids) >= vocab_size:
+            raise ModelError(
+                f"{one.where}: it holds token id {max(ids)}, the models end at {vocab_size - 1}: "
+                "give the pair whose tokenizer made it, or its text"
+            )
+        if len(ids) > limit:
+            raise ConfigError(
+                f"{one.where}: prompt and response have {len(one.prompt)} and {len(one.response)} tokens, more than "
+                f"the context of {limit}: give a pair with a longer context, or leave this response out"
+            )
+    return max_model_len or max(len(one.prompt) + len(one.response) for one in given.responses)
 
 
 def estimate_memory(pair: PairInfo, config: RunConfig, max_model_len: int) -> MemoryEstimate:

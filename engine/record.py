@@ -6,17 +6,19 @@ column changes its name, type or meaning.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from itertools import product
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
+GIVEN = "given"  # the direction of a response that was made elsewhere
 TRAJECTORY_KEY = ("problem", "sample", "direction", "budget")
 
 
 class Trajectory(NamedTuple):
-    """Key of one trajectory. `budget` None is unlimited; `direction` is "forward" or "reverse"."""
+    """Key of one trajectory. `budget` None is unlimited; `direction` is "forward", "reverse" or "given"."""
 
     problem: str
     sample: int
@@ -25,8 +27,19 @@ class Trajectory(NamedTuple):
 
     def __str__(self) -> str:
         """For messages."""
-        budget = "unlimited" if self.budget is None else self.budget
-        return f"{self.problem} sample {self.sample} {self.direction} budget {budget}"
+        budget = (
+            "" if self.direction == GIVEN else " budget unlimited" if self.budget is None else f" budget {self.budget}"
+        )
+        return f"{self.problem} sample {self.sample} {self.direction}{budget}"
+
+
+def expected_trajectories(expected: dict[str, Any]) -> dict[Trajectory, None]:
+    """All that a manifest's `expected` asks for, in its order: a list, or problems x samples x directions x budgets."""
+    if "trajectories" in expected:
+        return dict.fromkeys(Trajectory(*key) for key in expected["trajectories"])
+    samples = range(expected["samples"])
+    keys = product(expected["problems"], samples, expected["directions"], expected["budgets"])
+    return dict.fromkeys(Trajectory(*key) for key in keys)
 
 
 class Grade(NamedTuple):
@@ -49,10 +62,12 @@ def _schema(table: str, fields: list[pa.Field]) -> pa.Schema:
     return pa.schema(fields, {"xsample.table": table, "xsample.schema_version": str(SCHEMA_VERSION)})
 
 
+_DIRECTION = "forward: base is primary; reverse: rl is primary; given: a response from elsewhere, measured"
+_FORKED_FROM = "budget of the trajectory that it shares its first tokens with; -1 is unlimited; null: made anew"
 _KEY = [
     _field("problem", pa.string(), "id", "problem id in its task set"),
     _field("sample", pa.int32(), "index", "sample of the problem, from 0"),
-    _field("direction", pa.string(), "forward | reverse", "forward: base is primary; reverse: rl is primary"),
+    _field("direction", pa.string(), "forward | reverse | given", _DIRECTION),
     _field("budget", pa.int32(), "interventions", "most interventions allowed; null is unlimited", nullable=True),
 ]
 
@@ -95,7 +110,7 @@ RESPONSES = _schema(
         _field("finish_reason", pa.string(), "stop | length", "EOS, or the length cap"),
         _field("interventions", pa.int32(), "tokens", "tokens drawn from the intervention policy"),
         _field("effective_interventions", pa.int32(), "tokens", "interventions that changed the token"),
-        _field("forked_from", pa.int32(), "interventions", "budget of the trajectory this is a fork of", True),
+        _field("forked_from", pa.int32(), "interventions", _FORKED_FROM, True),
         _field("seed", pa.int64(), "", "seed of the run"),
     ],
 )

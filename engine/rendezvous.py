@@ -20,6 +20,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,8 @@ from engine.errors import LockstepError
 # Payload of one frame, bytes. A batch of 64 rows usually fits into one; a nucleus that does not takes more frames.
 FRAME = 1 << 16
 _SPIN_SECONDS = 0.002
+
+Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,11 @@ def exchange(link: Link, rows: Rows, mine: Nuclei) -> Nuclei:
     num_entries, at = int(size.sum()), 8 + 32 * num_rows
     token = np.frombuffer(theirs, np.int64, num_entries, at)
     return Nuclei(size, token, np.frombuffer(theirs, np.float64, num_entries, at + 8 * num_entries))
+
+
+def exchange_numbers(link: Link, mine: npt.NDArray[Number]) -> npt.NDArray[Number]:
+    """Send an array right after an `exchange`, return the twin's of the same type, flat."""
+    return np.frombuffer(link.swap(mine.tobytes()), mine.dtype)
 
 
 def _first_difference(mine: npt.NDArray[np.int64], theirs: npt.NDArray[np.int64]) -> str:

@@ -10,18 +10,20 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.display import Display, Snapshot
 from engine.errors import EngineError, IncompleteRunError
 from engine.join import response_rows, token_rows
-from engine.pair import Pair
+from engine.pair import Completed, Pair
 from engine.plan import Plan, prepare
 from engine.record import TRAJECTORY_KEY, Grade, Trajectory
 from engine.scheduler import Done, Note, Scheduler
 from engine.signals import HeldSignals
 from engine.store import RunStore
+from engine.work import Replay
 from engine.worker import Progress
 
 # A part is committed when it has this many trajectories, or is this old.
@@ -39,14 +41,16 @@ class Grader(Protocol):
     def finish(self) -> list[Grade]: ...
 
 
-def execute(plan: Plan, grader: Grader, display: Display) -> RunStore:
+def execute(plan: Plan, grader: Grader | None, display: Display) -> RunStore:
     """Make every trajectory that is not there yet. Returns the run directory, closed, with its grades.
+
+    grader: None where no gold answer is known; then there are no grades.
 
     Raises IncompleteRunError, EngineError, StoreError, RunDirectoryError; KeyboardInterrupt (and what SIGTERM raises)
     after clean-up. Whatever happens, what was committed stays.
     """
     with RunStore.open(plan.out, plan.manifest()) as store:
-        store.write_problems(plan.task)
+        store.write_problems(plan.problems, plan.work.gated)
         recorder = _Recorder(plan, store, grader, display)
         todo = recorder.missing()
         if todo:
@@ -62,7 +66,7 @@ def _make(plan: Plan, keys: Sequence[Trajectory], recorder: _Recorder, signals: 
     """The main loop: whatever finishes is recorded."""
     display.stage(f"loading {plan.pair.base} and {plan.pair.rl}")
     pairs = [Pair(plan.pair_config(number)) for number in range(plan.config.pairs)]
-    scheduler = Scheduler(pairs, [plan.job(key) for key in keys], plan.config.max_num_seqs)
+    scheduler = Scheduler(pairs, [plan.work.job(key) for key in keys], plan.rule, plan.config.max_num_seqs)
     try:
         for event in scheduler.events():
             match event:
@@ -90,9 +94,8 @@ def _make(plan: Plan, keys: Sequence[Trajectory], recorder: _Recorder, signals: 
 class _Recorder:
     """What has finished, on its way to the store, the grader and the display."""
 
-    def __init__(self, plan: Plan, store: RunStore, grader: Grader, display: Display) -> None:
+    def __init__(self, plan: Plan, store: RunStore, grader: Grader | None, display: Display) -> None:
         self._plan, self._store, self._grader, self._display = plan, store, grader, display
-        self._prompts = {problem.id: ids for problem, ids in zip(plan.task.problems, plan.prompts, strict=True)}
         self._done = store.done()
         self._grades: list[Grade] = []
         self._parts: list[tuple[pa.Table, pa.Table]] = []
@@ -103,7 +106,7 @@ class _Recorder:
             self._interventions += pc.sum(part["interventions"]).as_py()
             self._effective += pc.sum(part["effective_interventions"]).as_py()
             for *key, text in zip(*(part[name].to_pylist() for name in (*TRAJECTORY_KEY, "text")), strict=True):
-                grader.submit(Trajectory(*key), text)
+                self._submit(Trajectory(*key), text)
 
     @property
     def num_done(self) -> int:
@@ -112,23 +115,28 @@ class _Recorder:
 
     def missing(self) -> list[Trajectory]:
         """The trajectories of the plan that are not committed."""
-        return [key for key in self._plan.trajectories() if key not in self._done]
+        return [key for key in self._plan.work.trajectories() if key not in self._done]
 
     def what_is_missing(self) -> str:
         """One sentence for the user of a run that has ended too early."""
         missing, out = self.missing(), self._plan.out
         first = f"the first is {missing[0]}; " if missing else ""
         return (
-            f"{len(missing)} of {self._plan.num_trajectories} trajectories are missing, {first}the rest is in {out}: "
-            f"run the same command with --out {out} to go on"
+            f"{len(missing)} of {self._plan.work.num_trajectories} trajectories are missing, {first}the rest is in "
+            f"{out}: run the same command with --out {out} to go on"
         )
 
     def add(self, done: Done, keys: Sequence[Trajectory]) -> None:
         """Take finished trajectories; `keys` are the lease's."""
-        completed = done.completed
-        prompts = [self._prompts[keys[index].problem] for index in completed.job]
-        tokenizer, seed = self._plan.pair.tokenizer, self._plan.config.seed
-        responses = response_rows(completed.tokens, keys, completed.job, prompts, completed.stopped, tokenizer, seed)
+        completed, work = done.completed, self._plan.work
+        made = [keys[index] for index in completed.job]
+        stopped = completed.stopped
+        if isinstance(work, Replay):  # made to the last token that was given, whatever it is
+            stopped = np.array([work.stopped(key) for key in made], np.bool_)
+        responses = response_rows(
+            completed.tokens, keys, completed.job, [work.prompt(key) for key in made], stopped,
+            _forked_from(completed, keys), self._plan.pair.tokenizer, self._plan.config.seed,
+        )  # fmt: skip
         self._parts.append((token_rows(completed.tokens, keys), responses))
         self._num_waiting += len(completed.job)
         self._num_here += len(completed.job)
@@ -136,7 +144,7 @@ class _Recorder:
         self._effective += pc.sum(responses["effective_interventions"]).as_py()
         for index, text in zip(completed.job, responses["text"].to_pylist(), strict=True):
             self._done.add(keys[index])
-            self._grader.submit(keys[index], text)
+            self._submit(keys[index], text)
         if self._num_waiting >= _PART_TRAJECTORIES or time.monotonic() - self._part_began > _PART_SECONDS:
             self.commit()
 
@@ -155,14 +163,14 @@ class _Recorder:
 
     def refresh(self) -> None:
         """Show where the run is."""
-        self._take(self._grader.poll())
+        self._take(self._grader.poll() if self._grader else [])
         now = time.monotonic()
         working = now - self._ready if self._ready else 0.0
-        left = self._plan.num_trajectories - len(self._done)
+        left = self._plan.work.num_trajectories - len(self._done)
         self._display.update(
             Snapshot(
                 done=len(self._done),
-                total=self._plan.num_trajectories,
+                total=self._plan.work.num_trajectories,
                 tokens=self._num_tokens,
                 tokens_per_s=self._num_tokens / working if working else 0.0,
                 interventions=self._interventions,
@@ -180,14 +188,28 @@ class _Recorder:
 
     def finish(self) -> None:
         """Wait for the grades and write them."""
-        self._display.stage("grading")
-        self._take(self._grader.finish())
-        self._store.write_grades(self._grades)
+        if self._grader:
+            self._display.stage("grading")
+            self._take(self._grader.finish())
+            self._store.write_grades(self._grades)
         self.refresh()
+
+    def _submit(self, key: Trajectory, text: str) -> None:
+        if self._grader:
+            self._grader.submit(key, text)
 
     def _take(self, grades: Sequence[Grade]) -> None:
         self._grades.extend(grades)
         self._correct += sum(grade.correct is True for grade in grades)
+
+
+def _forked_from(completed: Completed, keys: Sequence[Trajectory]) -> list[int | None]:
+    """As in record.RESPONSES: the stem's budget, -1 for unlimited, None for a trajectory that is its own stem."""
+    budgets = (keys[stem].budget for stem in completed.stem)
+    return [
+        None if stem == job else -1 if budget is None else budget
+        for job, stem, budget in zip(completed.job, completed.stem, budgets, strict=True)
+    ]
 
 
 __all__ = ["Grader", "execute", "prepare"]

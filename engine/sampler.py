@@ -1,27 +1,36 @@
-"""CrossSampler: from a model's logits to its next token. Nucleus -> exchange -> decide -> force -> trace.
+"""CrossSampler: from a model's logits to its next token. Nucleus -> exchange -> criterion -> decide -> force -> trace.
 
 One of it sits in each engine of a pair (tensor parallel: in each rank). It knows rows, not requests; the adapters in
 `vllm_plugin` turn an engine's batch into rows. It may be called again for a row that has not moved on (a prompt
 prefilled in chunks, a request that was preempted): state moves only when the engine shows that the token was taken.
 
-Dimensions: S sequences of a phase, B rows of a step, V vocabulary.
+Dimensions: S sequences of a phase, B rows of a step, V vocabulary, I rows of a step that intervene.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from engine.distribution import Nuclei, Sampling, log_probabilities, measure, nuclei
+from engine.coupling import Both, couple
+from engine.criterion import ASKS_ENTROPY, Answers, fires, query
+from engine.distribution import Nuclei, Sampling, entropy, extrapolate, log_probabilities, measure, nuclei
 from engine.errors import LockstepError
-from engine.intervention import Decisions, decide, follow
-from engine.rendezvous import Link, Rows, exchange
+from engine.intervention import Decisions, allowed, decide, follow, replay
+from engine.rendezvous import Link, Rows, exchange, exchange_numbers
+from engine.switching import Rule
 from engine.trace import Trace
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Side = TypeVar("Side")
+
+# An extrapolated distribution is made of so many of the most probable tokens of the policy that it goes towards.
+_EXTRAPOLATED_TOKENS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +43,16 @@ class SamplerConfig:
     policy: str
     vocab_size: int
     sampling: Sampling
-    threshold: float
     record_threshold: float
     record_top_k: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ragged:
+    """An array a sequence: flat values, and where each sequence's begin [S]."""
+
+    values: Ints
+    start: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +60,20 @@ class Phase:
     """The sequences that one phase carries, in the order in which both engines get them; arrays are [S].
 
     key: noise; forward: base is primary; budget: interventions left when the phase starts; offset: tokens of the
-    response that are part of the prompt here. stop_token hands a sequence back whose budget is spent.
+    response that are part of the prompt here. stop_token hands a sequence back that cannot intervene any more; None
+    keeps it to its end. chosen: criterion random intervenes exactly there, (sequence << 32) + position, ascending.
+    given: the whole responses, which are measured and not sampled.
     """
 
     paired: bool
+    rule: Rule
     key: npt.NDArray[np.uint64]
     forward: npt.NDArray[np.bool_]
     budget: Ints
     offset: Ints
-    stop_token: int
+    stop_token: int | None
+    chosen: Ints | None = None
+    given: Ragged | None = None
 
 
 class CrossSampler:
@@ -86,8 +107,8 @@ class CrossSampler:
         position = phase.offset[sequence] + emitted
         live = (emitted >= 0) & (position >= self._decided[sequence])
         self._take(sequence[live], position[live], previous[live])
-        if phase.paired:
-            spent = live & (self._left[sequence] <= 0)
+        if phase.paired and phase.stop_token is not None:
+            spent = live & ((self._left[sequence] <= 0) | (position >= phase.rule.stop))
             self._force(logits, np.flatnonzero(spent), phase.stop_token)
             self._token[sequence[spent]] = phase.stop_token
             live &= ~spent
@@ -124,7 +145,7 @@ class CrossSampler:
         own = logits if len(work) == len(logits) else logits[torch.from_numpy(work).to(logits.device)]
         log_p = log_probabilities(own[:, : self.config.vocab_size])
         mine = nuclei(log_p, self.config.sampling)
-        decisions, other_top1 = self._meet(rows, mine)
+        decisions, other_top1 = self._meet(rows, mine, log_p)
         self._force(logits, work, decisions.token)
         self._token[rows.sequence] = decisions.token
         self._intervened[rows.sequence] = decisions.intervened
@@ -139,13 +160,55 @@ class CrossSampler:
             where = torch.from_numpy(np.stack((row, np.broadcast_to(token, row.shape)))).to(logits.device)
             logits[where[0], where[1]] = torch.inf
 
-    def _meet(self, rows: Rows, mine: Nuclei) -> tuple[Decisions, Ints]:
+    def _meet(self, rows: Rows, mine: Nuclei, log_p: torch.Tensor) -> tuple[Decisions, Ints]:
         """Decide with the twin, or alone in a solo phase; also the twin's most probable tokens (alone: one's own)."""
         phase, key = self._phase, self._phase.key[rows.sequence]
         if not phase.paired:
             return follow(mine, key, rows.position), mine.top1
         assert self.link, "begin() has checked that the twin is there"
         theirs = exchange(self.link, rows, mine)
-        base, rl = (mine, theirs) if self.config.policy == "base" else (theirs, mine)
-        forward, left = phase.forward[rows.sequence], self._left[rows.sequence]
-        return decide(base, rl, forward, left, self.config.threshold, key, rows.position), theirs.top1
+        base, rl = self._base_and_rl(mine, theirs)
+        if phase.given:
+            return replay(base, rl, phase.given.values[phase.given.start[rows.sequence] + rows.position]), theirs.top1
+        both = couple(base, rl, phase.forward[rows.sequence], key, rows.position)
+        where = allowed(phase.rule, rows.position, self._fires(rows, both, log_p), self._left[rows.sequence])
+        extrapolated = self._extrapolate(log_p, where) if phase.rule.extrapolate and len(where) else None
+        return decide(phase.rule, both, where, extrapolated), theirs.top1
+
+    def _fires(self, rows: Rows, both: Both, log_p: torch.Tensor) -> npt.NDArray[np.bool_]:
+        """Where the criterion fires, [B]. What it asks of the full distributions goes over the link first."""
+        phase, criterion = self._phase, self._phase.rule.criterion
+        if phase.chosen is not None:
+            return np.isin((rows.sequence << 32) + rows.position, phase.chosen)
+        answers = None
+        if criterion in ASKS_ENTROPY:
+            answers = Answers(np.arange(len(log_p)), *self._numbers(entropy(log_p)))
+        elif asked := query(criterion, both):
+            row, token = (torch.from_numpy(index).to(log_p.device) for index in (asked.row, asked.token))
+            answers = Answers(asked.row, *self._numbers(log_p[row, token]))
+        return fires(criterion, phase.rule.threshold, both, answers)
+
+    def _extrapolate(self, log_p: torch.Tensor, where: Ints) -> Nuclei:
+        """Nuclei of the rows `where` [I], beyond the policy that the rule extrapolates to."""
+        assert self.link
+        rule, own = self._phase.rule, log_p[torch.from_numpy(where).to(log_p.device)]
+        num_tokens = min(_EXTRAPOLATED_TOKENS, own.shape[-1])
+        goes_there = self.config.policy == rule.extrapolate_to
+        proposed = own.topk(num_tokens, -1).indices.cpu().numpy() if goes_there else np.empty(0, np.int64)
+        received = exchange_numbers(self.link, proposed)
+        token = proposed if goes_there else received.reshape(len(where), num_tokens)
+        base, rl = self._numbers(own.gather(1, torch.tensor(token, device=own.device)))
+        to, other = (rl, base) if rule.extrapolate_to == "rl" else (base, rl)
+        shape = token.shape
+        return extrapolate(to.reshape(shape), other.reshape(shape), token, rule.extrapolate, self.config.sampling)
+
+    def _numbers(self, own: torch.Tensor) -> tuple[Floats, Floats]:
+        """Base's and rl's numbers, flat, of which `own` are this side's. Both sides get the same bits."""
+        assert self.link
+        mine = own.float().cpu().numpy()
+        theirs = exchange_numbers(self.link, mine)
+        base, rl = self._base_and_rl(mine.ravel(), theirs)
+        return base.astype(np.float64), rl.astype(np.float64)
+
+    def _base_and_rl(self, mine: Side, theirs: Side) -> tuple[Side, Side]:
+        return (mine, theirs) if self.config.policy == "base" else (theirs, mine)

@@ -13,7 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from engine.errors import EngineError, IncompleteRunError
-from engine.pair import Completed, Job, Pair
+from engine.job import Job
+from engine.pair import Completed, Pair
+from engine.switching import Rule
 from engine.worker import Progress
 
 MAX_RETRIES = 3
@@ -41,10 +43,10 @@ Event = Done | Progress | Note
 
 
 class Scheduler:
-    """Runs `jobs` on `pairs`. Read `events` to the end; `close` always. num_slots: sequences in flight a pair."""
+    """Runs `jobs` on `pairs` under `rule`. Read `events` to the end; `close` always. num_slots: sequences a pair."""
 
-    def __init__(self, pairs: Sequence[Pair], jobs: Sequence[Job], num_slots: int) -> None:
-        self._pairs, self._jobs, self._num_slots = pairs, jobs, num_slots
+    def __init__(self, pairs: Sequence[Pair], jobs: Sequence[Job], rule: Rule, num_slots: int) -> None:
+        self._pairs, self._jobs, self._rule, self._num_slots = pairs, jobs, rule, num_slots
         self._waiting = deque(range(len(jobs)))
         self._retries = [0] * len(jobs)
         self._lock = threading.Lock()
@@ -138,7 +140,7 @@ class Scheduler:
     def _run(self, pair: Pair, lease: list[int]) -> None:
         jobs = [self._jobs[index] for index in lease]
         names = tuple(lease)
-        for event in pair.run(jobs):
+        for event in pair.run(jobs, self._rule):
             if isinstance(event, Progress):
                 self._events.put(event)
             elif len(event.job):
@@ -149,11 +151,17 @@ class Scheduler:
             raise EngineError(f"the engines went through their work, but {len(lease)} trajectories did not come out")
 
     def _take(self) -> list[int]:
-        """The next lease: a share of what is left that shrinks towards the end (guided self-scheduling)."""
+        """The next lease: a share of what is left that shrinks towards the end (guided self-scheduling).
+
+        It ends where a stem does: what is forked together is made together.
+        """
         with self._lock:
             share = -(-len(self._waiting) // (1 if len(self._pairs) == 1 else 2 * len(self._pairs)))
             size = min(max(share, self._num_slots), _LEASE_SLOTS * self._num_slots, len(self._waiting))
-            return [self._waiting.popleft() for _ in range(size)]
+            lease = [self._waiting.popleft() for _ in range(size)]
+            while self._waiting and self._jobs[self._waiting[0]].stem == self._jobs[lease[-1]].stem:
+                lease.append(self._waiting.popleft())
+            return lease
 
     def _give_back(self, lease: list[int], error: EngineError) -> None:
         """Queue again what has not finished. Raises IncompleteRunError when that was tried often enough."""

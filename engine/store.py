@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import math
 import os
 import socket
 import warnings
@@ -25,8 +24,18 @@ import pyarrow.dataset as ds
 
 from engine.errors import RunDirectoryError, StoreError
 from engine.files import is_temporary, read_json, reason, sync_folder, write_json
-from engine.problem import GRADERS, GraderName, Problem, Task
-from engine.record import GRADES, PROBLEMS, RESPONSES, SCHEMA_VERSION, TOKENS, TRAJECTORY_KEY, Grade, Trajectory
+from engine.problem import GRADERS, GraderName, Problem
+from engine.record import (
+    GRADES,
+    PROBLEMS,
+    RESPONSES,
+    SCHEMA_VERSION,
+    TOKENS,
+    TRAJECTORY_KEY,
+    Grade,
+    Trajectory,
+    expected_trajectories,
+)
 from engine.tables import conform, decodes, from_rows, read_table, write_table
 
 _ROWS_PER_GROUP = {"tokens": 1 << 16, "responses": 256}  # both a few MiB: what a reader of one response must decode
@@ -128,16 +137,19 @@ class RunStore:
             raise RunDirectoryError(f"{self.path}/run.json: grader is {name!r}: give one, --grader {'|'.join(GRADERS)}")
         return cast(GraderName, name)
 
+    def expected(self) -> dict[Trajectory, None]:
+        """The trajectories of the whole run, in its order."""
+        return expected_trajectories(self.manifest["expected"])
+
     @property
     def num_expected(self) -> int:
         """Trajectories of the whole run."""
-        expected = self.manifest["expected"]
-        return int(expected["samples"] * math.prod(len(expected[of]) for of in ("problems", "directions", "budgets")))
+        return len(self.expected())
 
-    def write_problems(self, task: Task) -> None:
+    def write_problems(self, problems: Iterable[Problem], gated: bool) -> None:
         """Keep what grading needs of the problems, if it is not there: a re-grade must not depend on a hub."""
         if not (self.path / "problems.parquet").exists():
-            rows = [(p.id, None if task.gated else p.question, p.answer, p.options) for p in task.problems]
+            rows = [(p.id, None if gated else p.question, p.answer, p.options) for p in problems]
             write_table(self.path / "problems.parquet", from_rows(rows, PROBLEMS), 1 << 10)
 
     def problems(self) -> list[Problem]:

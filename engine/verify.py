@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -56,7 +54,7 @@ def verify_run(store: RunStore) -> Verification:
         whole = _whole(tokens)
         miscounted += [key for key, length in lengths.items() if length and whole.get(key) != length]
         miscounted += [key for key in whole if key not in lengths]
-    expected = expected_trajectories(store.manifest["expected"])
+    expected = store.expected()
     return Verification(
         num_expected=len(expected),
         num_tokens=num_tokens,
@@ -66,13 +64,6 @@ def verify_run(store: RunStore) -> Verification:
         miscounted=tuple(miscounted),
         unreadable=tuple(unreadable),
     )
-
-
-def expected_trajectories(expected: dict[str, Any]) -> dict[Trajectory, None]:
-    """All that a manifest's `expected` asks for, in its order."""
-    samples = range(expected["samples"])
-    keys = product(expected["problems"], samples, expected["directions"], expected["budgets"])
-    return dict.fromkeys(Trajectory(*key) for key in keys)
 
 
 def _readable_parts(run: Path, unreadable: set[str]) -> Iterator[tuple[Path, Path]]:

@@ -39,10 +39,14 @@ class WorkerConfig:
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """What goes into the engine, in the order of `Phase`: prompts [S] of token ids, and most tokens to generate [S]."""
+    """What goes into the engine, in the order of `Phase`: prompts [S] of token ids, and most tokens to generate [S].
+
+    stops: stop tokens end a sequence; a given response may hold them anywhere.
+    """
 
     prompts: list[list[int]]
     max_tokens: list[int]
+    stops: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +166,7 @@ class PolicyWorker:
             params = SamplingParams(
                 temperature=0.0,  # the sampler has decided; greedy takes its token
                 max_tokens=max_tokens,
-                stop_token_ids=list(self._config.stop_token_ids),
+                stop_token_ids=list(self._config.stop_token_ids) if requests.stops else [],
                 ignore_eos=True,  # each model's own EOS is in stop_token_ids, on both sides
                 detokenize=False,
                 output_kind=RequestOutputKind.FINAL_ONLY,

@@ -1,6 +1,6 @@
 """Responses and their grades as arrays: the join, with numbers for arms, problems and answers.
 
-R responses, A arms (direction and budget; forward first, budgets rising, unlimited last), P problems by id,
+R responses, A arms (direction and budget; forward, reverse, given; budgets rising, unlimited last), P problems by id,
 S samples, J classes of equal wrong answers. A response without a grade is an error, never left out.
 """
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from engine.config import DIRECTIONS
 from engine.errors import XsampleError
 from engine.problem import GraderName
-from engine.record import TRAJECTORY_KEY
+from engine.record import GIVEN, TRAJECTORY_KEY
 from evaluators.answers import canonical
 from evaluators.grading.verdict import VERDICTS
 from evaluators.metrics import Counts, Votes
@@ -25,6 +25,7 @@ from evaluators.metrics import Counts, Votes
 COUNTED = ["tokens", "finish_reason", "interventions", "effective_interventions"]
 _GRADED = ["verdict", "answer"]
 _SILENT = [place for place, verdict in enumerate(VERDICTS) if verdict in ("no_answer", "guessed")]
+_DIRECTIONS = (*DIRECTIONS, GIVEN)  # the last was answered elsewhere and is only measured
 _UNLIMITED = 1 << 32  # above every int32
 _FACTOR = 1 << 33
 
@@ -34,6 +35,11 @@ class Arm(NamedTuple):
 
     direction: str
     budget: int | None
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """By which arms are ordered."""
+        return _DIRECTIONS.index(self.direction), _UNLIMITED if self.budget is None else self.budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +152,11 @@ def _first(table: pa.Table) -> tuple[Any, ...]:
 
 
 def _arms(rows: pa.Table) -> tuple[tuple[Arm, ...], Counts]:
-    direction = _places(rows["direction"], DIRECTIONS)
+    direction = _places(rows["direction"], _DIRECTIONS)
     budget = _numbers(rows["budget"])
     found, number = np.unique(direction * _FACTOR + np.where(budget < 0, _UNLIMITED, budget), return_inverse=True)
     pairs = [divmod(arm, _FACTOR) for arm in found.tolist()]
-    return tuple(Arm(DIRECTIONS[d], None if b == _UNLIMITED else b) for d, b in pairs), number
+    return tuple(Arm(_DIRECTIONS[d], None if b == _UNLIMITED else b) for d, b in pairs), number
 
 
 def _answers(column: pa.ChunkedArray, grader: GraderName) -> Counts:

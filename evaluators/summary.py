@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from engine.problem import GraderName
@@ -20,9 +21,9 @@ from evaluators.bootstrap import Estimate, estimate
 from evaluators.grading.verdict import VERDICTS
 from evaluators.metrics import Paired, Scores, Votes, avg_at_n, maj_at_k, paired_difference, pass_at_k, ratio
 from evaluators.outcomes import COUNTED, Arm, Outcomes, read_outcomes
-from evaluators.summary_table import render
+from evaluators.summary_table import render, render_measured
 
-__all__ = ["COUNTED", "render", "summarise"]
+__all__ = ["COUNTED", "render", "render_measured", "summarise", "summarise_ungraded"]
 
 # With more arms than this, one is compared with its direction's lowest budget only: pairs grow with their square.
 MAX_ARMS_IN_ALL_PAIRS = 24
@@ -41,6 +42,23 @@ def summarise(responses: pa.Table, grades: pa.Table, grader: GraderName = "math"
     outcomes = read_outcomes(responses, grades, grader)
     total = {"problems": outcomes.num_problems, **_totals(outcomes, outcomes.everything)}
     return {"grader": grader, "arms": _arms(outcomes), "differences": _differences(outcomes), "total": total}
+
+
+def summarise_ungraded(responses: pa.Table) -> dict[str, Any]:
+    """The same of responses to which no gold answer is known: no arms, and a total without verdicts."""
+    total = {
+        "problems": pc.count_distinct(responses["problem"]).as_py(),
+        "responses": responses.num_rows,
+        "tokens": _sum(responses["tokens"]),
+        "interventions": _sum(responses["interventions"]),
+        "effective": _sum(responses["effective_interventions"]),
+        "truncated": _sum(pc.equal(responses["finish_reason"], "length")),
+    }
+    return {"grader": None, "arms": [], "differences": [], "total": total}
+
+
+def _sum(column: pa.ChunkedArray) -> int:
+    return pc.sum(column).as_py() or 0
 
 
 def _arms(outcomes: Outcomes) -> list[dict[str, Any]]:

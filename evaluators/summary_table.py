@@ -1,4 +1,4 @@
-"""A summary as the terminal shows it: a table of the arms, and one of what their samples say together.
+"""A summary as the terminal shows it: a table of the arms, one of what their samples say together, one of divergences.
 
 In a narrow terminal cells fold, and no digit is cut off.
 """
@@ -12,11 +12,16 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 
-_PLAIN_SAMPLING = {("forward", 0): "0 (base)", ("reverse", 0): "0 (RL)"}
+from evaluators.divergence import HIGH_DIVERGENCE
+
+_ABSENT = "-"
+_PLAIN_SAMPLING = {("forward", 0): "0 (base)", ("reverse", 0): "0 (RL)", ("given", None): _ABSENT}
 _ACCURACY = ("acc. %", "95 %")
 _USAGE = ("inter-\nventions", "effec-\ntive", "tokens", "no ans-\nwer %", "trun-\ncated %")
 _NOT_CORRECT = ("guessed", "timed_out", "ungradable")
-_ABSENT = "-"
+_OF_POLICIES = ("entropy\nbase", "entropy\nRL", "logp\nbase", "logp\nRL")
+_MEASURED = ("tokens", "measured\nby both", "js", "high\njs %", *_OF_POLICIES)
+_MEANS = ("js", "entropy_base", "entropy_rl", "logp_base", "logp_rl")
 
 Arm = dict[str, Any]
 Summary = dict[str, Any]
@@ -26,6 +31,22 @@ _Column = tuple[str, bool]  # heading, and whether its cells stay on one line
 def render(summary: Summary) -> Group:
     """The tables of a summary. The second is left out where it would say nothing new."""
     return Group(_usage_table(summary), *_sample_tables(summary))
+
+
+def render_measured(rows: Sequence[Arm]) -> Table:
+    """The rows of `evaluators.divergence.measured` as a table."""
+    notes = [
+        "means in nats, over the tokens that a policy has seen; js over those that both have",
+        f"high js %: of these, how many have a js above {HIGH_DIVERGENCE} nats",
+    ]
+    return _table([(name, False) for name in _MEASURED], [(row, _measured_cells(row)) for row in rows], notes)
+
+
+def _measured_cells(row: Arm) -> list[str]:
+    js, *others = (_ABSENT if (mean := row[f"{name}_mean"]) is None else f"{mean:.3f}" for name in _MEANS)
+    high = row["high_divergence_share"]
+    share = _ABSENT if high is None else f"{100 * high:.1f}"
+    return [f"{row['tokens']:,}", f"{row['positions']:,}", js, share, *others]
 
 
 def _usage_table(summary: Summary) -> Table:

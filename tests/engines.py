@@ -45,7 +45,7 @@ def plan_of(**settings: Any) -> Plan:
 def complete(plan: Plan) -> RunStore:
     """The plan carried out as the command does it, without its output."""
     ray.shutdown()  # execute starts a cluster of its own
-    with Grader(plan.task.problems) as grader:
+    with Grader(plan.problems) as grader:
         return execute(plan, grader, PlainDisplay(io.StringIO()))
 
 
@@ -79,14 +79,15 @@ def started(pair: Pair) -> Iterator[Pair]:
 
 def carry_out(pair: Pair, plan: Plan) -> pa.Table:
     """All of the plan's trajectories as one lease; their rows as on disk."""
-    keys = list(plan.trajectories())
-    done = [event for event in pair.run([plan.job(key) for key in keys]) if isinstance(event, Completed)]
+    keys = list(plan.work.trajectories())
+    jobs = [plan.work.job(key) for key in keys]
+    done = [event for event in pair.run(jobs, plan.rule) if isinstance(event, Completed)]
     return pa.concat_tables([token_rows(completed.tokens, keys) for completed in done])
 
 
 def of_plan(store: RunStore, plan: Plan) -> pa.Table:
     """The rows that `store` has of the plan's trajectories."""
-    return of_keys(store.tokens().to_table(), plan.trajectories())
+    return of_keys(store.tokens().to_table(), plan.work.trajectories())
 
 
 def of_keys(rows: pa.Table, keys: Iterable[Trajectory]) -> pa.Table:

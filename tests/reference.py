@@ -5,6 +5,7 @@ Slow and obvious, in float64 over dense vectors. Of the engine it takes only the
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +13,12 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 
-from engine.noise import gumbel, stream_key
+from engine.noise import POSITIONS, gumbel, stream_key, uniform
+from engine.switching import Rule
 
 Vector = np.ndarray[Any, np.dtype[np.float64]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+PAPER = Rule()
 
 
 class Position(NamedTuple):
@@ -78,31 +82,115 @@ def draw(p: Vector, key: int, position: int) -> int:
     return int(tokens[np.argmax(np.log(p[tokens]) + noise)])
 
 
+def warm(p: Vector, temperature: float) -> Vector:
+    """`p` at another temperature."""
+    log_p = np.log(p) / temperature
+    q: Vector = np.exp(log_p - log_p.max())
+    q /= q.sum()
+    return q
+
+
+def entropy(p: Vector) -> float:
+    return float(-(p * np.log(p)).sum())
+
+
+def coarse_kl(p: Vector, q: Vector, cells: Mask) -> float:
+    """KL(p || q), full distributions, of the tokens in `cells` [V] and of all others taken as one."""
+    rest_p, rest_q = max(p[~cells].sum(), 1e-6), max(q[~cells].sum(), 1e-6)
+    return kl(p[cells], q[cells]) + float(rest_p * np.log(rest_p / rest_q))
+
+
+class Moment(NamedTuple):
+    """One position as both policies see it: distributions by policy; `own` is the primary's token."""
+
+    full: dict[str, Vector]
+    truncated: dict[str, Vector]
+    primary: str
+    other: str
+    own: int
+    key: int
+    position: int
+
+
+def fires(rule: Rule, now: Moment, positions: Collection[int] | None) -> bool:
+    """The criterion alone, without budget and window. positions: those of criterion random that are given."""
+    base, rl = now.full["base"], now.full["rl"]
+    cells = (now.truncated["base"] > 0) | (now.truncated["rl"] > 0)
+    match rule.criterion:
+        case "js":
+            return js(now.truncated["base"], now.truncated["rl"]) > rule.threshold
+        case "kl":
+            return coarse_kl(base, rl, cells) > rule.threshold
+        case "reverse-kl":
+            return coarse_kl(rl, base, cells) > rule.threshold
+        case "entropy-base":
+            return entropy(base) > rule.threshold
+        case "entropy-rl":
+            return entropy(rl) > rule.threshold
+        case "dlogp":
+            return bool(np.log(now.full[now.other][now.own] / now.full[now.primary][now.own]) < rule.threshold)
+        case "argmax":
+            return int(np.argmax(base)) != int(np.argmax(rl))
+        case "random" if positions is not None:
+            return now.position in positions
+        case "random":
+            stream = np.array([now.key], np.uint64) ^ POSITIONS
+            return bool(uniform(stream, np.array([now.position]), np.array([0]))[0] < rule.threshold)
+        case "always":
+            return True
+        case "never":
+            return False
+
+
+def proposal(rule: Rule, now: Moment, temperature: float, top_p: float) -> int | None:
+    """The intervention's token; None where its stop token is dropped, and so the intervention with it."""
+    p = now.truncated[now.other]
+    if rule.extrapolate:
+        to, g = rule.extrapolate_to, rule.extrapolate
+        away = {"base": "rl", "rl": "base"}[to]
+        m = (1 + g) * np.log(now.full[to]) - g * np.log(now.full[away])
+        p = nucleus(warm(np.exp(m - m.max()), temperature), top_p)
+    token = draw(p, now.key, now.position)
+    if token not in rule.stop_token_ids or rule.eos == "keep":
+        return token
+    allowed = p.copy()
+    allowed[list(rule.stop_token_ids)] = 0
+    return draw(allowed, now.key, now.position) if rule.eos == "resample" and allowed.any() else None
+
+
 def cross_sample(
     policies: dict[str, Policy], primary: str, prompt: list[int], problem: str, sample: int, budget: int | None,
-    seed: int = 0, threshold: float = 0.1, top_p: float = 0.7, max_tokens: int = 192, stop: int = 0,
+    seed: int = 0, rule: Rule = PAPER, temperature: float = 1.0, top_p: float = 0.7, max_tokens: int = 192,
+    stop: int = 0, positions: Collection[int] | None = None,
 ) -> list[Position]:  # fmt: skip
-    """One trajectory, by a policy `primary` ("base" or "rl") that the other one may correct `budget` times."""
+    """One trajectory, by a policy `primary` ("base" or "rl") that the other one may correct `budget` times.
+
+    positions: of criterion random, where they are given.
+    """
     key, other = stream_key(seed, problem, sample), {"base": "rl", "rl": "base"}[primary]
     response: list[Position] = []
     num_interventions = 0
     for policy in policies.values():
         policy.read()
-    while len(response) < max_tokens and not (response and response[-1].token == stop):
+    while len(response) < max_tokens and not (response and response[-1].token in {stop, *rule.stop_token_ids}):
         ids, position = prompt + [row.token for row in response], len(response)
-        paired = budget is None or num_interventions < budget
+        is_left = (budget is None or num_interventions < budget) and position < rule.stop
+        paired = is_left or rule.trace == "full"
         full = {name: policies[name].distribution(ids) for name in ([primary, other] if paired else [primary])}
-        own = draw(nucleus(full[primary], top_p), key, position)
-        divergence = js(nucleus(full[primary], top_p), nucleus(full[other], top_p)) if paired else None
-        intervened = divergence is not None and divergence > threshold
-        token = draw(nucleus(full[other], top_p), key, position) if intervened else own
-        num_interventions += intervened
-        entropy = {name: float(-(p * np.log(p)).sum()) for name, p in full.items()}
+        truncated = {name: nucleus(warm(p, temperature), top_p) for name, p in full.items()}
+        own = draw(truncated[primary], key, position)
+        now = Moment(full, truncated, primary, other, own, key, position)
+        may = is_left and rule.start <= position
+        proposed = proposal(rule, now, temperature, top_p) if may and fires(rule, now, positions) else None
+        token = own if proposed is None else proposed
+        num_interventions += proposed is not None
+        divergence = js(truncated["base"], truncated["rl"]) if paired else None
+        uncertainty = {name: entropy(p) for name, p in full.items()}
         logp = {name: float(np.log(p[token])) for name, p in full.items()}
         response.append(
             Position(
-                token, intervened, token != own, divergence,
-                entropy.get("base"), entropy.get("rl"), logp.get("base"), logp.get("rl"),
+                token, proposed is not None, token != own, divergence,
+                uncertainty.get("base"), uncertainty.get("rl"), logp.get("base"), logp.get("rl"),
             )
         )  # fmt: skip
     return response

@@ -13,12 +13,14 @@ from typing import Any, get_args
 import pytest
 from click.testing import CliRunner, Result
 
+import engine.plan
 import engine.run
-from engine.cli import commands
+from engine.cli import _INHERITED, _NOT_SCORED, commands
 from engine.config import RunConfig
 from engine.errors import EngineError, IncompleteRunError
 from engine.plan import Plan
-from engine.problem import Problem, Task
+from engine.problem import Problem
+from engine.record import Trajectory
 from engine.store import RunStore
 from tests.test_verify import EXPECTED, KEYS, commit
 
@@ -49,7 +51,7 @@ def test_help_lists_the_commands_that_exist() -> None:
     result = xsample("--help")
     assert result.exit_code == 0
     listed = re.findall(r"^  (\w+)  ", result.output.split("Commands:")[1], re.MULTILINE)
-    assert listed == ["doctor", "grade", "run", "tasks", "verify"]
+    assert listed == ["doctor", "grade", "run", "score", "tasks", "verify"]
 
 
 def test_the_command_imports_nothing_heavy() -> None:
@@ -57,7 +59,7 @@ def test_the_command_imports_nothing_heavy() -> None:
     assert (result.stdout.strip(), result.stderr) == ("", "")
 
 
-@pytest.mark.parametrize("command", [["--help"], ["run", "--help"]])
+@pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["score", "--help"]])
 def test_help_imports_no_engine(command: list[str]) -> None:
     heavy = [name for name in HEAVY if name != "pydantic"]
     code = (
@@ -130,7 +132,7 @@ def resolved(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
         seen.append(config)
         raise EngineError("far enough")
 
-    monkeypatch.setattr(engine.run, "prepare", prepare)
+    monkeypatch.setattr(engine.plan, "prepare", prepare)
     return seen
 
 
@@ -141,7 +143,7 @@ def test_only_what_was_given_overrides_the_file(tmp_path: Path, resolved: list[R
 
 
 def test_every_kind_of_option_reaches_the_configuration(resolved: list[RunConfig]) -> None:
-    options = ["--budget", "8,0,unlimited", "--threshold", "0.5", "--limit", "2", "--direction", "reverse"]
+    options = ["--budget", "0,8,unlimited", "--threshold", "0.5", "--limit", "2", "--direction", "reverse"]
     xsample("run", *options, "--out", "some folder", "--enforce-eager", "--pairs", "2")
     assert resolved == [
         RunConfig(
@@ -256,7 +258,7 @@ def _session(pid: int) -> int | None:
 def store(tmp_path: Path) -> Any:
     manifest = {"identity": {}, "expected": EXPECTED, "task": {"grader": "math"}}
     with RunStore.open(tmp_path / "run", manifest) as store:
-        store.write_problems(Task("letters", (Problem("a", "?", "1"), Problem("b", "?", "1/2")), "{question}", 1, 1))
+        store.write_problems((Problem("a", "?", "1"), Problem("b", "?", "1/2")), gated=False)
         yield store
 
 
@@ -304,6 +306,7 @@ def test_a_regrade_says_how_answers_were_compared(store: RunStore) -> None:
     for grader in ("math", "exact"):
         assert xsample("grade", str(store.path), "--grader", grader).exit_code == 0
         assert store.summary()["grader"] == grader
+        assert [arm["tokens"] for arm in store.summary()["measured"]] == [12, 12]
 
 
 def test_a_regrade_of_a_run_that_is_not_complete_says_so_and_ends_with_three(store: RunStore) -> None:
@@ -331,6 +334,148 @@ def test_a_file_of_ones_own_and_a_prompt_of_ones_own_are_shown_by_a_dry_run(tmp_
     assert result.stdout.rstrip().endswith("tokens:\nQ: Sum: 11+22=?\nA:")
     assert re.search(r"^problems +2 from .*sums.csv", result.stdout, re.MULTILINE)
     assert "xsample: note: 3 rows hold 2 problems" in result.stderr
+
+
+# score
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> str:
+    """A file with two responses to one prompt."""
+    rows = [{"prompt": "Q: 11+22=?\nA:", "response": answer} for answer in (" 33", " 34")]
+    (tmp_path / "given.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return str(tmp_path / "given.jsonl")
+
+
+def test_score_offers_what_measures_and_nothing_of_what_makes_responses() -> None:
+    offered = {word.rstrip(",") for word in xsample("score", "--help").output.split() if word.startswith("--")}
+    flags = {name: f"--{name.replace('_', '-')}" for name in RunConfig.model_fields}
+    assert set(_NOT_SCORED) == {name for name, flag in flags.items() if flag not in offered}
+    assert {"--base", "--task", "--top-p", "--record-top-k", "--dtype", "--pairs", "--out"} <= offered
+
+
+def test_what_score_takes_over_from_a_run_it_offers_too() -> None:
+    assert set(_INHERITED) <= RunConfig.model_fields.keys() - set(_NOT_SCORED)
+
+
+def test_a_dry_run_of_score_shows_what_would_be_measured_and_starts_nothing(given: str, tmp_path: Path) -> None:
+    result = xsample("score", given, "--device", "cpu", "--out", str(tmp_path / "scored"), "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert re.search(r"^responses +2 from .*given.jsonl", result.stdout, re.MULTILINE)
+    assert re.search(r"The first prompt, \d+ tokens:\nQ: 11\+22=\?\nA:", result.stdout)
+    assert not (tmp_path / "scored").exists()
+
+
+def test_a_dry_run_of_score_says_notes_and_how_many_gold_answers_are_known(tmp_path: Path) -> None:
+    (tmp_path / "sums.csv").write_text("id,question,answer\n1,11+22=?,33\n2,22+33=?,55\n")
+    row = {"problem": "sums/2", "response": "55", "token_ids": [5, 0]}
+    (tmp_path / "given.jsonl").write_text(json.dumps(row))
+    task = ["--task", str(tmp_path / "sums.csv"), "--prompt", "plain"]
+    result = xsample("score", str(tmp_path / "given.jsonl"), *task, "--device", "cpu", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert re.search(r"^problems +1 with a gold answer", result.stdout, re.MULTILINE)
+    assert result.stdout.rstrip().endswith("Q: 22+33=?\nA:")
+    assert "xsample: note: 1 rows hold token ids and text: the ids are taken" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["nowhere.jsonl"], "nowhere.jsonl does not exist: give a run directory"),
+        (["."], "is a folder without run.json"),
+        ([], "Missing argument 'GIVEN'"),
+        (["GIVEN", "--budget", "8"], "--budget"),
+        (["GIVEN", "--prompt", "boxed"], "prompt is 'boxed', but no task is given"),
+        (["GIVEN", "--task", "arithmetik"], "did you mean 'arithmetic'"),
+        (["GIVEN", "--task", "arithmetic"], "given.jsonl, line 1 names no problem"),
+        (["GIVEN", "--max-model-len", "12", "--device", "cpu"], "given.jsonl, line 1: prompt and response"),
+    ],
+)
+def test_what_cannot_be_scored_ends_with_two_and_says_why(args: list[str], expected: str, given: str) -> None:
+    result = xsample("score", *(given if arg == "GIVEN" else arg for arg in args))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert expected in result.stderr and "Traceback" not in result.stderr
+
+
+def test_a_file_of_garbage_is_not_scored(tmp_path: Path) -> None:
+    (tmp_path / "given.jsonl").write_bytes(b"\xff\x00 garbage\n")
+    result = xsample("score", str(tmp_path / "given.jsonl"), "--device", "cpu")
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert "given.jsonl" in result.stderr
+
+
+def test_a_file_of_settings_for_a_run_is_not_taken_for_one_of_score(given: str, tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("top_p: 0.9\nbudget: 8\n")
+    result = xsample("score", given, "--config", str(tmp_path / "run.yaml"))
+    assert result.exit_code == 2
+    assert "run.yaml: budget is '(8,)', but says how responses are made" in result.stderr
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
+    """Collects the configurations that reach `prepare_score`, which is stopped there."""
+    seen: list[RunConfig] = []
+
+    def prepare_score(config: RunConfig, read: object) -> Plan:
+        seen.append(config)
+        raise EngineError("far enough")
+
+    monkeypatch.setattr(engine.plan, "prepare_score", prepare_score)
+    return seen
+
+
+def test_a_run_is_scored_under_its_own_settings_and_what_is_given_goes_before_them(
+    tmp_path: Path, scored: list[RunConfig]
+) -> None:
+    settings = {"base": "B", "rl": "R", "top_p": 0.9, "record_top_k": 5, "budget": [8], "task": "aime24", "pairs": 4}
+    with RunStore.open(tmp_path / "run", {"identity": {}, "expected": EXPECTED, "config": settings}):
+        (tmp_path / "score.yaml").write_text("base: OTHER\nrecord_top_k: 7\n")
+    xsample("score", str(tmp_path / "run"))
+    xsample("score", str(tmp_path / "run"), "--rl", "OTHER", "--config", str(tmp_path / "score.yaml"))
+    assert scored == [
+        RunConfig(base="B", rl="R", top_p=0.9, record_top_k=5),
+        RunConfig(base="OTHER", rl="OTHER", top_p=0.9, record_top_k=7),
+    ]
+
+
+def test_a_score_that_is_stopped_says_which_command_goes_on(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    executing(monkeypatch, KeyboardInterrupt())
+    result = xsample("score", given, "--device", "cpu")
+    assert result.exit_code == 130
+    assert re.search(rf"xsample score {given} --device cpu --out runs/given-scored-\S+$", result.stderr.strip())
+
+
+@pytest.mark.parametrize("task", [[], ["--task", "sums.csv", "--prompt", "plain"]])
+def test_what_was_scored_is_shown_and_kept_with_or_without_gold_answers(
+    task: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The engines are replaced by a run directory that is complete already."""
+    monkeypatch.chdir(tmp_path)
+    Path("sums.csv").write_text("id,question,answer\n1,11+22=?,33\n")
+    Path("given.jsonl").write_text(json.dumps({"problem": "sums/1", "prompt": "Q", "text": "3"}))
+    key = Trajectory("sums/1", 0, "given", None)
+
+    def execute(plan: Plan, grader: Any, display: object) -> RunStore:
+        with RunStore.open(plan.out, plan.manifest()) as store:
+            store.write_problems(plan.problems, gated=False)
+            commit(store, [key])
+            if grader:
+                grader.submit(key, r"\boxed{33}")
+                store.write_grades(grader.finish())
+        return store
+
+    monkeypatch.setattr(engine.run, "execute", execute)
+    result = xsample("score", "given.jsonl", *task, "--device", "cpu", "--out", "scored")
+    assert result.exit_code == 0, result.output
+    summary = RunStore.read(Path("scored")).summary()
+    [measured] = summary["measured"]
+    assert (measured["direction"], measured["tokens"], measured["js_mean"]) == ("given", 3, None)
+    assert "high" in result.stdout and ("acc. %" in result.stdout) == bool(task)
+    assert [arm["accuracy"] for arm in summary["arms"]] == ([1.0] if task else [])
+    assert (summary["grader"], summary["total"]["missing"]) == ("math" if task else None, 0)
+    regraded = xsample("grade", "scored")
+    assert regraded.exit_code == (0 if task else 2)
+    assert task or "holds no gold answers: score its responses again with --task" in regraded.stderr
 
 
 def test_a_reader_that_leaves_ends_the_command_quietly() -> None:

@@ -10,7 +10,16 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from engine.distribution import Nuclei, Sampling, js_divergence, log_probabilities, measure, nuclei
+from engine.distribution import (
+    Nuclei,
+    Sampling,
+    extrapolate,
+    js_divergence,
+    log_probabilities,
+    measure,
+    nuclei,
+    stack,
+)
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 KINDS = ("normal", "flat", "peaked", "ties", "masked", "wide")
@@ -275,3 +284,61 @@ def test_scalars_are_those_of_the_full_distribution_in_float64(batch: Floats, se
 def test_scalars_of_one_certain_token_are_zero_entropy_zero_logp_and_rank_one() -> None:
     measured = measure(log_probabilities(torch.tensor([[-torch.inf, 3.0, -torch.inf]])), torch.tensor([[1, 0]]))
     assert measured.tolist() == [[0.0, 0.0, -torch.inf, 1.0, 2.0]]
+
+
+nucleus_rows = st.lists(
+    st.dictionaries(st.integers(0, 9), st.sampled_from([0.1, 0.2, 1.0]), min_size=1), min_size=1, max_size=6
+)
+
+
+def ragged(rows: list[dict[int, float]]) -> Nuclei:
+    mass = [sum(row.values()) for row in rows]
+    return Nuclei(
+        np.array([len(row) for row in rows]),
+        np.array([token for row in rows for token in row]),
+        np.array([p / m for row, m in zip(rows, mass, strict=True) for p in row.values()]),
+    )
+
+
+def dictionaries(found: Nuclei) -> list[dict[int, float]]:
+    return [
+        dict(zip(found.token[a : a + n].tolist(), found.p[a : a + n].round(12).tolist(), strict=True))
+        for a, n in zip(found.start, found.size, strict=True)
+    ]
+
+
+@given(nucleus_rows, st.data())
+def test_rows_that_are_taken_are_those_rows_in_that_order(rows: list[dict[int, float]], data: st.DataObject) -> None:
+    chosen = data.draw(st.lists(st.integers(0, len(rows) - 1)))
+    everything = dictionaries(ragged(rows))
+    assert dictionaries(ragged(rows).take(np.array(chosen, np.int64))) == [everything[n] for n in chosen]
+    assert dictionaries(stack(ragged(rows), ragged(rows[:1]))) == [*everything, everything[0]]
+
+
+@given(nucleus_rows, st.sets(st.integers(0, 9)))
+def test_without_tokens_the_rest_is_renormalised_and_rows_of_nothing_else_are_left_out(
+    rows: list[dict[int, float]], tokens: set[int]
+) -> None:
+    kept, left = ragged(rows).without(np.array(sorted(tokens), np.int64))
+    rest = [{t: p for t, p in row.items() if t not in tokens} for row in rows]
+    assert kept.tolist() == [n for n, row in enumerate(rest) if row]
+    expected = dictionaries(ragged([row for row in rest if row])) if any(rest) else []
+    for mine, theirs in zip(dictionaries(left), expected, strict=True):
+        assert mine == pytest.approx(theirs)
+
+
+@pytest.mark.parametrize(
+    "sampling", [Sampling(1.0, 0.8), Sampling(0.6, 0.9), Sampling(1.3, 1.0, 4), Sampling(0.0, 1.0)]
+)
+@pytest.mark.parametrize("strength", [0.1, 1.0])
+def test_an_extrapolated_nucleus_is_that_of_the_mixture_written_out(sampling: Sampling, strength: float) -> None:
+    generator = torch.Generator().manual_seed(5)
+    log_p, log_q = (torch.log_softmax(2 * torch.randn(40, 30, generator=generator), -1).double() for _ in range(2))
+    expected = nuclei(torch.log_softmax((1 + strength) * log_p - strength * log_q, -1).float(), sampling)
+    token = log_p.topk(30, -1).indices
+    ours = extrapolate(
+        log_p.gather(1, token).numpy(), log_q.gather(1, token).numpy(), token.numpy(), strength, sampling
+    )
+    assert ours.size.tolist() == expected.size.tolist()
+    assert ours.token.tolist() == expected.token.tolist()
+    np.testing.assert_allclose(ours.p, expected.p, atol=1e-6)

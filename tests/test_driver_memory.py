@@ -49,7 +49,7 @@ def finished_lease(answer: list[int]) -> Completed:
             "top_k": pa.array([[1, 2, 3]] * rows, pa.list_(pa.int32())),
         }
     )
-    return Completed(np.arange(LEASE), np.ones(LEASE, bool), join_sides(side, side))
+    return Completed(np.arange(LEASE), np.ones(LEASE, bool), join_sides(side, side), np.arange(LEASE))
 
 
 def test_the_drivers_memory_stays_flat_over_a_hundred_thousand_trajectories(tmp_path: Path) -> None:

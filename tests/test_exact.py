@@ -33,13 +33,12 @@ def oracle() -> dict[Trajectory, list[Position]]:
     torch.set_num_threads(1)  # one token at a time leaves a second one nothing but waiting
     plan = plan_of()
     policies = {name: Policy(TINY_PAIR / name) for name in ("base", "rl")}
-    prompts = {problem.id: prompt for problem, prompt in zip(plan.task.problems, plan.prompts, strict=True)}
     return {
         key: cross_sample(
-            policies, {"forward": "base", "reverse": "rl"}[key.direction], prompts[key.problem],
+            policies, {"forward": "base", "reverse": "rl"}[key.direction], plan.work.prompt(key),
             key.problem, key.sample, key.budget,
         )
-        for key in plan.trajectories()
+        for key in plan.work.trajectories()
     }  # fmt: skip
 
 

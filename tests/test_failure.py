@@ -20,12 +20,14 @@ import engine.run
 import engine.scheduler
 from engine import vllm_plugin
 from engine.errors import EngineError, IncompleteRunError, LockstepError
+from engine.job import Job
 from engine.join import token_rows
 from engine.launch import PairConfig
-from engine.pair import Completed, Job, Pair
+from engine.pair import Completed, Pair
 from engine.plan import Plan
 from engine.scheduler import Done, Note, Scheduler
 from engine.store import RunStore
+from engine.switching import Rule
 from engine.verify import verify_run
 from engine.worker import PolicyWorker, Progress
 from tests.engines import (
@@ -122,9 +124,9 @@ class FaultyPair(Pair):
         self._is_up = False
         self.kill()
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Completed | Progress]:
+    def run(self, jobs: Sequence[Job], rule: Rule) -> Iterator[Completed | Progress]:
         try:
-            yield from super().run(jobs)
+            yield from super().run(jobs, rule)
         except EngineError as error:
             self.failures.append((error, time.time()))
             self._is_up = False
@@ -150,9 +152,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
 
 def carry_out(pair: Pair, plan: Plan) -> tuple[list[pa.Table], list[pa.Table]]:
     """What the scheduler hands over: before the first failure, and after it."""
-    keys = list(plan.trajectories())
+    keys = list(plan.work.trajectories())
     connect()
-    scheduler = Scheduler([pair], [plan.job(key) for key in keys], plan.config.max_num_seqs)
+    scheduler = Scheduler([pair], [plan.work.job(key) for key in keys], plan.rule, plan.config.max_num_seqs)
     before: list[pa.Table] = []
     after: list[pa.Table] = []
     here = before
@@ -236,12 +238,12 @@ def test_a_run_whose_pair_fails_every_time_ends_after_its_retries_says_what_is_m
     store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = plan_of(**PART | {"limit": 6, "direction": "forward", "max_num_seqs": 4}, out=str(tmp_path / "run"))
-    *_, last = plan.trajectories()
+    *_, last = plan.work.trajectories()
     starts: list[Pair] = []
 
     class PoisonedPair(Pair):
         def __init__(self, config: PairConfig) -> None:
-            super().__init__(config, poisoned(plan.job(last).noise_key))
+            super().__init__(config, poisoned(plan.work.job(last).noise_key))
 
         def start(self) -> str:
             starts.append(self)
@@ -256,13 +258,13 @@ def test_a_run_whose_pair_fails_every_time_ends_after_its_retries_says_what_is_m
     partial = RunStore.read(plan.out)
     found = verify_run(partial)
     assert found.missing[-1] == last
-    assert 0 < len(found.missing) < plan.num_trajectories
+    assert 0 < len(found.missing) < plan.work.num_trajectories
     assert not (found.double or found.unexpected or found.miscounted or found.unreadable)
     committed = partial.tokens().to_table()
     assert_same(committed, of_keys(of_plan(store, plan), keys_of(committed)))
 
     message = str(caught.value)
-    assert f"{len(found.missing)} of {plan.num_trajectories} trajectories are missing" in message
+    assert f"{len(found.missing)} of {plan.work.num_trajectories} trajectories are missing" in message
     first = found.missing[0]
     assert f"{first.problem} sample {first.sample} {first.direction} budget unlimited" in message
     assert f"--out {plan.out}" in message

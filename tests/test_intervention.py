@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.coupling import couple, sample
+from engine.criterion import fires
 from engine.distribution import Nuclei, js_divergence
-from engine.intervention import UNLIMITED, Decisions, decide, follow, sample
+from engine.intervention import UNLIMITED, Decisions, allowed, decide, follow
 from engine.noise import gumbel, stream_key
+from engine.switching import EosRule, Rule
 
 KEY = np.array([stream_key(0, "problem", 0)], np.uint64)
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -36,7 +39,14 @@ def positions(num: int) -> tuple[Array, Array]:
 
 def decided(base: Nuclei, rl: Nuclei, forward: bool = True, left: int = UNLIMITED, threshold: float = 0.1) -> Decisions:
     num = len(base.size)
-    return decide(base, rl, np.full(num, forward), np.full(num, left), threshold, *positions(num))
+    return decided_rows(base, rl, np.full(num, forward), np.full(num, left), threshold)
+
+
+def decided_rows(base: Nuclei, rl: Nuclei, forward: Array, left: Array, threshold: float = 0.1) -> Decisions:
+    key, position = positions(len(left))
+    both = couple(base, rl, forward, key, position)
+    rule = Rule(threshold=threshold)
+    return decide(rule, both, allowed(rule, position, fires(rule.criterion, threshold, both, None), left))
 
 
 weights = st.dictionaries(st.integers(0, 12), st.sampled_from([0.01, 0.2, 0.5, 0.5001, 1.0, 3.0]), min_size=1)
@@ -150,7 +160,7 @@ def test_disjoint_policies_show_who_is_primary(forward: bool) -> None:
 def test_rows_of_both_directions_and_different_budgets_share_a_batch() -> None:
     base, rl = make(*[{1: 1.0}] * 4), make(*[{2: 1.0}] * 4)
     forward, left = np.array([True, True, False, False]), np.array([0, 5, 0, 5])
-    decisions = decide(base, rl, forward, left, 0.1, *positions(4))
+    decisions = decided_rows(base, rl, forward, left)
     assert decisions.token.tolist() == [1, 2, 2, 1]
     assert decisions.intervened.tolist() == decisions.effective.tolist() == [False, True, False, True]
 
@@ -186,3 +196,48 @@ def test_without_budget_a_pair_does_what_its_primary_does_alone(pair: tuple[Nucl
 def test_every_field_of_a_decision_has_one_entry_a_row() -> None:
     decisions = decided(make({1: 1.0}, {2: 1.0}), make({1: 1.0}, {3: 1.0}))
     assert {len(getattr(decisions, field.name)) for field in fields(decisions)} == {2}
+
+
+STOP = 1
+
+
+def proposing(rule: Rule, other: dict[int, float], extrapolated: bool = False) -> Decisions:
+    """One row whose primary takes token 2, under a rule that always intervenes with `other`."""
+    both = couple(make({2: 1.0}), make({3: 1.0} if extrapolated else other), np.array([True]), *positions(1))
+    return decide(rule, both, np.array([0]), make(other) if extrapolated else None)
+
+
+@pytest.mark.parametrize("extrapolated", [False, True])
+@pytest.mark.parametrize(
+    ("eos", "other", "token", "intervened"),
+    [
+        ("keep", {STOP: 1.0}, STOP, True),
+        ("drop", {STOP: 1.0}, 2, False),
+        ("drop", {5: 1.0}, 5, True),
+        ("resample", {STOP: 1.0}, 2, False),
+        ("resample", {STOP: 0.999, 7: 0.001}, 7, True),
+        ("resample", {5: 1.0}, 5, True),
+    ],
+)
+def test_a_stop_token_that_is_proposed_is_kept_dropped_or_drawn_again(
+    eos: EosRule, other: dict[int, float], token: int, intervened: bool, extrapolated: bool
+) -> None:
+    decisions = proposing(Rule(eos=eos, stop_token_ids=(STOP,)), other, extrapolated)
+    assert (decisions.token.tolist(), decisions.intervened.tolist()) == ([token], [intervened])
+
+
+def test_the_primarys_own_stop_token_is_nobodys_proposal() -> None:
+    both = couple(make({STOP: 1.0}), make({STOP: 1.0}), np.array([True]), *positions(1))
+    for eos in ("drop", "resample"):
+        decisions = decide(Rule(eos=eos, stop_token_ids=(STOP,)), both, np.array([0]))
+        assert decisions.token.tolist() == [STOP]
+        assert not decisions.intervened.any()
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 2), st.integers(0, 9)), min_size=1, max_size=20))
+def test_a_row_intervenes_where_the_criterion_fires_budget_is_left_and_the_window_is_open(
+    rows: list[tuple[bool, int, int]],
+) -> None:
+    fired, left, position = (np.array(column) for column in zip(*rows, strict=True))
+    expected = [n for n, (f, b, t) in enumerate(rows) if f and b > 0 and 3 <= t < 7]
+    assert allowed(Rule(start=3, stop=7), position, fired, left).tolist() == expected

@@ -124,10 +124,10 @@ def test_the_same_tokens_when_each_engine_is_split_over_two_ranks(store: RunStor
 
 def test_the_same_tokens_when_two_pairs_share_the_work(store: RunStore) -> None:
     plan = plan_of(**PART, pairs=2, max_num_seqs=16)
-    keys = list(plan.trajectories())
+    keys = list(plan.work.trajectories())
     pairs = [Pair(plan.pair_config(number)) for number in range(2)]
     connect()
-    scheduler = Scheduler(pairs, [plan.job(key) for key in keys], num_slots=8)
+    scheduler = Scheduler(pairs, [plan.work.job(key) for key in keys], plan.rule, num_slots=8)
     done, ready = [], 0
     try:
         for event in scheduler.events():

@@ -9,13 +9,15 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from engine.coupling import couple
 from engine.distribution import Sampling, log_probabilities, measure, nuclei
 from engine.errors import LockstepError
-from engine.intervention import UNLIMITED, decide, follow
+from engine.intervention import decide, follow
 from engine.join import join_sides, lengths, response_rows, rows_of, token_rows
 from engine.noise import stream_key
 from engine.record import RESPONSES, TOKENS, Trajectory
 from engine.rendezvous import Rows
+from engine.switching import Rule
 from engine.trace import Trace
 
 VOCAB = 12
@@ -36,7 +38,8 @@ def traces(seed: int = 0) -> tuple[pa.RecordBatch, pa.RecordBatch]:
         both = base, rl = [nuclei(x, Sampling(1.0, 0.8)) for x in log_p]
         rows = Rows(sequence, np.full(num, position), np.full(num, -1))
         key = np.array([stream_key(0, KEYS[n].problem, KEYS[n].sample) for n in sequence], np.uint64)
-        decisions = decide(base, rl, np.full(num, True), np.full(num, UNLIMITED), 0.1, key, rows.position)
+        coupled = couple(base, rl, np.full(num, True), key, rows.position)
+        decisions = decide(Rule(), coupled, np.flatnonzero(coupled.js > 0.1))
         for side in (0, 1):
             token = torch.from_numpy(np.stack((decisions.token, both[1 - side].top1), 1))
             sides[side].append(rows, decisions, both[side], log_p[side], measure(log_p[side], token))
@@ -140,7 +143,7 @@ def test_token_rows_are_rows_of_the_table(sides: str) -> None:
 def test_response_rows_are_rows_of_the_table(tokenizer: PreTrainedTokenizerFast) -> None:
     tokens = join_sides(*traces())
     stopped = np.array([True, False, True])
-    table = response_rows(tokens, KEYS, FINISHED, [[1], [2, 3], [4]], stopped, tokenizer, seed=7)
+    table = response_rows(tokens, KEYS, FINISHED, [[1], [2, 3], [4]], stopped, [None, 8, -1], tokenizer, seed=7)
     table.validate(full=True)
     assert table.schema.equals(RESPONSES, check_metadata=True)
     for n, row in enumerate(table.to_pylist()):
@@ -153,12 +156,12 @@ def test_response_rows_are_rows_of_the_table(tokenizer: PreTrainedTokenizerFast)
         assert row["finish_reason"] == ("stop" if stopped[n] else "length")
         assert row["interventions"] == sum(map(bool, column(mine, "intervened")))
         assert row["effective_interventions"] == sum(map(bool, column(mine, "effective")))
-        assert (row["forked_from"], row["seed"]) == (None, 7)
+        assert (row["forked_from"], row["seed"]) == ([None, 8, -1][n], 7)
 
 
 def test_response_rows_of_some_sequences_bear_those_sequences_keys(tokenizer: PreTrainedTokenizerFast) -> None:
     tokens = pa.concat_tables([rows_of(join_sides(*traces()), n) for n in (0, 2)])
-    table = response_rows(tokens, KEYS, np.array([0, 2]), [[1], [4]], np.array([True, True]), tokenizer, 0)
+    table = response_rows(tokens, KEYS, np.array([0, 2]), [[1], [4]], np.array([True, True]), [None] * 2, tokenizer, 0)
     assert column(table, "problem") == ["p0", "p1"]
     assert column(table, "tokens") == [LENGTHS[0], LENGTHS[2]]
 

@@ -70,7 +70,7 @@ class Command:
 
     def __init__(self, plan: Plan) -> None:
         self._mark = f"{plan.out}-{time.monotonic_ns()}"
-        given = {"limit": len(plan.task.problems), "direction": "both", "device": "cpu", "dtype": "float32"}
+        given = {"limit": len(plan.problems), "direction": "both", "device": "cpu", "dtype": "float32"}
         options = given | PART | {"out": plan.out}
         arguments = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
         environment = os.environ | {MARK: self._mark, "PYTHONPATH": str(ROOT)}
@@ -182,4 +182,4 @@ def test_the_same_command_completes_the_run_with_nothing_twice(store: RunStore, 
     completed = RunStore.read(plan.out)
     assert verify_run(completed).complete
     assert_same(completed.tokens().to_table(), of_plan(store, plan))
-    assert completed.grades().num_rows == plan.num_trajectories
+    assert completed.grades().num_rows == plan.work.num_trajectories

@@ -12,12 +12,14 @@ import pyarrow as pa
 import pytest
 import torch
 
+from engine.coupling import couple, sample
 from engine.distribution import Sampling, log_probabilities, nuclei
 from engine.errors import LockstepError
-from engine.intervention import UNLIMITED, decide, sample
+from engine.intervention import UNLIMITED, allowed, decide
 from engine.noise import stream_key
 from engine.rendezvous import Link, Opening, join
 from engine.sampler import CrossSampler, Phase, SamplerConfig
+from engine.switching import Rule
 
 VOCAB, PADDED = 40, 48
 STOP = 0
@@ -40,14 +42,15 @@ def logits_of(policy: str, sequence: int, prefix: Sequence[int]) -> torch.Tensor
     return torch.tensor(row, dtype=torch.float32)
 
 
-def config(policy: str, threshold: float = THRESHOLD) -> SamplerConfig:
-    return SamplerConfig(policy, VOCAB, SAMPLING, threshold, record_threshold=0.1, record_top_k=3)
+def config(policy: str) -> SamplerConfig:
+    return SamplerConfig(policy, VOCAB, SAMPLING, record_threshold=0.1, record_top_k=3)
 
 
 def phase(num: int, budget: int = UNLIMITED, paired: bool = True, offset: Sequence[int] | None = None) -> Phase:
     """`num` sequences, forward and reverse in turn."""
     return Phase(
         paired=paired,
+        rule=Rule(threshold=THRESHOLD),
         key=np.array([stream_key(0, "p", n) for n in range(num)], np.uint64),
         forward=np.arange(num) % 2 == 0,
         budget=np.full(num, budget),
@@ -65,7 +68,7 @@ class Oracle:
     handed_back: bool = False
 
 
-def oracle(n: int, p: Phase, threshold: float = THRESHOLD, max_tokens: int = MAX_TOKENS) -> Oracle:
+def oracle(n: int, p: Phase, max_tokens: int = MAX_TOKENS) -> Oracle:
     made, left = Oracle(), int(p.budget[n])
     while len(made.tokens) < max_tokens and made.tokens[-1:] != [STOP]:
         if left <= 0:
@@ -76,7 +79,8 @@ def oracle(n: int, p: Phase, threshold: float = THRESHOLD, max_tokens: int = MAX
             for policy in ("base", "rl")
         )
         position = np.array([len(made.tokens)])
-        one = decide(base, rl, p.forward[n : n + 1], np.array([left]), threshold, p.key[n : n + 1], position)
+        both = couple(base, rl, p.forward[n : n + 1], p.key[n : n + 1], position)
+        one = decide(p.rule, both, allowed(p.rule, position, both.js > p.rule.threshold, np.array([left])))
         made.tokens.append(int(one.token[0]))
         made.intervened.append(bool(one.intervened[0]))
         left -= int(one.intervened[0])
@@ -149,10 +153,10 @@ def links() -> Iterator[Links]:
         link.close()
 
 
-def engines(links: Links, threshold: float = THRESHOLD, **options: Any) -> list[Engine]:
+def engines(links: Links, **options: Any) -> list[Engine]:
     made = []
     for policy, link in zip(("base", "rl"), links, strict=True):
-        sampler = CrossSampler(config(policy, threshold))
+        sampler = CrossSampler(config(policy))
         sampler.link = link
         made.append(Engine(sampler, **options))
     return made
@@ -283,7 +287,7 @@ def test_alone_an_engine_samples_its_own_policy(policy: str) -> None:
 
 
 def test_where_nothing_differs_a_continuation_is_what_the_pair_would_have_done(links: Links) -> None:
-    whole, _ = run_pair(links, phase(8), threshold=1.0)  # js never exceeds ln 2
+    whole, _ = run_pair(links, replace(phase(8), rule=Rule(threshold=1.0)))  # js never exceeds ln 2
     for policy, first in (("base", 0), ("rl", 1)):
         prefixes = [tokens[: len(tokens) // 2] for tokens in whole]
         engine = Engine(CrossSampler(config(policy)))

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 import engine.store
 from engine.errors import RunDirectoryError, StoreError
-from engine.problem import Problem, Task
+from engine.problem import Problem
 from engine.record import GRADES, RESPONSES, SCHEMA_VERSION, TOKENS, Grade, Trajectory
 from engine.store import RunStore
 
@@ -431,15 +431,15 @@ def test_the_same_grades_are_the_same_bytes_in_whatever_order_they_were_decided(
 def test_problems_are_kept_as_they_were_asked_first(tmp_path: Path) -> None:
     problems = (Problem("t/1", "How many?", "5"), Problem("t/2", "Which?\n\nA) x\nB) y", "B", (1, 0)))
     with RunStore.open(tmp_path, MANIFEST) as store:
-        store.write_problems(Task("t", problems, "{question}", 1, 1))
-        store.write_problems(Task("t", problems[:1], "{question}", 1, 1))
+        store.write_problems(problems, gated=False)
+        store.write_problems(problems[:1], gated=False)
     assert RunStore.read(tmp_path).problems() == list(problems)
 
 
 def test_the_text_of_a_gated_set_is_not_written(tmp_path: Path) -> None:
     problem = Problem("t/1", "A secret question?\n\nA) x\nB) y", "B", (1, 0))
     with RunStore.open(tmp_path, MANIFEST) as store:
-        store.write_problems(Task("t", (problem,), "{question}", 1, 1, gated=True))
+        store.write_problems((problem,), gated=True)
     assert RunStore.read(tmp_path).problems() == [replace(problem, question="")]
 
 

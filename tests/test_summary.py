@@ -10,7 +10,7 @@ from rich.console import Console
 
 from engine.errors import XsampleError
 from engine.record import GRADES, RESPONSES
-from evaluators.summary import render, summarise
+from evaluators.summary import render, summarise, summarise_ungraded
 
 # direction, budget, problem, sample, tokens, finish_reason, interventions, effective, verdict, and maybe the answer
 ROWS = [
@@ -87,6 +87,27 @@ def test_an_arm_holds_the_numbers_worked_out_by_hand() -> None:
 def test_arms_are_ordered_forward_first_and_unlimited_last() -> None:
     arms = [(arm["direction"], arm["budget"]) for arm in summarise(*tables(ROWS))["arms"]]
     assert arms == [("forward", 0), ("forward", 8), ("forward", None), ("reverse", 0)]
+
+
+def test_given_responses_are_an_arm_after_both_directions() -> None:
+    summary = summarise(*tables([*samples({"a": ["gold", "1"]}, "given", None), *ROWS]))
+    assert [(arm["direction"], arm["budget"]) for arm in summary["arms"]][-2:] == [("reverse", 0), ("given", None)]
+    assert arm_of(summary, "given", None)["accuracy"] == 0.5
+    [line] = [line for line in rendered(summary).splitlines() if "given" in line and "(0.0%)" in line]
+    assert line.split()[:3] == ["given", "-", "50.0"]
+
+
+def test_responses_without_gold_answers_are_counted_alike_and_have_no_arms() -> None:
+    summary = summarise_ungraded(tables(ROWS)[0])
+    graded = summarise(*tables(ROWS))["total"]
+    assert summary == {
+        "grader": None,
+        "arms": [],
+        "differences": [],
+        "total": {name: count for name, count in graded.items() if name != "verdicts"},
+    }
+    assert json.loads(json.dumps(summary)) == summary
+    assert summarise_ungraded(tables([])[0])["total"]["tokens"] == 0
 
 
 def test_the_total_counts_every_response() -> None:

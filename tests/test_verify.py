@@ -6,9 +6,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from engine.record import RESPONSES, TOKENS, Trajectory
+from engine.record import RESPONSES, TOKENS, Trajectory, expected_trajectories
 from engine.store import RunStore
-from engine.verify import Verification, expected_trajectories, verify_run
+from engine.verify import Verification, verify_run
 
 EXPECTED = {"problems": ["a", "b"], "samples": 2, "directions": ["forward"], "budgets": [1, None]}
 KEYS = list(expected_trajectories(EXPECTED))

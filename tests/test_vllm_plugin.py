@@ -22,6 +22,7 @@ from engine.errors import LockstepError
 from engine.noise import stream_key
 from engine.rendezvous import Opening, join
 from engine.sampler import CrossSampler, Phase, SamplerConfig
+from engine.switching import Rule
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # vLLM and what it imports are not ours to mend
@@ -42,9 +43,10 @@ v2 = pytest.importorskip("vllm.v1.worker.gpu.sample.logits_processor", reason="t
 
 VOCAB, STOP, SLOTS = 32, 0, 6
 NUM_PROMPT = 4
-CONFIG = SamplerConfig("base", VOCAB, Sampling(1.0, 0.9), 0.1, 0.1, 3)
+CONFIG = SamplerConfig("base", VOCAB, Sampling(1.0, 0.9), 0.1, 3)
 SOLO = Phase(
     paired=False,
+    rule=Rule(),
     key=np.array([stream_key(0, "p", n) for n in range(200)], np.uint64),
     forward=np.ones(200, np.bool_),
     budget=np.zeros(200, np.int64),

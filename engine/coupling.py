@@ -1,0 +1,64 @@
+"""Both policies at the same positions with the same noise: what each would take, and how far they are apart.
+
+A token is drawn by Gumbel-max over a nucleus with the noise of (key, position, token), so two policies that nearly
+agree nearly always draw the same token, and what the primary would have emitted is known at every intervention.
+
+Dimensions: B rows, N entries of nuclei.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.distribution import Nuclei, js_divergence, stack
+from engine.noise import UInt64, gumbel
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Both:
+    """Both policies at one position of each of B rows.
+
+    nuclei: base's rows, then rl's, 2 B in all. forward [B]: base is primary, else rl. key, position [B]: the noise.
+    primary, other [B]: the token that the primary and the intervention policy draw. js [B]: nats, between the nuclei.
+    """
+
+    nuclei: Nuclei
+    forward: Bools
+    key: UInt64
+    position: Ints
+    primary: Ints
+    other: Ints
+    js: Floats
+
+    def of_other(self, where: Ints) -> Nuclei:
+        """The intervention policy's nuclei of the rows `where`."""
+        return self.nuclei.take(where + len(self.forward) * self.forward[where])
+
+
+def sample(nuclei: Nuclei, key: UInt64, position: Ints) -> Ints:
+    """One token a row, [B], by Gumbel-max over the nucleus; key and position [B] say which noise.
+
+    Equal scores go to the more probable token.
+    """
+    row = nuclei.row
+    score = np.log(nuclei.p) + gumbel(key[row], position[row], nuclei.token)
+    best = np.maximum.reduceat(score, nuclei.start)
+    winner = np.flatnonzero(score == best[row])
+    first = np.searchsorted(row[winner], np.arange(len(nuclei.size)))
+    return nuclei.token[winner[first]]
+
+
+def couple(base: Nuclei, rl: Nuclei, forward: Bools, key: UInt64, position: Ints) -> Both:
+    """Draw from both policies with the same noise, and measure how far they are apart."""
+    nuclei, num_rows = stack(base, rl), len(key)
+    token = sample(nuclei, np.tile(key, 2), np.tile(position, 2))
+    from_base, from_rl = token[:num_rows], token[num_rows:]
+    primary, other = np.where(forward, from_base, from_rl), np.where(forward, from_rl, from_base)
+    return Both(nuclei, forward, key, position, primary, other, js_divergence(base, rl))

@@ -1,0 +1,45 @@
+"""Forks: trajectories that differ in their budget only, out of one that was made with the largest.
+
+With coupled noise a smaller budget gives the same tokens until it lacks an intervention that changed the token: an
+intervention that did not change it is what the primary would have done anyway. From there the primary goes on alone.
+So every budget shares a prefix of the stem, and budgets that lack no effective intervention share all of it.
+
+Dimensions: N rows (positions) of a stem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from engine.coupling import Bools
+
+
+class Branch(NamedTuple):
+    """How one budget follows from its stem.
+
+    spent:  rows up to the intervention that spends the budget, N if none does; after them the primary is alone
+    shared: rows whose tokens are the stem's; at the next one the stem intervened and changed the token
+    """
+
+    spent: int
+    shared: int
+
+
+def branch(intervened: Bools, effective: Bools, budget: int) -> Branch:
+    """The branch of `budget` off a stem whose rows [N] have these flags."""
+    at = np.flatnonzero(intervened)
+    num_rows = len(intervened)
+    spent = num_rows if len(at) < budget else int(at[budget - 1]) + 1 if budget else 0
+    lacking = np.flatnonzero(effective[spent:])
+    return Branch(spent, spent + int(lacking[0]) if len(lacking) else num_rows)
+
+
+def stems(names: Sequence[Hashable], budgets: Sequence[int]) -> list[list[int]]:
+    """Indices of equal names, in the order of their first, each with the smallest budget first and the stem last."""
+    groups: dict[Hashable, list[int]] = {}
+    for index, name in enumerate(names):
+        groups.setdefault(name, []).append(index)
+    return [sorted(group, key=lambda index: budgets[index]) for group in groups.values()]

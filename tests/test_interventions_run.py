@@ -1,0 +1,194 @@
+"""Interventions on real engines: forks are reruns, every criterion is the oracle's, controls keep their counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+import torch
+
+from engine.job import Job
+from engine.pair import Completed, Pair
+from engine.plan import Plan
+from engine.preflight import TINY_PAIR
+from engine.record import Trajectory
+from engine.store import RunStore
+from tests.engines import (
+    assert_same,
+    carry_out,
+    floats,
+    keys_of,
+    of_keys,
+    plan_of,
+    responses_of,
+    started,
+    undisturbed,
+)
+from tests.reference import Policy, Position, cross_sample
+
+BUDGETS = (0, 1, 2, 4, 8, 16, None)
+SWEEP: dict[str, Any] = {"limit": 32, "samples": 4, "direction": "both"}
+SMALL: dict[str, Any] = {"limit": 2, "samples": 1, "direction": "both", "budget": (2, None)}
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
+    return undisturbed(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def pair(store: RunStore) -> Iterator[Pair]:  # after the store, whose run has a Ray cluster of its own
+    with started(Pair(plan_of().pair_config(0))) as pair:
+        yield pair
+
+
+@pytest.fixture(scope="module")
+def sweep(pair: Pair) -> pa.Table:
+    return carry_out(pair, plan_of(**SWEEP, budget=BUDGETS))
+
+
+@pytest.fixture(scope="module")
+def policies() -> dict[str, Policy]:
+    torch.set_num_threads(1)  # one token at a time leaves a second one nothing but waiting
+    return {name: Policy(TINY_PAIR / name) for name in ("base", "rl")}
+
+
+def arm(rows: pa.Table, direction: str, budget: int | None) -> dict[tuple[str, int], list[int]]:
+    """The responses of one arm by (problem, sample)."""
+    found = responses_of(rows).items()
+    return {key[:2]: tokens for key, tokens in found if (key.direction, key.budget) == (direction, budget)}
+
+
+def interventions(rows: pa.Table) -> dict[Trajectory, int]:
+    counts = dict.fromkeys(keys_of(rows), 0)
+    for key in keys_of(rows.filter(rows["intervened"])):
+        counts[key] += 1
+    return counts
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_a_fork_is_what_a_run_with_its_budget_alone_gives_in_every_column(
+    pair: Pair, sweep: pa.Table, budget: int | None
+) -> None:
+    plan = plan_of(**SWEEP, budget=(budget,))
+    alone = carry_out(pair, plan)
+    assert len(responses_of(alone)) == 256
+    assert_same(of_keys(sweep, plan.work.trajectories()), alone)
+
+
+def test_forks_say_what_they_are_forked_from_and_the_stem_does_not(pair: Pair) -> None:
+    plan = plan_of(limit=4, samples=1, direction="forward", budget=(0, 1, 4))
+    keys = list(plan.work.trajectories())
+    done = [e for e in pair.run([plan.work.job(key) for key in keys], plan.rule) if isinstance(e, Completed)]
+    stems = {keys[job]: keys[stem] for e in done for job, stem in zip(e.job, e.stem, strict=True)}
+    assert stems == {key: key._replace(budget=4) for key in keys}
+
+
+def test_always_forward_is_the_rl_model_and_never_forward_is_the_base_token_for_token(
+    pair: Pair, sweep: pa.Table
+) -> None:
+    always = carry_out(pair, plan_of(**SWEEP, budget=(None,), criterion="always"))
+    never = carry_out(pair, plan_of(**SWEEP, budget=(None,), criterion="never"))
+    base, rl = arm(sweep, "forward", 0), arm(sweep, "reverse", 0)
+    assert len(base) == len(rl) == 128 and base != rl
+    assert arm(always, "forward", None) == arm(never, "reverse", None) == rl
+    assert arm(never, "forward", None) == arm(always, "reverse", None) == base
+    assert never["js"].null_count == 0
+
+
+RULES: list[dict[str, Any]] = [
+    {"criterion": "kl", "threshold": 0.3},
+    {"criterion": "reverse-kl", "threshold": 0.3},
+    {"criterion": "entropy-base", "threshold": 0.5},
+    {"criterion": "entropy-rl", "threshold": 0.5},
+    {"criterion": "dlogp"},
+    {"criterion": "argmax"},
+    {"criterion": "random", "threshold": 0.2},
+    {"criterion": "always", "window": ":20%"},
+    {"window": "3:"},
+    {"window": "10%:40", "trace": "full"},
+    {"eos": "drop"},
+    {"criterion": "always", "eos": "resample"},
+    {"extrapolate": 0.5, "extrapolate_to": "rl"},
+    {"extrapolate": 0.2, "extrapolate_to": "base"},
+    {"threshold": 0.15, "trace": "full"},
+]
+
+
+@pytest.mark.parametrize("settings", RULES, ids=lambda settings: " ".join(f"{k}={v}" for k, v in settings.items()))
+def test_every_rule_takes_the_oracles_tokens_and_interventions(
+    pair: Pair, policies: dict[str, Policy], settings: dict[str, Any]
+) -> None:
+    plan = plan_of(**SMALL | settings)
+    rows = carry_out(pair, plan).sort_by(
+        [(name, "ascending") for name in ("problem", "sample", "direction", "budget", "position")]
+    )
+    for key in dict.fromkeys(keys_of(rows)):
+        mine = of_keys(rows, [key])
+        theirs = oracle(plan, policies, key)
+        for name in ("token", "intervened", "effective"):
+            assert mine[name].to_pylist() == [getattr(row, name) for row in theirs], (key, name)
+        assert mine["js"].is_valid().to_pylist() == [row.js is not None for row in theirs], key
+    if settings.get("eos") != "drop":
+        assert pc.any(rows["intervened"]).as_py()
+
+
+def oracle(plan: Plan, policies: dict[str, Policy], key: Trajectory) -> list[Position]:
+    return cross_sample(
+        policies, {"forward": "base", "reverse": "rl"}[key.direction], plan.work.prompt(key), key.problem, key.sample,
+        key.budget, rule=plan.rule,
+    )  # fmt: skip
+
+
+def test_random_positions_are_as_many_as_the_matched_run_s_and_elsewhere(pair: Pair, store: RunStore) -> None:
+    plan = plan_of(criterion="random", match=str(store.path))
+    rows = carry_out(pair, plan)
+    matched = store.tokens().to_table()
+    assert plan.config.budget == (0, 1, 4, None)
+    assert interventions(rows) == interventions(matched)
+    ours, theirs = (
+        {(*key, n) for key, n in zip(keys_of(chosen), chosen["position"].to_pylist(), strict=True)}
+        for chosen in (table.filter(table["intervened"]) for table in (rows, matched))
+    )
+    assert 0 < len(ours & theirs) < len(ours) / 4
+
+
+def test_a_trace_to_the_end_has_the_same_tokens_and_both_policies_numbers_everywhere(
+    pair: Pair, sweep: pa.Table
+) -> None:
+    plan = plan_of(limit=8, samples=2, direction="both", budget=BUDGETS, trace="full")
+    rows = carry_out(pair, plan)
+    assert responses_of(rows) == responses_of(of_keys(sweep, plan.work.trajectories()))
+    for name in ("js", "entropy_base", "entropy_rl", "logp_base", "rank_base_of_top1_rl"):
+        assert rows[name].null_count == 0
+    assert interventions(rows) == interventions(of_keys(sweep, plan.work.trajectories()))
+
+
+def test_a_given_response_is_measured_as_it_was_when_it_was_made(pair: Pair, sweep: pa.Table) -> None:
+    plan = plan_of(limit=8, samples=2, direction="both", budget=(None,))
+    keys = list(plan.work.trajectories())
+    made = of_keys(sweep, keys)
+    responses = responses_of(made)
+    jobs = [Job(plan.work.prompt(key), 0, True, None, len(responses[key]), given=responses[key]) for key in keys]
+    done = pa.concat_tables([e.tokens for e in pair.run(jobs, plan.rule) if isinstance(e, Completed)])
+    order = {key: n for n, key in enumerate(keys)}
+    made = made.append_column("sequence", pa.array([order[key] for key in keys_of(made)]))
+    made, done = (table.sort_by([("sequence", "ascending"), ("position", "ascending")]) for table in (made, done))
+    assert done["token"].to_pylist() == made["token"].to_pylist()
+    for name in ("js", "entropy_base", "entropy_rl", "logp_base", "logp_rl"):
+        np.testing.assert_allclose(floats(done[name]), floats(made[name]), rtol=0, atol=1e-5, err_msg=name)
+    assert not pc.any(done["intervened"]).as_py()
+
+
+def test_a_given_response_may_hold_a_stop_token_anywhere(pair: Pair) -> None:
+    plan = plan_of(limit=1, samples=1, direction="forward")
+    [stop] = plan.pair.stop_token_ids
+    prompt = plan.work.prompt(next(plan.work.trajectories()))
+    job = Job(prompt, 0, True, None, 5, given=[5, stop, 6, stop, 7])
+    [done] = [event for event in pair.run([job], plan.rule) if isinstance(event, Completed)]
+    assert done.tokens["token"].to_pylist() == job.given
+    assert done.tokens["js"].null_count == 0
