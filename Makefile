@@ -29,8 +29,9 @@ check: .venv/.project  ## lint, format and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: .venv/.project  ## speed of the pair, beside what users do today, and of grading
+bench: .venv/.project  ## speed of the pair, beside what users do today, of a sweep, and of grading
 	$(BIN)/python -m benchmarks.paired
+	$(BIN)/python -m benchmarks.sweep
 	$(BIN)/python -m benchmarks.grading
 
 clean:  ## remove .venv and every cache; runs/ stays
