@@ -9,8 +9,9 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from engine.errors import EngineError, IncompleteRunError
 from engine.job import Job
@@ -19,8 +20,9 @@ from engine.switching import Rule
 from engine.worker import Progress
 
 MAX_RETRIES = 3
-# Leases of one pair's share and more: long enough to keep its slots busy, short enough that pairs end together.
-_LEASE_SLOTS = 64
+# Stems a slot in one lease: enough to keep the slots busy, few enough that pairs end together, that the rows of stems
+# whose forks are still to be made fit into memory, and that little is lost when a pair dies before they are.
+_LEASE_STEMS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class Scheduler:
 
     def __init__(self, pairs: Sequence[Pair], jobs: Sequence[Job], rule: Rule, num_slots: int) -> None:
         self._pairs, self._jobs, self._rule, self._num_slots = pairs, jobs, rule, num_slots
-        self._waiting = deque(range(len(jobs)))
+        self._waiting = deque(self._stems(range(len(jobs))))
         self._retries = [0] * len(jobs)
         self._lock = threading.Lock()
         self._events: queue.Queue[Event | BaseException | None] = queue.Queue(maxsize=4 * len(pairs))
@@ -76,7 +78,7 @@ class Scheduler:
             else:
                 yield event
         if self._waiting:
-            raise IncompleteRunError(f"{len(self._waiting)} trajectories are left and no pair to make them")
+            raise IncompleteRunError(f"{sum(map(len, self._waiting))} trajectories are left and no pair to make them")
 
     def close(self) -> None:
         """Kill every pair and wait for the threads. Safe at any time and more than once."""
@@ -150,25 +152,23 @@ class Scheduler:
         if lease:
             raise EngineError(f"the engines went through their work, but {len(lease)} trajectories did not come out")
 
-    def _take(self) -> list[int]:
-        """The next lease: a share of what is left that shrinks towards the end (guided self-scheduling).
+    def _stems(self, indices: Iterable[int]) -> list[list[int]]:
+        """Jobs of one stem, which stand next to each other, together: what is forked together is made together."""
+        return [list(group) for _, group in groupby(indices, lambda index: self._jobs[index].stem)]
 
-        It ends where a stem does: what is forked together is made together.
-        """
+    def _take(self) -> list[int]:
+        """The next lease: a share of what is left that shrinks towards the end (guided self-scheduling)."""
         with self._lock:
             share = -(-len(self._waiting) // (1 if len(self._pairs) == 1 else 2 * len(self._pairs)))
-            size = min(max(share, self._num_slots), _LEASE_SLOTS * self._num_slots, len(self._waiting))
-            lease = [self._waiting.popleft() for _ in range(size)]
-            while self._waiting and self._jobs[self._waiting[0]].stem == self._jobs[lease[-1]].stem:
-                lease.append(self._waiting.popleft())
-            return lease
+            size = min(max(share, self._num_slots), _LEASE_STEMS * self._num_slots, len(self._waiting))
+            return [index for _ in range(size) for index in self._waiting.popleft()]
 
     def _give_back(self, lease: list[int], error: EngineError) -> None:
         """Queue again what has not finished. Raises IncompleteRunError when that was tried often enough."""
         with self._lock:
             for index in lease:
                 self._retries[index] += 1
-            self._waiting.extendleft(reversed(lease))
+            self._waiting.extendleft(reversed(self._stems(lease)))
             if any(self._retries[index] > MAX_RETRIES for index in lease):
                 raise IncompleteRunError(
                     f"{len(lease)} trajectories failed {MAX_RETRIES + 1} times, the last time with: {error}"
