@@ -1,6 +1,6 @@
-"""Jobs and the paths that lead to them: what a pair is to make, and the phase that asks its engines for it.
+"""Jobs, and the segments that they are made of: what a pair is to make, and the phase that asks its engines for it.
 
-Dimensions: S paths of a phase, N rows (positions) of a path.
+Dimensions: S segments of a phase, N rows (positions) of a segment.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Member(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
+class Segment:
     """A continuation to be made, of the trajectory `job`, from `prefix` on (None: from its start), for its members."""
 
     job: Job
@@ -76,9 +76,9 @@ class Path:
         return [] if self.prefix is None else self.prefix.column("token").to_pylist()
 
 
-def phase_of(paths: Sequence[Path], rule: Rule | None, stop_token: int) -> tuple[Phase, Requests]:
+def phase_of(segments: Sequence[Segment], rule: Rule | None, stop_token: int) -> tuple[Phase, Requests]:
     """The phase, paired under `rule` or solo (None), and what its engines are asked. stop_token: for hand-backs."""
-    jobs, prefixes = [path.job for path in paths], [path.tokens for path in paths]
+    jobs, prefixes = [segment.job for segment in segments], [segment.tokens for segment in segments]
     offset = np.array([len(prefix) for prefix in prefixes], np.int64)
     measured = [job.given for job in jobs if job.given is not None]
     assert len(measured) in (0, len(jobs)), "a phase measures or makes"

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from engine.errors import LockstepError
 from engine.fork import branch, stems
-from engine.job import Job, Member, Path, phase_of
+from engine.job import Job, Member, Segment, phase_of
 from engine.join import join_sides, lengths, rows_of, without_twin
 from engine.launch import POLICIES, PairConfig, Twins
 from engine.switching import Rule
@@ -39,10 +39,10 @@ class Completed:
 
 
 class _Whole(NamedTuple):
-    """A finished trajectory: whose it is, the path that made it, and its rows with the twin's numbers."""
+    """A finished trajectory: whose it is, the segment that made it, and its rows with the twin's numbers."""
 
     member: Member
-    path: Path
+    segment: Segment
     stopped: bool
     rows: pa.Table
 
@@ -73,20 +73,20 @@ class Pair:
 
     def run(self, jobs: Sequence[Job], rule: Rule) -> Iterator[Completed | Progress]:
         """Run a lease to its end. Raises EngineError (LockstepError) at the first sign that something is wrong."""
-        paired: list[Path] = []
-        tails: list[Path] = []
+        paired: list[Segment] = []
+        tails: list[Segment] = []
         for group in stems([job.stem for job in jobs], [job.allowed for job in jobs]):
-            stem = Path(jobs[group[-1]], [Member(index, group[-1], 0) for index in group])
+            stem = Segment(jobs[group[-1]], [Member(index, group[-1], 0) for index in group])
             alone = stem.job.allowed == 0 and stem.job.given is None
             (tails if alone else paired).append(stem)
         while paired:
-            again: list[Path] = []
+            again: list[Segment] = []
             yield from self._run_stems(jobs, paired, rule, tails, again)
             paired = again
         yield from self._run_tails(tails, rule)
 
     def _run_stems(
-        self, jobs: Sequence[Job], paired: list[Path], rule: Rule, tails: list[Path], again: list[Path]
+        self, jobs: Sequence[Job], paired: list[Segment], rule: Rule, tails: list[Segment], again: list[Segment]
     ) -> Iterator[Completed | Progress]:
         """Carry `paired` with their largest budgets; what forks or is handed back goes to `tails`."""
         for batch in self._paired(paired, rule):
@@ -95,17 +95,17 @@ class Pair:
                 continue
             whole: list[_Whole] = []
             for sequence, stopped, handed_back in zip(*batch[:3], strict=True):
-                path, rows = paired[sequence], rows_of(batch.tokens, sequence)
-                if shorter := _with_smaller_span(path.job, rows, rule):
-                    again.append(replace(path, job=shorter))
+                segment, rows = paired[sequence], rows_of(batch.tokens, sequence)
+                if shorter := _with_smaller_span(segment.job, rows, rule):
+                    again.append(replace(segment, job=shorter))
                     continue
-                ends, forks = _branches(jobs, path, rows, handed_back)
-                whole += [_Whole(member, path, stopped, rows) for member in ends]
+                ends, forks = _branches(jobs, segment, rows, handed_back)
+                whole += [_Whole(member, segment, stopped, rows) for member in ends]
                 tails += forks
             if whole:
                 yield _complete(whole, rule)
 
-    def _run_tails(self, tails: list[Path], rule: Rule) -> Iterator[Completed | Progress]:
+    def _run_tails(self, tails: list[Segment], rule: Rule) -> Iterator[Completed | Progress]:
         """Continue under the primary alone; with trace "full" beside its twin, which only measures."""
         if not tails:
             return
@@ -116,17 +116,17 @@ class Pair:
                 continue
             whole = []
             for sequence, stopped, _ in zip(*batch[:3], strict=True):
-                path, rows = tails[sequence], rows_of(batch.tokens, sequence)
-                rows = rows if path.prefix is None else pa.concat_tables([path.prefix, rows])
-                whole += [_Whole(member, path, stopped, rows) for member in path.members]
+                segment, rows = tails[sequence], rows_of(batch.tokens, sequence)
+                rows = rows if segment.prefix is None else pa.concat_tables([segment.prefix, rows])
+                whole += [_Whole(member, segment, stopped, rows) for member in segment.members]
             yield _complete(whole, rule)
 
-    def _beside(self, tails: list[Path], rule: Rule) -> Iterator[_Batch | Progress]:
-        return self._paired([replace(path, job=replace(path.job, budget=0)) for path in tails], rule)
+    def _beside(self, tails: list[Segment], rule: Rule) -> Iterator[_Batch | Progress]:
+        return self._paired([replace(segment, job=replace(segment.job, budget=0)) for segment in tails], rule)
 
-    def _paired(self, paths: list[Path], rule: Rule) -> Iterator[_Batch | Progress]:
+    def _paired(self, segments: list[Segment], rule: Rule) -> Iterator[_Batch | Progress]:
         """A paired phase: what both engines finish, joined."""
-        phase = phase_of(paths, rule, self._stop_token)
+        phase = phase_of(segments, rule, self._stop_token)
         waiting: dict[str, list[Finished]] = {policy: [] for policy in POLICIES}
         for policy, message in self.twins.stream(dict.fromkeys(POLICIES, phase)):
             if isinstance(message, Progress):
@@ -142,13 +142,13 @@ class Pair:
         if any(waiting.values()):
             raise LockstepError("one engine finished sequences that the other did not")
 
-    def _alone(self, paths: list[Path]) -> Iterator[_Batch | Progress]:
-        """Both directions' paths at once, each on its primary's engine."""
+    def _alone(self, segments: list[Segment]) -> Iterator[_Batch | Progress]:
+        """Both directions' segments at once, each on its primary's engine."""
         work, index_of = {}, {}
         for policy in POLICIES:
-            mine = [index for index, path in enumerate(paths) if path.job.forward == (policy == "base")]
+            mine = [index for index, segment in enumerate(segments) if segment.job.forward == (policy == "base")]
             if mine:
-                work[policy] = phase_of([paths[index] for index in mine], None, self._stop_token)
+                work[policy] = phase_of([segments[index] for index in mine], None, self._stop_token)
                 index_of[policy] = np.array(mine)
         for policy, message in self.twins.stream(work):
             if isinstance(message, Progress):
@@ -160,18 +160,20 @@ class Pair:
             yield _renumber(batch, index_of[policy])
 
 
-def _branches(jobs: Sequence[Job], path: Path, rows: pa.Table, handed_back: bool) -> tuple[list[Member], list[Path]]:
+def _branches(
+    jobs: Sequence[Job], segment: Segment, rows: pa.Table, handed_back: bool
+) -> tuple[list[Member], list[Segment]]:
     """The members of a stem whose tokens end with it, and the tails of the others: one a place where they fork."""
     intervened, effective = (rows.column(name).to_numpy() for name in ("intervened", "effective"))
     ends: list[Member] = []
-    forks: dict[int, Path] = {}
-    for member in path.members:
+    forks: dict[int, Segment] = {}
+    for member in segment.members:
         spent, shared = branch(intervened, effective, jobs[member.job].allowed)
         member = member._replace(spent=spent)
         if shared == rows.num_rows and not handed_back:
             ends.append(member)
         else:
-            forks.setdefault(shared, Path(path.job, [], rows.slice(0, shared))).members.append(member)
+            forks.setdefault(shared, Segment(segment.job, [], rows.slice(0, shared))).members.append(member)
     return ends, list(forks.values())
 
 
@@ -190,7 +192,7 @@ def _complete(whole: list[_Whole], rule: Rule) -> Completed:
     members = [one.member for one in whole]
     job, size = np.array([m.job for m in members]), np.array([one.rows.num_rows for one in whole])
     spent = np.concatenate([np.arange(n) >= m.spent for n, m in zip(size, members, strict=True)])
-    forward = np.repeat([one.path.job.forward for one in whole], size)
+    forward = np.repeat([one.segment.job.forward for one in whole], size)
     tokens = pa.concat_tables([one.rows for one in whole])
     tokens = tokens.set_column(0, "sequence", pa.array(np.repeat(job, size).astype(np.int32)))
     tokens = without_twin(tokens, spent, forward, both=rule.trace == "full")
@@ -210,6 +212,6 @@ def _batch(finished: Finished, tokens: pa.Table) -> _Batch:
 
 
 def _renumber(batch: _Batch, index_of: Ints) -> _Batch:
-    """From numbers of one engine's phase to numbers of all paths, which rise with them."""
+    """From numbers of one engine's phase to numbers of all segments, which rise with them."""
     column = pa.array(index_of[batch.tokens.column("sequence").to_numpy()].astype(np.int32))
     return batch._replace(sequence=index_of[batch.sequence], tokens=batch.tokens.set_column(0, "sequence", column))

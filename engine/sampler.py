@@ -179,7 +179,7 @@ class CrossSampler:
         """Where the criterion fires, [B]. What it asks of the full distributions goes over the link first."""
         phase, criterion = self._phase, self._phase.rule.criterion
         if phase.chosen is not None:
-            return np.isin((rows.sequence << 32) + rows.position, phase.chosen)
+            return _is_in((rows.sequence << 32) + rows.position, phase.chosen)
         answers = None
         if criterion in ASKS_ENTROPY:
             answers = Answers(np.arange(len(log_p)), *self._numbers(entropy(log_p)))
@@ -212,3 +212,9 @@ class CrossSampler:
 
     def _base_and_rl(self, mine: Side, theirs: Side) -> tuple[Side, Side]:
         return (mine, theirs) if self.config.policy == "base" else (theirs, mine)
+
+
+def _is_in(values: Ints, ascending: Ints) -> npt.NDArray[np.bool_]:
+    """Whether each of `values` is in `ascending`; np.isin would sort all of that at every step."""
+    at = np.searchsorted(ascending, values)
+    return np.asarray(np.append(ascending, -1)[at] == values)

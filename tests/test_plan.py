@@ -5,16 +5,25 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from engine.config import load
-from engine.plan import prepare
+from engine.errors import ConfigError, ModelError
+from engine.given import Given, GivenSet
+from engine.plan import Plan, prepare, prepare_score
 from engine.problem import Problem, Task
+from engine.record import GIVEN, Trajectory, expected_trajectories
 
 PROBLEMS = (Problem("t/1", "11+22=?", "33"), Problem("t/2", "22+33=?", "55"))
 TASK = Task("t", PROBLEMS, "{question}", 1, 9)
 
 
-def identity(task: Task) -> dict[str, Any]:
-    return dict(prepare(load(None, {"device": "cpu", "out": "unused"}), task).manifest()["identity"])
+def identity(task: Task, **settings: Any) -> dict[str, Any]:
+    return dict(prepare(load(None, {"device": "cpu", "out": "unused"} | settings), task).manifest()["identity"])
+
+
+def differing(ours: dict[str, Any], theirs: dict[str, Any]) -> set[str]:
+    return {key for key in ours if ours[key] != theirs[key]}
 
 
 def test_the_order_in_which_a_source_lists_its_problems_and_where_it_lies_change_no_run() -> None:
@@ -31,5 +40,59 @@ def test_another_question_gold_answer_id_prompt_or_grader_is_another_run_and_say
         (replace(TASK, template="Sum: {question}"), "template"),
         (replace(TASK, grader="integer"), "grader"),
     ]:
-        theirs = identity(changed)
-        assert name in {key for key in ours if ours[key] != theirs[key]}
+        assert name in differing(ours, identity(changed))
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"criterion": "kl", "threshold": 0.1}, {"criterion"}),
+        ({"threshold": 0.2}, {"threshold"}),
+        ({"threshold": 0.1}, set()),  # the default, said
+        ({"window": "2:"}, {"window"}),
+        ({"eos": "drop"}, {"eos"}),
+        ({"extrapolate": 0.1, "extrapolate_to": "rl"}, {"extrapolate", "extrapolate_to"}),
+        ({"trace": "full"}, {"trace"}),
+        ({"budget": "8,unlimited"}, {"budget"}),
+        ({"pairs": 2, "max_num_seqs": 7, "rendezvous": "tcp", "step_timeout": 9.0}, set()),
+    ],
+)
+def test_what_decides_the_numbers_is_in_the_identity_and_where_it_runs_is_not(
+    settings: dict[str, Any], names: set[str]
+) -> None:
+    assert differing(identity(TASK), identity(TASK, **settings)) == names
+
+
+def given(*responses: list[int], stopped: bool = True) -> GivenSet:
+    made = [
+        Given(Trajectory("t/1", n, GIVEN, None), [1, 2], response, stopped, f"row {n}")
+        for n, response in enumerate(responses)
+    ]
+    return GivenSet("answers", "answers.jsonl", tuple(made))
+
+
+def scored(responses: GivenSet, **settings: Any) -> Plan:
+    return prepare_score(load(None, {"device": "cpu", "out": "unused"} | settings), lambda pair: responses)
+
+
+def test_given_responses_are_another_run_when_a_token_an_ending_or_the_sampling_is_another() -> None:
+    ours = scored(given([3, 4], [5])).manifest()["identity"]
+    assert differing(ours, scored(given([3, 4], [5])).manifest()["identity"]) == set()
+    for changed in (given([3, 4], [6]), given([3, 4]), given([3, 4], [5], stopped=False)):
+        assert differing(ours, scored(changed).manifest()["identity"]) == {"responses"}
+    assert differing(ours, scored(given([3, 4], [5]), top_p=0.9).manifest()["identity"]) == {"top_p"}
+
+
+def test_a_scored_run_expects_each_given_response_and_its_settings_say_nothing_of_how_it_was_made() -> None:
+    manifest = scored(given([3, 4], [5])).manifest()
+    assert expected_trajectories(manifest["expected"]) == {Trajectory("t/1", n, GIVEN, None): None for n in (0, 1)}
+    assert not manifest["config"].keys() & {"budget", "direction", "criterion", "threshold", "window", "task"}
+
+
+def test_a_response_that_the_models_cannot_hold_is_refused_by_its_name() -> None:
+    with pytest.raises(ConfigError, match=r"row 1: prompt and response have 2 and 999 tokens, more than the context"):
+        scored(given([3], [4] * 999))
+    with pytest.raises(ConfigError, match=r"row 1: .* more than the context of 10"):
+        scored(given([3], [4] * 9), max_model_len=10)
+    with pytest.raises(ModelError, match=r"row 0: it holds token id 5000"):
+        scored(given([5000]))
