@@ -23,7 +23,7 @@ from engine.record import TRAJECTORY_KEY, Grade, Trajectory
 from engine.scheduler import Done, Note, Scheduler
 from engine.signals import HeldSignals
 from engine.store import RunStore
-from engine.work import Replay
+from engine.work import Replay, Sweep
 from engine.worker import Progress
 
 # A part is committed when it has this many trajectories, or is this old.
@@ -59,7 +59,23 @@ def execute(plan: Plan, grader: Grader | None, display: Display) -> RunStore:
                 signals.check()
                 _make(plan, todo, recorder, signals, display)
         recorder.finish()
+        _say_what_no_control_can_match(plan, store, display)
     return store
+
+
+def _say_what_no_control_can_match(plan: Plan, store: RunStore, display: Display) -> None:
+    """A response that is too short for as many interventions has fewer, and the user must know."""
+    matched = plan.work.matched if isinstance(plan.work, Sweep) else None
+    if not matched:
+        return
+    made = store.responses([*TRAJECTORY_KEY, "interventions"]).to_pylist()
+    wanted = {key: counts.interventions for key, counts in matched.items()}
+    fewer = sum(row["interventions"] < wanted[Trajectory(*(row[name] for name in TRAJECTORY_KEY))] for row in made)
+    if fewer:
+        display.note(
+            f"{fewer:,} of {len(made):,} responses have fewer interventions than in {plan.config.match}: "
+            "they leave no room for more"
+        )
 
 
 def _make(plan: Plan, keys: Sequence[Trajectory], recorder: _Recorder, signals: HeldSignals, display: Display) -> None:
