@@ -85,7 +85,8 @@ def score_command(ctx: click.Context, /, given: Path, config: Path | None, dry_r
 
     GIVEN is a run directory, measured under its own pair and settings unless others are given; or a JSONL or Parquet
     file with a row a response: token_ids, or response (text); and prompt_token_ids, prompt (text as the model saw it),
-    or problem (an id of --task). With --task they are graded too. The same command with the same --out resumes.
+    or problem (an id of --task). Text of a response that ended by itself needs finish_reason stop: it is given its EOS.
+    With --task they are graded too. The same command with the same --out resumes.
     """
     from engine.plan import prepare_score
     from evaluators.tasks.given import read_given, task_of
@@ -94,7 +95,7 @@ def score_command(ctx: click.Context, /, given: Path, config: Path | None, dry_r
     task = task_of(given, resolved)
 
     def read(pair: PairInfo) -> GivenSet:
-        return read_given(given, resolved, task, pair.tokenizer, pair.stop_token_ids)
+        return read_given(given, resolved, task, pair.tokenizer, pair.stop_token_ids, pair.context_length)
 
     plan = prepare_score(resolved, read)
     _announce(plan)
@@ -128,6 +129,9 @@ def _show_plan(plan: Plan) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from engine.store import RunStore
+
+    RunStore.check(plan.out, plan.manifest())
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in plan.describe():
         table.add_row(Text(name), Text(visible(value)))

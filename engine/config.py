@@ -232,7 +232,8 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {file} cannot be read: {error}") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"config {file} is not YAML: {' '.join(str(error).split())}") from None
+        hint = "; a window is written in quotes, window: '32:'" if "mapping values" in str(error) else ""
+        raise ConfigError(f"config {file} is not YAML: {' '.join(str(error).split())}{hint}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -244,4 +245,7 @@ def _explain(error: Any) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if not error["loc"]:
         return str(message)
-    return f"{error['loc'][0]} is {error['input']!r}: {message[0].lower()}{message[1:]}"
+    stated = f"{error['loc'][0]} is {error['input']!r}: {message[0].lower()}{message[1:]}"
+    if error["type"] == "float_type" and isinstance(error["input"], str):
+        stated += " (YAML takes 1e-3 for text: write 0.001 or 1.0e-3)"
+    return stated

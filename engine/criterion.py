@@ -18,6 +18,7 @@ from engine.coupling import Bools, Both, Floats, Ints
 from engine.noise import POSITIONS, uniform
 from engine.switching import CriterionName
 
+_LEAST_LOG_P = -700.0  # of a token that a model masks, so that p log p is a number
 # Least mass outside the cells: what is below is rounding of the float32 probabilities inside.
 _LEAST_REST = 1e-6
 
@@ -92,6 +93,7 @@ def coarse_kl(row: Ints, log_p: Floats, log_q: Floats) -> Floats:
     Merging outcomes never raises a divergence (data-processing inequality), so this is at most the KL of the full
     distributions; and it is finite.
     """
+    log_p, log_q = np.maximum(log_p, _LEAST_LOG_P), np.maximum(log_q, _LEAST_LOG_P)
     p, q = np.exp(log_p), np.exp(log_q)
     inside = np.bincount(row, p * (log_p - log_q))
     rest_p, rest_q = (np.clip(1 - np.bincount(row, mass), _LEAST_REST, None) for mass in (p, q))

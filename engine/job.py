@@ -26,7 +26,8 @@ Ints = npt.NDArray[np.int64]
 class Job:
     """One trajectory to be made: prompt token ids, noise key, direction, budget (None: unlimited), most tokens.
 
-    span: criterion random intervenes at `budget` random positions below it. given: the response is measured, not made.
+    span: criterion random tries `tickets` random positions below it, until its budget is spent. given: the response is
+    measured, not made.
     """
 
     prompt: list[int]
@@ -35,6 +36,7 @@ class Job:
     budget: int | None
     max_tokens: int
     span: int | None = None
+    tickets: int = 0
     given: list[int] | None = None
 
     @property
@@ -42,15 +44,16 @@ class Job:
         """Interventions that the sampler may count down from."""
         return UNLIMITED if self.budget is None else self.budget
 
-    def at_random(self, interventions: int, tokens: int) -> Job:
-        """The job with so many interventions at random positions below `tokens`, within its budget."""
-        return replace(self, budget=min(interventions, self.allowed), span=tokens)
+    def at_random(self, interventions: int, span: int | None) -> Job:
+        """The job with so many interventions at random positions below `span`, or below its most tokens."""
+        budget = min(interventions, self.allowed)
+        return replace(self, budget=budget, span=span or self.max_tokens, tickets=budget)
 
     @property
     def stem(self) -> tuple[int, ...]:
         """Jobs of one stem differ in their budget only. A given response, or one with its own positions, is alone."""
         alone = (id(self),) if self.given is not None else ()
-        own = (self.span, self.allowed) if self.span is not None else ()
+        own = (self.span, self.tickets, self.allowed) if self.span is not None else ()
         return (self.noise_key, self.forward, *own, *alone)
 
 
@@ -111,5 +114,5 @@ def _chosen(jobs: Sequence[Job], rule: Rule) -> Ints | None:
     chosen = []
     for sequence, job in enumerate(jobs):
         stop = min(rule.stop, job.span or 0)
-        chosen.append((sequence << 32) + random_positions(job.noise_key, job.allowed, rule.start, stop))
+        chosen.append((sequence << 32) + random_positions(job.noise_key, job.tickets, rule.start, stop))
     return np.concatenate(chosen)

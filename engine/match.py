@@ -1,4 +1,9 @@
-"""The run that a control matches: how often each of its trajectories was intervened on, and how long it became."""
+"""The run that a control matches: how often each of its trajectories was intervened on.
+
+A control draws its positions over its own response, not over the matched one: RL tokens make a base response longer
+and base tokens an RL response shorter, so that positions of the one would be crowded, or missing, in the other. How
+long the control's will be is best known from the primary's plain response, which it changes little.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +25,11 @@ _COMPARED = {
 
 
 class Matched(NamedTuple):
-    """Of the trajectory of the same key in the matched run: tokens is its length."""
+    """interventions: of the trajectory of the same key in the matched run. span: tokens of the primary's plain response
+    to the same noise (budget 0); None where the matched run has none."""
 
     interventions: int
-    tokens: int
+    span: int | None
 
 
 def read_match(run: Path, trajectories: Iterable[Trajectory], identity: Mapping[str, Any]) -> dict[Trajectory, Matched]:
@@ -34,19 +40,34 @@ def read_match(run: Path, trajectories: Iterable[Trajectory], identity: Mapping[
     """
     store = RunStore.read(run)
     there = store.manifest.get("identity")
+    if isinstance(there, dict) and "responses" in there:
+        raise ConfigError(
+            f"match is {str(run)!r}, which `xsample score` made: give the --out folder of an `xsample run`"
+        )
     _refuse_difference(run, there if isinstance(there, dict) else {}, identity)
-    columns = store.responses([*TRAJECTORY_KEY, *Matched._fields]).to_pydict()
-    keys = map(Trajectory, *(columns[name] for name in TRAJECTORY_KEY))
-    matched = dict(zip(keys, map(Matched, *(columns[name] for name in Matched._fields)), strict=True))
+    rows = store.responses([*TRAJECTORY_KEY, "interventions", "tokens"]).to_pydict()
+    keys = list(map(Trajectory, *(rows[name] for name in TRAJECTORY_KEY)))
+    interventions = dict(zip(keys, rows["interventions"], strict=True))
+    plain = {key: tokens for key, tokens in zip(keys, rows["tokens"], strict=True) if key.budget == 0}
     wanted = list(trajectories)
-    missing = [key for key in wanted if key not in matched]
+    missing = [key for key in wanted if key not in interventions]
     if missing:
         raise ConfigError(
             f"match is {str(run)!r}, which lacks {len(missing):,} of {len(wanted):,} trajectories, the first: "
             f"{missing[0]}; give direction, budget and samples as that run (left out, they are taken from it), "
             "or complete it"
         )
-    return {key: matched[key] for key in wanted}
+    return {key: Matched(interventions[key], plain.get(key._replace(budget=0))) for key in wanted}
+
+
+def check_room(run: Path, matched: Mapping[Trajectory, Matched], window: str | None, start: int, stop: int) -> None:
+    """Raise ConfigError where a trajectory has more interventions than the window start ... stop - 1 has positions."""
+    most = max(matched, key=lambda key: matched[key].interventions)
+    if matched[most].interventions > stop - start:
+        raise ConfigError(
+            f"match is {str(run)!r}, where {most} has {matched[most].interventions} interventions, and window is "
+            f"{window!r}, which holds {stop - start} positions: give a wider window, or the one of that run"
+        )
 
 
 def _refuse_difference(run: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:

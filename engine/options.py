@@ -16,7 +16,9 @@ import click
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-_METAVARS = {str: "TEXT", int: "N", float: "X", Path: "FOLDER"}
+_METAVARS: dict[Any, str] = {
+    str: "TEXT", int: "N", float: "X", Path: "FOLDER", "match": "RUN", "prompt_template": "FILE", "window": "START:STOP"
+}  # fmt: skip
 _ARGUMENTS = "engine.options.arguments"
 
 
@@ -54,7 +56,7 @@ def _option(name: str, field: FieldInfo) -> click.Option:
         return click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=help_text)
     if get_origin(kind) is tuple:
         return click.Option([flag, name], metavar="N[,M...]", help=help_text)
-    return click.Option([flag, name], type=kind, metavar=_METAVARS[kind], help=help_text)
+    return click.Option([flag, name], type=kind, metavar=_METAVARS.get(name) or _METAVARS[kind], help=help_text)
 
 
 def _without_none(annotation: Any) -> Any:

@@ -96,8 +96,8 @@ class Pair:
             whole: list[_Whole] = []
             for sequence, stopped, handed_back in zip(*batch[:3], strict=True):
                 segment, rows = paired[sequence], rows_of(batch.tokens, sequence)
-                if shorter := _with_smaller_span(segment.job, rows, rule):
-                    again.append(replace(segment, job=shorter))
+                if redrawn := _redrawn(segment.job, rows, rule):
+                    again.append(replace(segment, job=redrawn))
                     continue
                 ends, forks = _branches(jobs, segment, rows, handed_back)
                 whole += [_Whole(member, segment, stopped, rows) for member in ends]
@@ -177,13 +177,18 @@ def _branches(
     return ends, list(forks.values())
 
 
-def _with_smaller_span(job: Job, rows: pa.Table, rule: Rule) -> Job | None:
-    """The job with positions that its response reaches, if it ended before all of its random positions had come."""
+def _redrawn(job: Job, rows: pa.Table, rule: Rule) -> Job | None:
+    """The job with other random positions, if its response did not reach as many as it has to, or dropped some.
+
+    Below its own length; as many more as were dropped (eos). None where it has enough, or there is no room for more.
+    """
     length = rows.num_rows
-    if job.span is None or length >= job.span or min(length, rule.stop) - rule.start < job.allowed:
+    missed = job.allowed - int(rows.column("intervened").to_numpy().sum())
+    if job.span is None or not missed:
         return None
-    missed = int(rows.column("intervened").to_numpy().sum()) < job.allowed
-    return replace(job, span=length) if missed else None
+    if length < job.span:
+        return replace(job, span=length) if min(length, rule.stop) - rule.start >= job.allowed else None
+    return replace(job, tickets=job.tickets + missed) if job.tickets < min(length, rule.stop) - rule.start else None
 
 
 def _complete(whole: list[_Whole], rule: Rule) -> Completed:

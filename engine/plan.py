@@ -23,7 +23,7 @@ from engine.machine import usable_cores, visible_gpus
 from engine.preflight import MemoryEstimate, PairInfo, check_given, check_prompts, estimate_memory, inspect_pair
 from engine.problem import GraderName, Problem, Task
 from engine.prompt import render_prompts
-from engine.switching import Rule
+from engine.switching import WITHOUT_THRESHOLD, Rule
 from engine.work import Replay, Sweep, Work
 
 if TYPE_CHECKING:
@@ -144,6 +144,7 @@ class Plan:
         import ray
 
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # a process a core, of which none is used
         if self.config.ray_address:
             _join_cluster(self.config.ray_address)
         else:
@@ -166,8 +167,9 @@ class Plan:
         work, config = self.work, self._settings()
         identity = _models(self.pair) | {name: config[name] for name in _SETTINGS} | work.identity()
         if isinstance(work, Sweep):
-            identity["threshold"] = config["threshold"] = self.rule.threshold
-            config |= {"samples": work.samples, "max_tokens": work.max_tokens}
+            resolved = self._resolved_rule()
+            identity |= resolved | {"window": [self.rule.start, self.rule.stop]}
+            config |= resolved | {"samples": work.samples, "max_tokens": work.max_tokens}
         return {
             "identity": identity,
             "config": config | {"out": str(self.out), "device": self.device, "max_model_len": self.max_model_len},
@@ -188,6 +190,14 @@ class Plan:
         """The configuration, without what says nothing about this work."""
         unused = set(self.work.unused_settings) - self.config.model_fields_set
         return {name: value for name, value in self.config.model_dump(mode="json").items() if name not in unused}
+
+    def _resolved_rule(self) -> dict[str, Any]:
+        """What of the rule was left out and is meant; None for what the rule does not take."""
+        takes_threshold = self.config.criterion not in WITHOUT_THRESHOLD and not self.config.match
+        return {
+            "threshold": self.rule.threshold if takes_threshold else None,
+            "extrapolate_to": self.rule.extrapolate_to if self.rule.extrapolate else None,
+        }
 
     def describe(self) -> list[tuple[str, str]]:
         """The run in lines of name and value, for --dry-run."""
@@ -235,9 +245,10 @@ def prepare(config: RunConfig, task: Task) -> Plan:
     limits = (config.max_model_len, pair.context_length, pair.vocab_size)
     max_model_len = check_prompts(by_problem, sweep.max_tokens, *limits)
     if config.match:
-        from engine.match import read_match
+        from engine.match import check_room, read_match
 
         sweep.matched = read_match(config.match, sweep.trajectories(), _models(pair) | sweep.asked())
+        check_room(config.match, sweep.matched, config.window, rule.start, rule.stop)
     budgets = "-".join("unlimited" if budget is None else str(budget) for budget in config.budget)
     rule_name = "" if config.criterion == "js" else f"-{config.criterion}"
     return _plan(config, sweep, rule, pair, max_model_len, f"{task.name}-{config.direction}-{budgets}{rule_name}")

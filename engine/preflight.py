@@ -106,10 +106,7 @@ def check_prompts(
     vocab_size: int,
 ) -> int:
     """The max_model_len to use, after checking that each prompt (by problem id) and its response fit. In tokens."""
-    if max_model_len is not None and max_model_len > context_length:
-        raise ConfigError(
-            f"max_model_len {max_model_len} is more than the pair's context of {context_length}: give at most that"
-        )
+    _refuse_beyond_context(max_model_len, context_length)
     limit = max_model_len or context_length
     limited_by = f"max_model_len {limit}" if max_model_len else f"the pair's context of {limit} tokens"
     for problem, ids in prompts.items():
@@ -131,9 +128,17 @@ def check_prompts(
     return max_model_len or longest + max_tokens
 
 
+def _refuse_beyond_context(max_model_len: int | None, context_length: int) -> None:
+    if max_model_len is not None and max_model_len > context_length:
+        raise ConfigError(
+            f"max_model_len {max_model_len} is more than the pair's context of {context_length}: give at most that"
+        )
+
+
 def check_given(given: GivenSet, max_model_len: int | None, context_length: int, vocab_size: int) -> int:
     """The max_model_len to use, after checking that each response and its prompt fit and hold ids of the models."""
-    limit = min(max_model_len or context_length, context_length)
+    _refuse_beyond_context(max_model_len, context_length)
+    limit = max_model_len or context_length
     for one in given.responses:
         ids = one.prompt + one.response
         if max(ids) >= vocab_size:

@@ -64,9 +64,15 @@ def exchange(link: Link, rows: Rows, mine: Nuclei) -> Nuclei:
     return Nuclei(size, token, np.frombuffer(theirs, np.float64, num_entries, at + 8 * num_entries))
 
 
-def exchange_numbers(link: Link, mine: npt.NDArray[Number]) -> npt.NDArray[Number]:
-    """Send an array right after an `exchange`, return the twin's of the same type, flat."""
-    return np.frombuffer(link.swap(mine.tobytes()), mine.dtype)
+def exchange_numbers(link: Link, mine: npt.NDArray[Number], num_theirs: int) -> npt.NDArray[Number]:
+    """Send an array right after an `exchange`, return the twin's of the same type, flat.
+
+    Raises LockstepError unless it has `num_theirs` numbers.
+    """
+    theirs = link.swap(mine.tobytes())
+    if len(theirs) != num_theirs * mine.itemsize:
+        raise LockstepError(f"the other engine sent {len(theirs)} bytes for {num_theirs} numbers of {mine.itemsize}")
+    return np.frombuffer(theirs, mine.dtype)
 
 
 def _first_difference(mine: npt.NDArray[np.int64], theirs: npt.NDArray[np.int64]) -> str:

@@ -74,7 +74,7 @@ def _say_what_no_control_can_match(plan: Plan, store: RunStore, display: Display
     if fewer:
         display.note(
             f"{fewer:,} of {len(made):,} responses have fewer interventions than in {plan.config.match}: "
-            "they leave no room for more"
+            "they have no more positions where one was possible"
         )
 
 
@@ -93,7 +93,7 @@ def _make(plan: Plan, keys: Sequence[Trajectory], recorder: _Recorder, signals: 
                 case Note():
                     display.note(event.text)
                     if event.ready:
-                        display.stage("cross-sampling")
+                        display.stage("measuring" if isinstance(plan.work, Replay) else "cross-sampling")
                         recorder.started()
             recorder.refresh()
             signals.check()

@@ -194,19 +194,26 @@ class CrossSampler:
         rule, own = self._phase.rule, log_p[torch.from_numpy(where).to(log_p.device)]
         num_tokens = min(_EXTRAPOLATED_TOKENS, own.shape[-1])
         goes_there = self.config.policy == rule.extrapolate_to
+        self._agree(where)
         proposed = own.topk(num_tokens, -1).indices.cpu().numpy() if goes_there else np.empty(0, np.int64)
-        received = exchange_numbers(self.link, proposed)
+        received = exchange_numbers(self.link, proposed, 0 if goes_there else len(where) * num_tokens)
         token = proposed if goes_there else received.reshape(len(where), num_tokens)
         base, rl = self._numbers(own.gather(1, torch.tensor(token, device=own.device)))
         to, other = (rl, base) if rule.extrapolate_to == "rl" else (base, rl)
         shape = token.shape
         return extrapolate(to.reshape(shape), other.reshape(shape), token, rule.extrapolate, self.config.sampling)
 
+    def _agree(self, where: Ints) -> None:
+        """Raise LockstepError unless the twin intervenes at the same rows."""
+        assert self.link
+        if not np.array_equal(exchange_numbers(self.link, where, len(where)), where):
+            raise LockstepError("the engines would intervene at different rows of one step")
+
     def _numbers(self, own: torch.Tensor) -> tuple[Floats, Floats]:
         """Base's and rl's numbers, flat, of which `own` are this side's. Both sides get the same bits."""
         assert self.link
         mine = own.float().cpu().numpy()
-        theirs = exchange_numbers(self.link, mine)
+        theirs = exchange_numbers(self.link, mine, mine.size)
         base, rl = self._base_and_rl(mine.ravel(), theirs)
         return base.astype(np.float64), rl.astype(np.float64)
 

@@ -8,13 +8,9 @@ models or Ray, and keeps nothing of what it wrote in memory.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import socket
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
@@ -24,6 +20,7 @@ import pyarrow.dataset as ds
 
 from engine.errors import RunDirectoryError, StoreError
 from engine.files import is_temporary, read_json, reason, sync_folder, write_json
+from engine.folder import contents, create_folder, take_lock
 from engine.problem import GRADERS, GraderName, Problem
 from engine.record import (
     GRADES,
@@ -56,15 +53,21 @@ class RunStore:
     @classmethod
     def open(cls, path: Path, manifest: dict[str, Any]) -> RunStore:
         """Create the run directory, or resume the same run. Raises RunDirectoryError if it cannot be used."""
-        _create_folder(path)
-        lock = _take_lock(path)
+        create_folder(path)
+        lock = take_lock(path)
         try:
-            stored = _resume_or_start(path, json.loads(json.dumps({"schema_version": SCHEMA_VERSION} | manifest)))
+            stored = _resume_or_start(path, _plain({"schema_version": SCHEMA_VERSION} | manifest))
             _drop_uncommitted(path)
             return cls(path, stored, lock)
         except BaseException:
             os.close(lock)
             raise
+
+    @classmethod
+    def check(cls, path: Path, manifest: dict[str, Any]) -> None:
+        """Raise RunDirectoryError if `open` would refuse what is at `path` now; changes nothing."""
+        if contents(path) and (path / "run.json").exists():
+            _refuse_difference(path, _read_manifest(path).get("identity", {}), _plain(manifest)["identity"])
 
     @classmethod
     def read(cls, path: Path) -> RunStore:
@@ -195,38 +198,10 @@ def _part_numbers(folder: Path) -> dict[int, str]:
     return {int(name[5:-8]): name for name in names if name[5:-8].isdecimal()}
 
 
-def _create_folder(path: Path) -> None:
-    if os.path.exists(path) and not os.path.isdir(path):  # unlike those of Path, these never raise
-        raise RunDirectoryError(f"--out {path} is a file: give a folder")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        names = {child.name for child in path.iterdir() if child.name != ".lock" and not is_temporary(child)}
-    except (OSError, ValueError) as error:
-        raise RunDirectoryError(f"--out {path} cannot be used: {reason(error)}; give another folder") from None
-    if names and "run.json" not in names:
-        raise RunDirectoryError(f"--out {path} is not empty and holds no run.json: give a new or an empty folder")
-
-
-def _take_lock(path: Path) -> int:
-    """Lock the folder for this process and write into the lock file who holds it. The kernel ends the lock with us."""
-    try:
-        lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise RunDirectoryError(f"--out {path} cannot be written: {reason(error)}; give another folder") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(lock, 200).decode(errors="replace").strip()
-        os.close(lock)
-        raise RunDirectoryError(
-            f"--out {path} is in use ({holder}): wait for that run, or give another --out"
-        ) from None
-    except OSError as error:  # some cluster file systems are mounted without flock
-        warnings.warn(f"{path} cannot be locked ({reason(error)}): start no second run with it", stacklevel=3)
-    with suppress(OSError):  # only a note to whoever is refused
-        os.truncate(lock, 0)
-        os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-    return lock
+def _plain(manifest: dict[str, Any]) -> dict[str, Any]:
+    """As it comes back from disk: tuples are lists."""
+    plain: dict[str, Any] = json.loads(json.dumps(manifest))
+    return plain
 
 
 def _resume_or_start(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
@@ -257,6 +232,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _refuse_difference(path: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+    if stored and ("responses" in stored) != ("responses" in wanted):
+        made, now = ("score", "run") if "responses" in stored else ("run", "score")
+        raise RunDirectoryError(
+            f"--out {path} was made by `xsample {made}`, this is `xsample {now}`: give another --out"
+        )
     keys = [*stored, *(key for key in wanted if key not in stored)]
     differing = [
         f"{key} is {wanted.get(key, _ABSENT)!r} here, {stored.get(key, _ABSENT)!r} there"

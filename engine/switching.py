@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from math import log
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +23,7 @@ Trace = Literal["budget", "full"]
 
 # js: "high divergence" of arXiv 2603.22446, section 4, in nats. dlogp: DAPO-32B in arXiv 2603.22117.
 DEFAULT_THRESHOLDS: dict[CriterionName, float] = {"js": 0.1, "dlogp": -0.3}
-_WITHOUT_THRESHOLD = ("argmax", "always", "never")
+WITHOUT_THRESHOLD = ("argmax", "always", "never")
 _EDGE = re.compile(r"[0-9]{1,9}|[0-9]{1,3}(\.[0-9]{1,9})?%")
 
 
@@ -64,7 +65,7 @@ def _parse_one_budget(item: object) -> int | None:
     text = "unlimited" if item is None else str(item).strip().lower()
     if text == "unlimited":
         return None
-    if not text.isdecimal():
+    if not (text.isascii() and text.isdecimal()):
         raise ValueError(f"{text!r} is not a budget: give whole numbers >= 0, or unlimited")
     if int(text) >= 2**31:
         raise ValueError(f"budget {text} does not fit into 32 bits: say unlimited")
@@ -73,7 +74,7 @@ def _parse_one_budget(item: object) -> int | None:
 
 def resolve_threshold(criterion: CriterionName, threshold: float | None, matched: bool) -> float:
     """The threshold that a Rule has: as given, the criterion's default, or 0 where it takes none."""
-    if criterion in _WITHOUT_THRESHOLD or matched:
+    if criterion in WITHOUT_THRESHOLD or matched:
         if threshold is not None:
             why = "match already says at how many positions" if matched else f"criterion {criterion!r} compares nothing"
             raise ValueError(f"threshold is {threshold} but {why}: leave threshold out")
@@ -86,6 +87,10 @@ def resolve_threshold(criterion: CriterionName, threshold: float | None, matched
         )
     if criterion != "dlogp" and threshold < 0:
         raise ValueError(f"threshold is {threshold} but {criterion!r} is never negative (nats): give 0 or more")
+    if criterion == "js" and threshold > log(2):
+        raise ValueError(
+            f"threshold is {threshold} but 'js' is at most ln 2 = 0.693 nats: give less, or criterion never"
+        )
     return threshold
 
 

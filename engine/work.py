@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
 # What decides the numbers of a sweep, beside the task and the models. The rest says where and how fast.
 _SWEEP_SETTINGS = (
-    "limit", "samples", "direction", "budget", "criterion", "window", "eos", "extrapolate", "extrapolate_to", "trace",
-    "max_tokens", "seed",
+    "limit", "samples", "direction", "budget", "criterion", "eos", "extrapolate", "trace", "max_tokens", "seed",
 )  # fmt: skip
 
 
@@ -155,7 +154,7 @@ class Sweep(Work):
 class Replay(Work):
     """Responses that are given, token by token."""
 
-    unused_settings = (*_SWEEP_SETTINGS, "threshold", "match", "task")
+    unused_settings = (*_SWEEP_SETTINGS, "threshold", "window", "extrapolate_to", "match", "task")
 
     def __init__(self, given: GivenSet) -> None:
         self.name, self.source, self.problems = given.name, given.source, given.problems
@@ -180,7 +179,8 @@ class Replay(Work):
 
     def identity(self) -> dict[str, Any]:
         given = [(*map(str, one.key), one.prompt, one.response, one.stopped) for one in self._given.values()]
-        return {"responses": _digest(given)}
+        answers = [(problem.id, problem.answer, problem.options) for problem in self.problems]
+        return {"responses": _digest(given), "answers": _digest(answers), "grader": self.grader if answers else None}
 
     def expected(self) -> dict[str, Any]:
         return {"trajectories": [list(key) for key in self._given]}

@@ -6,6 +6,7 @@ deterministic, does the same on both sides. It knows nothing of problems, budget
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import time
@@ -98,11 +99,14 @@ class PolicyWorker:
 
         kv_cache_bytes: None where engine_args say the size in blocks.
         """
+        gc.disable()  # what is imported stays; looking through it for garbage again and again takes a fifth of the time
         from vllm.engine.arg_utils import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
         from engine.vllm_plugin import ADDITIONAL_CONFIG, SamplerCalls, processor_for
 
+        gc.freeze()
+        gc.enable()
         args = EngineArgs(
             **self._config.engine_args,
             # With the KV size given this only decides whether vLLM refuses a GPU that is partly in use: by the twin.

@@ -1,12 +1,17 @@
-"""What the end-to-end tests share: real engines of the embedded pair, one work list, and what it gives undisturbed."""
+"""What the end-to-end tests share: real engines of the embedded pair, one work list, and what it gives undisturbed.
+
+Starting engines takes most of the time of these tests. One pair is therefore kept up between them, for whoever wants
+the same engines; what the engines do (rule, budgets, prompts, samples) is said anew with every lease.
+"""
 
 from __future__ import annotations
 
 import io
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,34 +23,46 @@ import pyarrow.compute as pc
 import pytest
 import ray
 
+import engine.run
 from engine.config import load
 from engine.display import PlainDisplay
+from engine.errors import EngineError
+from engine.job import Job
 from engine.join import token_rows
+from engine.launch import PairConfig
 from engine.pair import Completed, Pair
 from engine.plan import Plan, prepare
 from engine.record import TOKENS, TRAJECTORY_KEY, Trajectory
 from engine.run import execute
 from engine.store import RunStore
+from engine.switching import Rule
+from engine.worker import PolicyWorker, Progress
 from evaluators.grading.grader import Grader
 from evaluators.tasks.registry import load_task
 
 ROOT = Path(__file__).parents[1]
 # The whole work list; every test's own list is a part of it, so one run says what each of them must give.
 WHOLE: dict[str, Any] = {"limit": 16, "samples": 4, "direction": "both", "budget": (0, 1, 4, None)}
-_cluster = ExitStack()
+# The engines of most tests. What they depend on beside the models is given, so that runs of other prompts share them.
+ENGINES: dict[str, Any] = {
+    "device": "cpu", "dtype": "float32", "max_model_len": 256, "kv_cache_gib": 0.25, "step_timeout": 10,
+}  # fmt: skip
+OPTIONS = [text for name, value in ENGINES.items() for text in (f"--{name.replace('_', '-')}", str(value))]
 TOLERANCE = 1e-5  # batches of different shape add up in a different order
+
+# Ray's processes cannot import a test's module: what is defined here travels by value.
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def plan_of(**settings: Any) -> Plan:
     """A plan for the embedded pair in float32 on the CPU: the whole work list, unless `settings` say otherwise."""
-    config = load(None, WHOLE | {"device": "cpu", "dtype": "float32"} | settings)
+    config = load(None, WHOLE | ENGINES | settings)
     return prepare(config, load_task(config))
 
 
 def complete(plan: Plan) -> RunStore:
-    """The plan carried out as the command does it, without its output."""
-    ray.shutdown()  # execute starts a cluster of its own
-    with Grader(plan.problems) as grader:
+    """The plan carried out as the command does it, without its output, by the pair that is kept."""
+    with on_kept_engines(), Grader(plan.problems, plan.grader) as grader:
         return execute(plan, grader, PlainDisplay(io.StringIO()))
 
 
@@ -59,11 +76,106 @@ def _undisturbed(folder: Path) -> RunStore:
     return complete(plan_of(out=tempfile.mkdtemp(dir=folder)))
 
 
+class OpenWorker(PolicyWorker):
+    """A worker that lets a test into its process."""
+
+    def do(self, what: Callable[..., Any], *arguments: Any) -> Any:
+        """what(worker, *arguments), there."""
+        return what(self, *arguments)
+
+
+class OpenPair(Pair):
+    """Two open workers."""
+
+    def __init__(self, config: PairConfig) -> None:
+        super().__init__(config, OpenWorker)
+
+    def start(self) -> str:
+        line = super().start()
+        self.ready()
+        return line
+
+    def ready(self) -> None:
+        """Called after every start; for what a test does to its engines."""
+
+    def do(self, policy: str, what: Callable[..., Any], *arguments: Any) -> Any:
+        """what(worker, *arguments) in the process of one policy's worker."""
+        return ray.get(self.twins.workers[policy].do.remote(what, *arguments))
+
+
+class KeptPair(OpenPair):
+    """A pair whose engines outlive a run: only a failure kills them, or `end`. It remembers how it failed, and when."""
+
+    def __init__(self, config: PairConfig) -> None:
+        super().__init__(config)
+        self.config = config
+        self.failures: list[tuple[EngineError, float]] = []
+        self.num_starts = 0
+        self._is_up = False
+
+    def start(self) -> str:
+        if self._is_up:
+            self.ready()
+            return "up"
+        self.num_starts += 1
+        line = super().start()
+        self._is_up = True
+        return line
+
+    def kill(self) -> None:
+        if not self._is_up:
+            super().kill()
+
+    def end(self) -> None:
+        self._is_up = False
+        self.kill()
+
+    def run(self, jobs: Sequence[Job], rule: Rule) -> Iterator[Completed | Progress]:
+        whole = False
+        try:
+            yield from super().run(jobs, rule)
+            whole = True
+        except EngineError as error:
+            self.failures.append((error, time.time()))
+            raise
+        finally:
+            self._is_up = whole
+
+
+_cluster = ExitStack()
+_pairs: list[KeptPair] = []  # the one that is kept, if any
+
+
 def connect() -> None:
-    """Be in a Ray cluster with room for two pairs; it stays for the tests that follow."""
+    """Be in a Ray cluster with room for two pairs beside the one that is kept; it stays for the tests that follow."""
     if not ray.is_initialized():
+        end_kept_pair()
         _cluster.pop_all()  # one that was shut down
-        _cluster.enter_context(plan_of(pairs=2).cluster())
+        _cluster.enter_context(plan_of(pairs=3).cluster())
+
+
+def kept_pair(config: PairConfig) -> KeptPair:
+    """The pair that is kept, if its engines are such; else another, in its place. It is to be started."""
+    connect()
+    if not _pairs or _pairs[0].config != config:
+        end_kept_pair()
+        _pairs.append(KeptPair(config))
+    return _pairs[0]
+
+
+def end_kept_pair() -> None:
+    while _pairs:
+        _pairs.pop().end()
+
+
+@contextmanager
+def on_kept_engines(pair_class: Callable[[PairConfig], Pair] = kept_pair) -> Iterator[None]:
+    """Runs in this block are carried out by the pair that is kept, in the cluster that is there."""
+    connect()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine.run, "Pair", pair_class)
+        patch.setattr(Plan, "cluster", lambda plan: nullcontext())
+        yield
 
 
 @contextmanager

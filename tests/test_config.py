@@ -89,7 +89,7 @@ def test_budgets_that_do_not_rise_are_refused_with_the_list_to_give(budget: obje
 
 
 @given(st.fixed_dictionaries({}, optional={
-    "budget": budgets, "threshold": st.floats(0, 10), "top_p": st.floats(0.01, 1), "seed": st.integers(0, 2**63 - 1),
+    "budget": budgets, "threshold": st.floats(0, 0.69), "top_p": st.floats(0.01, 1), "seed": st.integers(0, 2**63 - 1),
     "direction": st.sampled_from(["forward", "reverse", "both"]), "out": st.just("runs/a"),
     "window": st.sampled_from(["32:", ":25%", "32:40", None]), "eos": st.sampled_from(["keep", "drop", "resample"]),
 }))  # fmt: skip
@@ -191,6 +191,7 @@ ILLEGAL: list[tuple[dict[str, Any], str]] = [
     ({"match": "RUN"}, "no criterion is given"),
     ({"criterion": "kl"}, "criterion is 'kl'"),
     ({"threshold": -0.1}, "threshold is -0.1"),
+    ({"threshold": 0.7}, "threshold is 0.7"),
     ({"criterion": "entropy-rl", "threshold": -1}, "threshold is -1"),
     ({"window": "5"}, "window is '5'"),
     ({"window": "-5:"}, "window is '-5:'"),
@@ -225,9 +226,14 @@ def is_legal(criterion: str | None, threshold: float | None, match: bool, g: flo
         return False
     if threshold is None:
         return match or criterion in (None, "js", "dlogp", "argmax", "always", "never")
-    return {"dlogp": True, "random": 0 < threshold <= 1, "argmax": False, "always": False, "never": False}.get(
-        criterion or "js", threshold >= 0
-    )
+    return {
+        "js": 0 <= threshold < 0.6932,
+        "dlogp": True,
+        "random": 0 < threshold <= 1,
+        "argmax": False,
+        "always": False,
+        "never": False,
+    }.get(criterion or "js", threshold >= 0)
 
 
 @given(st.fixed_dictionaries({}, optional={

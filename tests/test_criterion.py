@@ -152,3 +152,9 @@ def test_every_position_is_chosen_equally_often() -> None:
         times[random_positions(stream_key(0, "p", sample), 5, 0, 20)] += 1
     expected = 4000 * 5 / 20
     assert ((times - expected) ** 2 / (expected * (1 - 5 / 20))).sum() < 50  # chi-square with 19 degrees of freedom
+
+
+def test_a_token_that_one_policy_masks_leaves_the_kl_a_number() -> None:
+    row, half, never = np.array([0, 0]), np.log([0.5, 0.5]), np.array([0.0, -np.inf])
+    assert np.isfinite(coarse_kl(row, half, never)).all() and coarse_kl(row, half, never)[0] > 100
+    np.testing.assert_allclose(coarse_kl(row, never, half), np.log(2), atol=1e-4)

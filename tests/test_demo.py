@@ -7,20 +7,20 @@ import time
 from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner
+
+from engine.cli import commands
 from engine.store import RunStore
-
-
-def xsample(*arguments: str) -> tuple[str, float]:
-    """Run the command; what it wrote, and the seconds it took."""
-    began = time.monotonic()
-    done = subprocess.run([sys.executable, "-m", "engine.cli", *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr, time.monotonic() - began
+from tests.engines import OPTIONS, on_kept_engines
 
 
 def test_the_readmes_command_ends_within_90_seconds_and_loads_the_engines_once(tmp_path: Path) -> None:
-    output, seconds = xsample("run", "--budget", "8", "--direction", "reverse", "--out", str(tmp_path / "run"))
-    assert seconds < 90
+    command = ["run", "--budget", "8", "--direction", "reverse", "--out", str(tmp_path / "run")]
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-m", "engine.cli", *command], capture_output=True, text=True)
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    assert time.monotonic() - began < 90
     assert output.count("KV blocks an engine") == 1, "a pair says this when it has been loaded"
     assert "1,600/1,600 sequences" in output
     store = RunStore.read(tmp_path / "run")
@@ -29,7 +29,10 @@ def test_the_readmes_command_ends_within_90_seconds_and_loads_the_engines_once(t
 
 
 def test_the_embedded_pair_shows_the_papers_effect(tmp_path: Path) -> None:
-    xsample("run", "--budget", "0,8", "--samples", "1", "--out", str(tmp_path / "run"))
+    with on_kept_engines():
+        command = ["run", "--budget", "0,8", "--samples", "1", "--out", str(tmp_path / "run"), *OPTIONS]
+        result = CliRunner().invoke(commands, command)
+    assert result.exit_code == 0, result.output
     accuracy = accuracies(json.loads((tmp_path / "run" / "summary.json").read_text()))
     assert accuracy["forward", 0] < 0.35, "the base model"
     assert accuracy["reverse", 0] > 0.85, "the RL model"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,26 +14,25 @@ import pyarrow as pa
 import pytest
 import ray
 
-import engine.run
 import engine.scheduler
 from engine import vllm_plugin
 from engine.errors import EngineError, IncompleteRunError, LockstepError
-from engine.job import Job
 from engine.join import token_rows
-from engine.launch import PairConfig
-from engine.pair import Completed, Pair
+from engine.pair import Pair
 from engine.plan import Plan
 from engine.scheduler import Done, Note, Scheduler
 from engine.store import RunStore
-from engine.switching import Rule
 from engine.verify import verify_run
-from engine.worker import PolicyWorker, Progress
+from engine.worker import PolicyWorker
 from tests.engines import (
+    ENGINES,
+    KeptPair,
     assert_same,
     comes_true,
     complete,
     connect,
     is_alive,
+    kept_pair,
     keys_of,
     of_keys,
     of_plan,
@@ -46,10 +43,9 @@ from tests.engines import (
 # Ray's processes cannot import a test's module: what is defined here travels by value.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
-STEP_TIMEOUT = 5.0
-# Some responses have been handed over by then, and many have not.
-FAULTY_STEP = 300
-PART = {"samples": 4, "budget": "unlimited", "max_num_seqs": 16, "step_timeout": STEP_TIMEOUT}
+# The first half of the responses has been handed over by then, and the second has not.
+FAULTY_STEP = 150
+PART = {"budget": "unlimited"}
 
 
 def drop_a_row(step: Any, logits: Any, sequence: Any, emitted: Any, previous: Any) -> Any:
@@ -78,76 +74,31 @@ def be_stopped(step: Any, *arguments: Any) -> Any:
     return step(*arguments)
 
 
-class FaultyWorker(PolicyWorker):
-    """A worker that can be given a fault."""
+def spoil(worker: PolicyWorker, fault: Any, marker: Path) -> None:
+    """Do `fault` once at a later step of the paired phase, and say when in `marker`."""
+    sampler: Any = vllm_plugin._the_sampler()
+    step, num_steps = sampler.step, 0
 
-    def spoil(self, fault: Any, marker: Path) -> None:
-        """Do `fault` once at a later step of the paired phase, and say when in `marker`."""
-        sampler: Any = vllm_plugin._the_sampler()
-        step, num_steps = sampler.step, 0
+    def spoilt(*arguments: Any) -> Any:
+        nonlocal num_steps
+        num_steps += sampler._phase.paired
+        if num_steps != FAULTY_STEP:
+            return step(*arguments)
+        num_steps += 1
+        marker.touch()
+        return fault(step, *arguments)
 
-        def spoilt(*arguments: Any) -> Any:
-            nonlocal num_steps
-            num_steps += sampler._phase.paired
-            if num_steps != FAULTY_STEP:
-                return step(*arguments)
-            num_steps += 1
-            marker.touch()
-            return fault(step, *arguments)
-
-        sampler.step = spoilt
-
-
-class FaultyPair(Pair):
-    """Remembers how it failed; what was started after a failure is sound, and stays for whoever comes next."""
-
-    def __init__(self, config: PairConfig, worker_class: type[PolicyWorker]) -> None:
-        super().__init__(config, worker_class)
-        self.failures: list[tuple[EngineError, float]] = []
-        self.num_starts = 0
-        self._is_up = False
-
-    def start(self) -> str:
-        if self._is_up:
-            return "up"
-        self.num_starts += 1
-        line = super().start()
-        self._is_up = True
-        return line
-
-    def kill(self) -> None:
-        if not self._is_up:
-            super().kill()
-
-    def end(self) -> None:
-        """Kill the engines also if they are sound."""
-        self._is_up = False
-        self.kill()
-
-    def run(self, jobs: Sequence[Job], rule: Rule) -> Iterator[Completed | Progress]:
-        try:
-            yield from super().run(jobs, rule)
-        except EngineError as error:
-            self.failures.append((error, time.time()))
-            self._is_up = False
-            raise
-
-    def processes(self) -> list[psutil.Process]:
-        """Those of the engines that run now."""
-        return [psutil.Process(place.pid) for place in self.twins.places.values()]
-
-
-@pytest.fixture(scope="module")
-def pair() -> Iterator[FaultyPair]:
-    """One for all faults: each leaves it with new engines."""
-    pair = FaultyPair(plan_of(**PART).pair_config(0), FaultyWorker)
-    yield pair
-    pair.end()
+    sampler.step = spoilt
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
     return undisturbed(tmp_path_factory)
+
+
+def processes(pair: Pair) -> list[psutil.Process]:
+    """Those of the engines that run now."""
+    return [psutil.Process(place.pid) for place in pair.twins.places.values()]
 
 
 def carry_out(pair: Pair, plan: Plan) -> tuple[list[pa.Table], list[pa.Table]]:
@@ -176,26 +127,26 @@ def carry_out(pair: Pair, plan: Plan) -> tuple[list[pa.Table], list[pa.Table]]:
         ("base", swap_two_rows, LockstepError, "not at the same place in row 0"),
         ("rl", change_a_token, LockstepError, "decided was token"),
         ("base", be_killed, EngineError, "died"),
-        ("rl", be_stopped, LockstepError, "did not answer within 5 s"),
+        ("rl", be_stopped, LockstepError, f"did not answer within {ENGINES['step_timeout']} s"),
     ],
 )
 def test_a_fault_is_noticed_in_time_and_the_run_is_completed_as_if_it_had_not_been(
-    store: RunStore, pair: FaultyPair, tmp_path: Path, policy: str, fault: Any, error: type[EngineError], message: str
+    store: RunStore, tmp_path: Path, policy: str, fault: Any, error: type[EngineError], message: str
 ) -> None:
     plan, marker = plan_of(**PART), tmp_path / "faulty"
-    connect()
+    pair = kept_pair(plan.pair_config(0))
     pair.start()
-    spoilt = pair.processes()
+    spoilt = processes(pair)
     pair.failures.clear()
-    ray.get(pair.twins.workers[policy].spoil.remote(fault, marker))
+    pair.do(policy, spoil, fault, marker)
     before, after = carry_out(pair, plan)
 
     [(failure, failed_at)] = pair.failures
     assert isinstance(failure, error)
     assert message in str(failure)
-    assert failed_at - marker.stat().st_mtime < STEP_TIMEOUT + 3
+    assert failed_at - marker.stat().st_mtime < ENGINES["step_timeout"] + 3
     assert comes_true(5, lambda: not any(map(is_alive, spoilt))), spoilt
-    assert all(map(is_alive, pair.processes()))
+    assert all(map(is_alive, processes(pair)))
 
     expected = of_plan(store, plan)
     assert before, "nothing was handed over before the fault: it came too early to show anything"
@@ -205,55 +156,44 @@ def test_a_fault_is_noticed_in_time_and_the_run_is_completed_as_if_it_had_not_be
 
 
 def test_a_pair_that_cannot_be_started_is_an_error_at_once_in_the_words_of_the_cause() -> None:
-    plan = plan_of(**PART, num_kv_blocks=1)
-    pair = FaultyPair(plan.pair_config(0), PolicyWorker)
+    plan = plan_of(**PART, kv_cache_gib=None, num_kv_blocks=1)
+    pair = KeptPair(plan.pair_config(0))
     with pytest.raises(EngineError, match=r"ValueError: .*cache"):
         carry_out(pair, plan)
     assert pair.num_starts == 1
 
 
-def poisoned(noise_key: int) -> type[PolicyWorker]:
-    """A worker that loses the row of one sequence whenever it comes to it."""
+def poison(worker: PolicyWorker, noise_key: int) -> None:
+    """Lose the row of one sequence whenever it has come to its tenth token."""
+    sampler: Any = vllm_plugin._the_sampler()
+    step = sampler.step
 
-    class PoisonedWorker(PolicyWorker):
-        def load(self, kv_cache_bytes: int | None) -> int:
-            blocks = super().load(kv_cache_bytes)
-            sampler: Any = vllm_plugin._the_sampler()
-            step = sampler.step
+    def lose(logits: Any, sequence: Any, emitted: Any, previous: Any) -> Any:
+        kept = (sampler._phase.key[sequence] != noise_key) | (emitted < 10)
+        if kept.all():
+            return step(logits, sequence, emitted, previous)
+        step(logits[kept], sequence[kept], emitted[kept], previous[kept])
+        return logits
 
-            def lose(logits: Any, sequence: Any, *rest: Any) -> Any:
-                kept = sampler._phase.key[sequence] != noise_key
-                if sampler.config.policy == "base" or kept.all():
-                    return step(logits, sequence, *rest)
-                step(logits[kept], sequence[kept], *(column[kept] for column in rest))
-                return logits
-
-            sampler.step = lose
-            return blocks
-
-    return PoisonedWorker
+    sampler.step = lose
 
 
 def test_a_run_whose_pair_fails_every_time_ends_after_its_retries_says_what_is_missing_and_keeps_the_rest(
     store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = plan_of(**PART | {"limit": 6, "direction": "forward", "max_num_seqs": 4}, out=str(tmp_path / "run"))
+    plan = plan_of(**PART, out=str(tmp_path / "run"))
     *_, last = plan.work.trajectories()
-    starts: list[Pair] = []
+    noise_key, poisoned = plan.work.job(last).noise_key, []
+    pair = kept_pair(plan.pair_config(0))
 
-    class PoisonedPair(Pair):
-        def __init__(self, config: PairConfig) -> None:
-            super().__init__(config, poisoned(plan.work.job(last).noise_key))
+    def poison_it() -> None:
+        poisoned.append(pair.do("rl", poison, noise_key))
 
-        def start(self) -> str:
-            starts.append(self)
-            return super().start()
-
-    monkeypatch.setattr(engine.run, "Pair", PoisonedPair)
+    monkeypatch.setattr(pair, "ready", poison_it)
     monkeypatch.setattr(engine.scheduler, "MAX_RETRIES", 1)  # each costs a start
     with pytest.raises(IncompleteRunError) as caught:
         complete(plan)
-    assert len(starts) == 2
+    assert len(poisoned) == 2
 
     partial = RunStore.read(plan.out)
     found = verify_run(partial)

@@ -42,7 +42,7 @@ def encoded(text: str) -> list[int]:
 
 
 def read(place: Path, task: Task | None = None, **options: Any) -> GivenSet:
-    return read_given(place, load(None, options), task, tokenizer(), (EOS,))
+    return read_given(place, load(None, options), task, tokenizer(), (EOS,), 256)
 
 
 def written(folder: Path, *rows: dict[str, Any]) -> Path:
@@ -108,7 +108,27 @@ def test_no_eos_is_added_to_ids(reason: str | None, stopped: bool, tmp_path: Pat
 def test_a_row_with_ids_and_text_uses_the_ids_and_says_so_once(tmp_path: Path) -> None:
     found = read(written(tmp_path, ROW | {"text": "other"}, ROW | {"text": "more"}, {"prompt": "Q", "text": "3"}))
     assert [one.response for one in found.responses] == [[17, EOS], [17, EOS], encoded("3")]
-    assert found.notes == ("2 rows hold token ids and text: the ids are taken",)
+    assert [note for note in found.notes if "2 rows hold token ids and text: the ids are taken" in note]
+
+
+def test_text_of_which_nobody_says_how_it_ended_is_noted(tmp_path: Path) -> None:
+    said, unsaid = {"prompt": "Q", "text": "3", "finish_reason": "stop"}, {"prompt": "Q", "text": "3"}
+    found = read(written(tmp_path, said, unsaid, unsaid))
+    assert [one.stopped for one in found.responses] == [True, False, False]
+    assert [one.response for one in found.responses] == [[*encoded("3"), EOS], encoded("3"), encoded("3")]
+    [note] = found.notes
+    assert note.startswith("2 rows of text have no finish_reason") and "\n" not in note
+
+
+def test_text_that_no_tokeniser_could_fit_into_the_context_is_refused_before_it_is_tokenised(tmp_path: Path) -> None:
+    refused = message(written(tmp_path, {"prompt": "Q", "text": "3" * 2_000_000}))
+    assert "line 1: a text of 2,000,000 characters is more than a context of 256 tokens can hold" in refused
+
+
+def test_a_parquet_file_without_rows_holds_no_rows(tmp_path: Path) -> None:
+    file = tmp_path / "none.parquet"
+    pq.write_table(pa.table({"token_ids": pa.array([], pa.list_(pa.int32()))}), file)
+    assert "holds no rows" in message(file)
 
 
 def test_a_problem_of_the_task_is_rendered_as_a_run_renders_it_and_graded_as_one(tmp_path: Path) -> None:
@@ -232,9 +252,9 @@ def test_a_tokenizer_without_a_chat_template_is_refused_only_where_a_prompt_is_r
     bare = copy(tokenizer())
     bare.chat_template = None
     with_prompt = written(tmp_path, ROW | {"problem": "t/1"})
-    assert read_given(with_prompt, load(None, {}), TASK, bare, (EOS,)).responses
+    assert read_given(with_prompt, load(None, {}), TASK, bare, (EOS,), 256).responses
     with pytest.raises(ModelError, match="chat template"):
-        read_given(written(tmp_path, {"problem": "t/1", "text": "3"}), load(None, {}), TASK, bare, (EOS,))
+        read_given(written(tmp_path, {"problem": "t/1", "text": "3"}), load(None, {}), TASK, bare, (EOS,), 256)
 
 
 @pytest.mark.parametrize(

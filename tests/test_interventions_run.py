@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,11 +20,11 @@ from tests.engines import (
     assert_same,
     carry_out,
     floats,
+    kept_pair,
     keys_of,
     of_keys,
     plan_of,
     responses_of,
-    started,
     undisturbed,
 )
 from tests.reference import Policy, Position, cross_sample
@@ -41,9 +40,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
 
 
 @pytest.fixture(scope="module")
-def pair(store: RunStore) -> Iterator[Pair]:  # after the store, whose run has a Ray cluster of its own
-    with started(Pair(plan_of().pair_config(0))) as pair:
-        yield pair
+def pair() -> Pair:
+    pair = kept_pair(plan_of().pair_config(0))
+    pair.start()
+    return pair
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import ConfigError, RunDirectoryError
-from engine.match import Matched, read_match
+from engine.match import Matched, check_room, read_match
 from engine.record import RESPONSES, TOKENS, Trajectory
 from engine.store import RunStore
 
@@ -25,12 +25,16 @@ BLANK: dict[str, Any] = {
     **dict.fromkeys(("prompt_token_ids", "token_ids"), ()),
     **dict.fromkeys(("effective_interventions", "seed"), 0),
 }
-COUNTS = {key: Matched(number, 10 + number) for number, key in enumerate(KEYS)}
+# A trajectory with budget 0 is the primary's plain response; here they have 10, 13, 16, ... tokens.
+COUNTS = {key: Matched(number, 10 + number - number % 3) for number, key in enumerate(KEYS)}
 
 
 def write_run(path: Path, counts: dict[Trajectory, Matched], num_parts: int = 1, **identity: object) -> Path:
     with RunStore.open(path, {"identity": IDENTITY | identity}) as store:
-        rows = [BLANK | key._asdict() | found._asdict() for key, found in counts.items()]
+        rows = [
+            BLANK | key._asdict() | {"interventions": found.interventions, "tokens": found.span or 7}
+            for key, found in counts.items()
+        ]
         for part in range(num_parts):
             store.commit(TOKENS.empty_table(), pa.Table.from_pylist(rows[part::num_parts], RESPONSES))
     return path
@@ -56,7 +60,7 @@ def test_an_unlimited_budget_is_matched_with_an_unlimited_one(tmp_path: Path) ->
     unlimited, eight = KEYS[2], KEYS[1]
     assert (unlimited.budget, eight.budget) == (None, 8)
     run = write_run(tmp_path / "run", {unlimited: Matched(40, 60)})
-    assert read_match(run, [unlimited], IDENTITY) == {unlimited: Matched(40, 60)}
+    assert read_match(run, [unlimited], IDENTITY) == {unlimited: Matched(40, None)}
     assert "lacks 1 of 1 trajectories" in refusal(run, keys=[eight])
 
 
@@ -111,3 +115,17 @@ def test_the_matched_run_may_still_be_written(tmp_path: Path) -> None:
 def test_the_empty_table_of_a_run_that_has_begun_lacks_everything(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {}, num_parts=0)
     assert f"lacks {len(KEYS)} of {len(KEYS)}" in refusal(run)
+
+
+def test_a_window_that_cannot_hold_the_counts_is_refused_with_both_numbers(tmp_path: Path) -> None:
+    check_room(tmp_path, COUNTS, "3:", 3, 3 + len(KEYS) - 1)
+    with pytest.raises(ConfigError) as error:
+        check_room(tmp_path, COUNTS, ":5", 0, 5)
+    assert f"has {len(KEYS) - 1} interventions" in str(error.value) and "':5', which holds 5 positions" in str(
+        error.value
+    )
+
+
+def test_a_scored_run_is_no_run_to_match(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", COUNTS, responses="abc")
+    assert "`xsample score` made" in refusal(run)

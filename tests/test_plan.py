@@ -51,7 +51,9 @@ def test_another_question_gold_answer_id_prompt_or_grader_is_another_run_and_say
         ({"threshold": 0.1}, set()),  # the default, said
         ({"window": "2:"}, {"window"}),
         ({"eos": "drop"}, {"eos"}),
+        ({"window": ":100%"}, set()),  # everywhere, said
         ({"extrapolate": 0.1, "extrapolate_to": "rl"}, {"extrapolate", "extrapolate_to"}),
+        ({"criterion": "argmax"}, {"criterion", "threshold"}),
         ({"trace": "full"}, {"trace"}),
         ({"budget": "8,unlimited"}, {"budget"}),
         ({"pairs": 2, "max_num_seqs": 7, "rendezvous": "tcp", "step_timeout": 9.0}, set()),
@@ -83,6 +85,15 @@ def test_given_responses_are_another_run_when_a_token_an_ending_or_the_sampling_
     assert differing(ours, scored(given([3, 4], [5]), top_p=0.9).manifest()["identity"]) == {"top_p"}
 
 
+def test_given_responses_with_other_gold_answers_or_another_grader_are_another_run() -> None:
+    answered = replace(given([3, 4], [5]), problems=PROBLEMS[:1])
+    ours = scored(answered).manifest()["identity"]
+    other = replace(answered, problems=(replace(PROBLEMS[0], answer="34"),))
+    assert differing(ours, scored(other).manifest()["identity"]) == {"answers"}
+    assert differing(ours, scored(replace(answered, grader="exact")).manifest()["identity"]) == {"grader"}
+    assert differing(ours, scored(given([3, 4], [5])).manifest()["identity"]) == {"answers", "grader"}
+
+
 def test_a_scored_run_expects_each_given_response_and_its_settings_say_nothing_of_how_it_was_made() -> None:
     manifest = scored(given([3, 4], [5])).manifest()
     assert expected_trajectories(manifest["expected"]) == {Trajectory("t/1", n, GIVEN, None): None for n in (0, 1)}
@@ -94,5 +105,7 @@ def test_a_response_that_the_models_cannot_hold_is_refused_by_its_name() -> None
         scored(given([3], [4] * 999))
     with pytest.raises(ConfigError, match=r"row 1: .* more than the context of 10"):
         scored(given([3], [4] * 9), max_model_len=10)
+    with pytest.raises(ConfigError, match=r"max_model_len 1000 is more than the pair's context"):
+        scored(given([3]), max_model_len=1000)
     with pytest.raises(ModelError, match=r"row 0: it holds token id 5000"):
         scored(given([5000]))

@@ -24,7 +24,17 @@ import pytest
 
 from engine.distribution import Nuclei
 from engine.errors import LockstepError
-from engine.rendezvous import FRAME, Link, Meeting, Opening, Rows, SharedMemoryLink, exchange, join
+from engine.rendezvous import (
+    FRAME,
+    Link,
+    Meeting,
+    Opening,
+    Rows,
+    SharedMemoryLink,
+    exchange,
+    exchange_numbers,
+    join,
+)
 
 KINDS = pytest.mark.parametrize("kind", ["shm", "tcp"])
 LONG = 60.0
@@ -359,3 +369,11 @@ def test_an_opening_s_secret_is_its_own() -> None:
     meetings = [Opening("shm", "", 1.0).meeting for _ in range(2)]
     assert len({meeting.secret for meeting in meetings}) == 2
     assert all(len(meeting.secret) >= 16 and Path(meeting.address).exists() for meeting in meetings)
+
+
+def test_numbers_come_as_they_were_sent_and_of_another_size_than_expected_are_a_lockstep_error(twin: Twin) -> None:
+    mine, theirs = np.array([0.1, 0.2], np.float32), np.array([3.0, np.nan], np.float32)
+    here, there = together(twin, "shm", exchange_numbers, (mine, 2), (theirs, 2))
+    assert here.tobytes() == theirs.tobytes() and there.tobytes() == mine.tobytes()
+    here, _ = together(twin, "shm", exchange_numbers, (mine, 2), (theirs[:1], 2))
+    assert isinstance(here, LockstepError) and "sent 4 bytes for 2 numbers of 4" in str(here)

@@ -34,10 +34,10 @@ class NarratedPair(Pair):
     def start(self):
         print("*loading", flush=True)
         return super().start()
-    def _run_paired(self, *arguments):
-        return self._told("paired", super()._run_paired(*arguments))
-    def _run_solo(self, *arguments):
-        return self._told("solo", super()._run_solo(*arguments))
+    def _run_stems(self, *arguments):
+        return self._told("paired", super()._run_stems(*arguments))
+    def _run_tails(self, *arguments):
+        return self._told("solo", super()._run_tails(*arguments))
     def _told(self, phase, events):
         for event in events:
             yield event

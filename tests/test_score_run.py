@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-import ray
 from click.testing import CliRunner
 
 from engine.cli import commands
 from engine.record import TRAJECTORY_KEY
 from engine.store import RunStore
 from engine.verify import verify_run
-from tests.engines import TOLERANCE, floats, undisturbed
+from tests.engines import OPTIONS, TOLERANCE, floats, on_kept_engines, undisturbed
 
 MEASURED = ("js", "entropy_base", "entropy_rl", "logp_base", "logp_rl", "logp_base_of_top1_rl")
 
@@ -24,9 +23,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
 
 @pytest.fixture(scope="module")
 def scored(made: RunStore, tmp_path_factory: pytest.TempPathFactory) -> RunStore:
-    ray.shutdown()  # the command starts a cluster of its own
     out = tmp_path_factory.mktemp("scored") / "out"
-    result = CliRunner().invoke(commands, ["score", str(made.path), "--out", str(out), "--device", "cpu"])
+    with on_kept_engines():
+        result = CliRunner().invoke(commands, ["score", str(made.path), "--out", str(out), *OPTIONS])
     assert result.exit_code == 0, result.output
     return RunStore.read(out)
 

@@ -465,3 +465,17 @@ def test_a_run_without_grades_says_how_to_get_them(tmp_path: Path) -> None:
     for ask in (RunStore.read(tmp_path).grades, RunStore.read(tmp_path).summary):
         with pytest.raises(RunDirectoryError, match="xsample grade"):
             ask()
+
+
+def test_what_open_would_refuse_check_refuses_and_leaves_everything_as_it_is(tmp_path: Path) -> None:
+    RunStore.check(tmp_path / "new", {"identity": {"seed": 0}})
+    assert not (tmp_path / "new").exists()
+    RunStore.open(tmp_path / "run", {"identity": {"seed": 0}}).close()
+    RunStore.check(tmp_path / "run", {"identity": {"seed": 0}})
+    with pytest.raises(RunDirectoryError, match="seed is 1 here, 0 there"):
+        RunStore.check(tmp_path / "run", {"identity": {"seed": 1}})
+    with pytest.raises(RunDirectoryError, match=r"made by `xsample run`, this is `xsample score`"):
+        RunStore.check(tmp_path / "run", {"identity": {"responses": "abc"}})
+    (tmp_path / "file").touch()
+    with pytest.raises(RunDirectoryError, match="is a file"):
+        RunStore.check(tmp_path / "file", {"identity": {}})

@@ -100,6 +100,8 @@ def test_a_threshold_that_is_given_is_kept_or_refused_by_name_and_value(criterio
         legal = True
     elif criterion == "random":
         legal = 0 < x <= 1
+    elif criterion == "js":
+        legal = 0 <= x <= 0.6931471805599453
     else:
         legal = criterion not in WITHOUT_THRESHOLD and x >= 0
     if legal:

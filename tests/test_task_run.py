@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
+from engine.cli import commands
 from engine.store import RunStore
+from tests.engines import OPTIONS, on_kept_engines
 
 COLUMNS = ("Record ID", "Question", "Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
 SECRET = "zebra"  # stands in every question and option
@@ -23,10 +26,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = folder / "mine.csv"
     rows = [[f"rec{n}", *(f"{SECRET} {n} {name}" for name in COLUMNS[1:])] for n in range(NUM_PROBLEMS)]
     file.write_text("\n".join(",".join(row) for row in [COLUMNS, *rows]) + "\n")
-    xsample(
-        "run", "--task", "gpqa-diamond", "--task-data", str(file), "--prompt", "plain", "--samples", str(NUM_SAMPLES),
-        "--max-tokens", "8", "--budget", "1", "--direction", "reverse", "--device", "cpu", "--out", str(folder / "run"),
-    )  # fmt: skip
+    with on_kept_engines():
+        result = CliRunner().invoke(commands, [
+            "run", "--task", "gpqa-diamond", "--task-data", str(file), "--prompt", "plain", "--max-tokens", "8",
+            "--samples", str(NUM_SAMPLES), "--budget", "1", "--direction", "reverse", "--out", str(folder / "run"),
+            *OPTIONS,
+        ])  # fmt: skip
+    assert result.exit_code == 0, result.output
     file.unlink()
     return folder / "run"
 

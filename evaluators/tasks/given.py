@@ -64,7 +64,12 @@ def task_of(place: Path, config: RunConfig) -> Task | None:
 
 
 def read_given(
-    place: Path, config: RunConfig, task: Task | None, tokenizer: Any, stop_token_ids: tuple[int, ...]
+    place: Path,
+    config: RunConfig,
+    task: Task | None,
+    tokenizer: Any,
+    stop_token_ids: tuple[int, ...],
+    context_length: int,
 ) -> GivenSet:
     """The responses at `place`, their keys unique, with the problems among those of `task` that they answer.
 
@@ -72,9 +77,8 @@ def read_given(
     has stopped by itself when its last id is one of stop_token_ids. Raises TaskError, RunDirectoryError; ModelError for
     a chat template of no use.
     """
-    found = (
-        _of_run(place, config) if is_run(place) else _of_file(place, task, RowReader(tokenizer, stop_token_ids, task))
-    )
+    reader = RowReader(tokenizer, stop_token_ids, context_length, task)
+    found = _of_run(place, config) if is_run(place) else _of_file(place, task, reader)
     _refuse_same_keys(found.responses)
     return found
 

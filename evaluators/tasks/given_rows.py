@@ -28,19 +28,26 @@ _NO_PROMPT = (
 class RowReader:
     """Reads the rows of one source, in order: what a row is called may depend on those before it."""
 
-    def __init__(self, tokenizer: Any, stop_token_ids: tuple[int, ...], task: Task | None) -> None:
+    def __init__(self, tokenizer: Any, stop_token_ids: tuple[int, ...], context_length: int, task: Task | None) -> None:
         self._tokenizer, self._stop_token_ids, self._task = tokenizer, stop_token_ids, task
+        self._context_length = context_length
         self._known = {problem.id for problem in task.problems} if task else set()
         self._num_samples: Counter[str] = Counter()
         self._name_of: dict[tuple[int, ...], str] = {}
-        self._num_with_both = 0
+        self._num_with_both = self._num_without_end = 0
 
     @property
     def notes(self) -> list[str]:
         """What the user should know about what was read, a line each."""
-        if not self._num_with_both:
-            return []
-        return [f"{self._num_with_both:,} rows hold token ids and text: the ids are taken"]
+        notes = []
+        if self._num_with_both:
+            notes.append(f"{self._num_with_both:,} rows hold token ids and text: the ids are taken")
+        if self._num_without_end:
+            notes.append(
+                f"{self._num_without_end:,} rows of text have no finish_reason and are taken as cut at a length cap, "
+                "without EOS: give finish_reason stop for those that ended by themselves"
+            )
+        return notes
 
     @cached_property
     def _prompt_of(self) -> dict[str, list[int]]:
@@ -73,7 +80,7 @@ class RowReader:
     def _prompt(self, cells: Cells, problem: str | None) -> list[int]:
         prompt = cells.ids("prompt ids")
         if prompt is None and (text := cells.text("prompt")) is not None:
-            prompt = self._encoded(text)
+            prompt = self._encoded(text, cells)
         if prompt is None and problem is not None and self._task is not None:
             prompt = self._prompt_of[problem]
         if not prompt:
@@ -84,9 +91,10 @@ class RowReader:
         """The response's ids, and whether it has stopped by itself."""
         reason, ids, text = cells.finish_reason(), cells.ids("response ids"), cells.text("response")
         if ids is None and text is not None:
-            ids = self._encoded(text)
+            ids = self._encoded(text, cells)
             if ids and reason == "stop" and ids[-1] not in self._stop_token_ids:
                 ids = [*ids, self._eos]
+            self._num_without_end += bool(ids) and reason is None and ids[-1] not in self._stop_token_ids
         elif text is not None:
             self._num_with_both += 1
         if not ids:
@@ -107,5 +115,15 @@ class RowReader:
         eos = self._tokenizer.eos_token_id
         return int(self._stop_token_ids[0] if eos is None else eos)
 
-    def _encoded(self, text: str) -> list[int]:
+    @cached_property
+    def _most_characters(self) -> int:
+        """Longer text cannot fit into the context, however well it is tokenised; trying may take all memory."""
+        return self._context_length * max(map(len, self._tokenizer.get_vocab()))
+
+    def _encoded(self, text: str, cells: Cells) -> list[int]:
+        if len(text) > self._most_characters:
+            raise TaskError(
+                f"{cells.where}: a text of {len(text):,} characters is more than a context of {self._context_length} "
+                "tokens can hold: give a pair with a longer context, or leave this row out"
+            )
         return list(map(int, self._tokenizer(text, add_special_tokens=False)["input_ids"]))

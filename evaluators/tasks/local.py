@@ -73,6 +73,10 @@ def _read_file(file: Path) -> list[Row]:
         if not file.stat().st_size:
             raise TaskError(f"{label(file)} is empty")
         if file.suffix.lower() == ".parquet":
+            import pyarrow.parquet as pq
+
+            if not pq.read_metadata(file).num_rows:  # the library's reader fails on it
+                return []
             with _linked(file, "data.parquet") as (datasets, link, cache):
                 table = datasets.Dataset.from_parquet(str(link), cache_dir=cache, keep_in_memory=True)
                 return numbered(table, label(file))

@@ -1,0 +1,58 @@
+"""The folder of a run: where one can go, and the lock that keeps a second process out."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import warnings
+from contextlib import suppress
+from pathlib import Path
+
+from engine.errors import RunDirectoryError
+from engine.files import is_temporary, reason
+
+
+def create_folder(path: Path) -> None:
+    """Make the folder of a run, if it is not there. Raises RunDirectoryError where no run can go."""
+    contents(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(f"--out {path} cannot be used: {reason(error)}; give another folder") from None
+
+
+def contents(path: Path) -> set[str]:
+    """What is in the folder, if there is one. Raises RunDirectoryError where no run can go."""
+    if os.path.exists(path) and not os.path.isdir(path):  # unlike those of Path, these never raise
+        raise RunDirectoryError(f"--out {path} is a file: give a folder")
+    try:
+        children = path.iterdir() if os.path.isdir(path) else ()
+        names = {child.name for child in children if child.name != ".lock" and not is_temporary(child)}
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(f"--out {path} cannot be used: {reason(error)}; give another folder") from None
+    if names and "run.json" not in names:
+        raise RunDirectoryError(f"--out {path} is not empty and holds no run.json: give a new or an empty folder")
+    return names
+
+
+def take_lock(path: Path) -> int:
+    """Lock the folder for this process and write into the lock file who holds it. The kernel ends the lock with us."""
+    try:
+        lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise RunDirectoryError(f"--out {path} cannot be written: {reason(error)}; give another folder") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(lock, 200).decode(errors="replace").strip()
+        os.close(lock)
+        raise RunDirectoryError(
+            f"--out {path} is in use ({holder}): wait for that run, or give another --out"
+        ) from None
+    except OSError as error:  # some cluster file systems are mounted without flock
+        warnings.warn(f"{path} cannot be locked ({reason(error)}): start no second run with it", stacklevel=3)
+    with suppress(OSError):  # only a note to whoever is refused
+        os.truncate(lock, 0)
+        os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+    return lock
