@@ -62,6 +62,8 @@ def without_twin(tokens: pa.Table, spent: Bools, forward: Bools, both: bool) -> 
 
     forward [N]: base is primary. both: the twin stayed, so its numbers do.
     """
+    if not spent.any():
+        return tokens
     index = np.arange(len(spent))
     columns = {}
     for name, column in zip(tokens.column_names, tokens.columns, strict=True):
