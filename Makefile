@@ -12,6 +12,8 @@ PIP_INSTALL := $(PIP) install -qq --no-deps --no-compile
 TORCH = $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' $(LOCK))
 
 export HF_HUB_OFFLINE ?= 1
+# Set in many containers. Nothing is compiled at the install, so every start of an engine would compile vLLM anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: install demo test check bench clean help

@@ -180,15 +180,18 @@ def _branches(
 def _redrawn(job: Job, rows: pa.Table, rule: Rule) -> Job | None:
     """The job with other random positions, if its response did not reach as many as it has to, or dropped some.
 
-    Below its own length; as many more as were dropped (eos). None where it has enough, or there is no room for more.
+    Below its own length, but never so few that they could not be enough; as many more as were dropped (eos). None where
+    it has enough, or there is no room for more.
     """
     length = rows.num_rows
     missed = job.allowed - int(rows.column("intervened").to_numpy().sum())
     if job.span is None or not missed:
         return None
     if length < job.span:
-        return replace(job, span=length) if min(length, rule.stop) - rule.start >= job.allowed else None
-    return replace(job, tickets=job.tickets + missed) if job.tickets < min(length, rule.stop) - rule.start else None
+        span = max(length, rule.start + job.allowed)
+        return replace(job, span=span) if span < job.span else None
+    room = min(length, rule.stop) - rule.start
+    return replace(job, span=length, tickets=job.tickets + missed) if job.tickets < room else None
 
 
 def _complete(whole: list[_Whole], rule: Rule) -> Completed:

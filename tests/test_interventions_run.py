@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from engine.store import RunStore
 from tests.engines import (
     assert_same,
     carry_out,
+    complete,
     floats,
     kept_pair,
     keys_of,
@@ -155,6 +157,27 @@ def test_random_positions_are_as_many_as_the_matched_run_s_and_elsewhere(pair: P
         for chosen in (table.filter(table["intervened"]) for table in (rows, matched))
     )
     assert 0 < len(ours & theirs) < len(ours) / 4
+
+
+def test_counts_are_kept_also_where_interventions_are_dropped_and_responses_end_early(
+    pair: Pair, tmp_path: Path
+) -> None:
+    settings = {"limit": 8, "samples": 2, "direction": "both", "budget": (3, None)}
+    dropping = complete(plan_of(**settings, criterion="always", eos="drop", window="2:", out=str(tmp_path)))
+    plan = plan_of(criterion="random", match=str(tmp_path), **settings)  # plan_of would give its own
+    assert (plan.config.eos, plan.config.window) == ("drop", "2:")
+    assert interventions(carry_out(pair, plan)) == interventions(dropping.tokens().to_table())
+
+
+def test_random_positions_lie_all_over_the_controls_own_response(pair: Pair, store: RunStore) -> None:
+    """Also in reverse, where the matched responses are much shorter."""
+    rows = carry_out(pair, plan_of(criterion="random", match=str(store.path), direction="reverse", budget=(None,)))
+    length = {key: len(tokens) for key, tokens in responses_of(rows).items()}
+    chosen = rows.filter(rows["intervened"])
+    place = np.array(chosen["position"].to_pylist()) / [length[key] for key in keys_of(chosen)]
+    assert len(place) > 200
+    assert abs(place.mean() - 0.5) < 4 * np.sqrt(1 / 12 / len(place))
+    assert np.histogram(place, 4, (0, 1))[0].min() > len(place) / 8
 
 
 def test_a_trace_to_the_end_has_the_same_tokens_and_both_policies_numbers_everywhere(
