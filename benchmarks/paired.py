@@ -27,10 +27,10 @@ from rich.table import Table
 from benchmarks.engines import start_plain
 from benchmarks.profile import ProfilingWorker
 from benchmarks.result import machine, spread
-from engine.config import load
 from engine.job import Job
 from engine.pair import Completed, Pair
 from engine.plan import Plan, prepare
+from engine.settings import load
 from engine.switching import Rule
 from evaluators.tasks.registry import load_task
 

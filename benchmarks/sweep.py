@@ -22,10 +22,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.result import machine, spread
-from engine.config import load
 from engine.pair import Completed, Pair
 from engine.plan import Plan, prepare
 from engine.record import Trajectory
+from engine.settings import load
 from engine.worker import PolicyWorker
 from evaluators.tasks.registry import load_task
 

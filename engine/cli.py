@@ -61,8 +61,8 @@ def run_command(ctx: click.Context, /, config: Path | None, dry_run: bool, **_: 
 
     The same command with the same --out resumes.
     """
-    from engine.config import load
     from engine.plan import prepare
+    from engine.settings import load
     from evaluators.tasks.registry import load_task
 
     resolved = load(config, overrides(ctx))
@@ -106,8 +106,8 @@ def score_command(ctx: click.Context, /, given: Path, config: Path | None, dry_r
 
 
 def _settings_to_score(ctx: click.Context, given: Path, file: Path | None) -> RunConfig:
-    from engine.config import load
     from engine.inherit import settings_of
+    from engine.settings import load
     from evaluators.tasks.given import is_run
 
     resolved = load(file, overrides(ctx), settings_of(given, _INHERITED) if is_run(given) else None)

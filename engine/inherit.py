@@ -1,6 +1,6 @@
 """Settings of another run, for a run that is to be like it: read from its run.json as they were given.
 
-They lie beneath what the user gives (engine.config.load). Imports nothing heavy until a run is read.
+They lie beneath what the user gives (engine.settings.load). Imports nothing heavy until a run is read.
 """
 
 from __future__ import annotations

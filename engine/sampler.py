@@ -223,5 +223,7 @@ class CrossSampler:
 
 def _is_in(values: Ints, ascending: Ints) -> npt.NDArray[np.bool_]:
     """Whether each of `values` is in `ascending`; np.isin would sort all of that at every step."""
-    at = np.searchsorted(ascending, values)
-    return np.asarray(np.append(ascending, -1)[at] == values)
+    if not len(ascending):
+        return np.zeros(len(values), np.bool_)
+    at = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
+    return np.asarray(ascending[at] == values)

@@ -24,7 +24,6 @@ import pytest
 import ray
 
 import engine.run
-from engine.config import load
 from engine.display import PlainDisplay
 from engine.errors import EngineError
 from engine.job import Job
@@ -34,6 +33,7 @@ from engine.pair import Completed, Pair
 from engine.plan import Plan, prepare
 from engine.record import TOKENS, TRAJECTORY_KEY, Trajectory
 from engine.run import execute
+from engine.settings import load
 from engine.store import RunStore
 from engine.switching import Rule
 from engine.worker import PolicyWorker, Progress

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 import engine.config
-from engine.config import DIRECTIONS, RunConfig, load
+from engine.config import DIRECTIONS, RunConfig
 from engine.errors import ConfigError
+from engine.settings import load
 from engine.store import RunStore
 from engine.switching import CriterionName, Rule
 
@@ -31,7 +32,8 @@ json_values = st.recursive(
 
 
 @pytest.mark.parametrize(
-    "module", ["config", "errors", "problem", "preflight", "prompt", "doctor", "machine", "switching", "inherit"]
+    "module",
+    ["config", "errors", "problem", "preflight", "prompt", "doctor", "machine", "switching", "inherit", "settings"],
 )
 def test_importing_a_light_module_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, engine.{module}; print(*sorted(set({HEAVY!r}) & set(sys.modules)))"

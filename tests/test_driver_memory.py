@@ -6,13 +6,13 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
-from engine.config import load
 from engine.display import Display
 from engine.join import join_sides
 from engine.pair import Completed
 from engine.plan import prepare
 from engine.run import _Recorder
 from engine.scheduler import Done
+from engine.settings import load
 from engine.store import RunStore
 from evaluators.grading.grader import Grader
 from evaluators.tasks.registry import load_task

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.config import RunConfig, load
+from engine.config import RunConfig
 from engine.errors import RunDirectoryError
 from engine.inherit import MATCHED, settings_of
 from engine.plan import prepare
+from engine.settings import load
 from engine.store import RunStore
 from evaluators.tasks.registry import load_task
 

@@ -24,9 +24,9 @@ from tokenizers import Tokenizer, models
 
 import engine.preflight
 from engine.checkpoint import open_checkpoint
-from engine.config import load
 from engine.errors import ConfigError, ModelError
 from engine.preflight import TINY_PAIR, PairInfo, check_prompts, estimate_memory, inspect_pair
+from engine.settings import load
 
 ROOT = Path(engine.preflight.__file__).parents[1]
 WORDS = ["<s>", "</s>", "one", "two", "three"]
