@@ -25,14 +25,19 @@ UNLIMITED = np.iinfo(np.int32).max
 class Decisions:
     """What happens at one position of each of B rows.
 
-    token [B]; intervened [B]: drawn from the intervention policy; effective [B]: the primary, with the same noise,
-    would have taken another token; js [B] in nats, NaN where only one policy was there.
+    token [B]; primary [B]: what the primary takes with the same noise (where the token is given: that); intervened [B]:
+    `token` was drawn from the intervention policy; js [B] in nats, NaN where only one policy was there.
     """
 
     token: Ints
+    primary: Ints
     intervened: Bools
-    effective: Bools
     js: Floats
+
+    @property
+    def effective(self) -> Bools:
+        """Whether the intervention changed the token, [B]."""
+        return np.asarray(self.token != self.primary)
 
 
 def allowed(rule: Rule, position: Ints, fires: Bools, left: Ints) -> Ints:
@@ -52,7 +57,7 @@ def decide(rule: Rule, both: Both, where: Ints, extrapolated: Nuclei | None = No
         where, drawn = _without_stops(rule, both, where, drawn, extrapolated)
     token, intervened = both.primary.copy(), np.zeros(len(both.primary), np.bool_)
     token[where], intervened[where] = drawn, True
-    return Decisions(token, intervened, token != both.primary, both.js)
+    return Decisions(token, both.primary, intervened, both.js)
 
 
 def _without_stops(rule: Rule, both: Both, where: Ints, drawn: Ints, extrapolated: Nuclei | None) -> tuple[Ints, Ints]:
@@ -72,10 +77,10 @@ def follow(primary: Nuclei, key: UInt64, position: Ints) -> Decisions:
     """Decide one position of B rows that the primary carries alone."""
     token = sample(primary, key, position)
     never = np.zeros(len(token), np.bool_)
-    return Decisions(token, never, never, np.full(len(token), np.nan))
+    return Decisions(token, token, never, np.full(len(token), np.nan))
 
 
 def replay(base: Nuclei, rl: Nuclei, token: Ints) -> Decisions:
     """Measure one position of B rows whose token is given."""
     never = np.zeros(len(token), np.bool_)
-    return Decisions(token, never, never, js_divergence(base, rl))
+    return Decisions(token, token, never, js_divergence(base, rl))

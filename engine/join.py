@@ -18,7 +18,7 @@ from engine.coupling import Bools
 from engine.errors import LockstepError
 from engine.record import RESPONSES, TOKENS, Trajectory
 
-_SHARED = ("sequence", "position", "token", "intervened", "effective", "js")
+_SHARED = ("sequence", "position", "token", "intervened", "effective", "primary_token", "js")
 _ALWAYS = ("sequence", "position", "token")
 _OWN = ("entropy", "logp", "rank", "nucleus", "top1")  # what a policy records also when it is alone
 _BASE, _RL = (tuple(f"{name}_{policy}" for name in _OWN) for policy in ("base", "rl"))
@@ -65,10 +65,13 @@ def without_twin(tokens: pa.Table, spent: Bools, forward: Bools, both: bool) -> 
     if not spent.any():
         return tokens
     index = np.arange(len(spent))
+    before = pa.array(index, mask=spent)
     columns = {}
     for name, column in zip(tokens.column_names, tokens.columns, strict=True):
         if name in ("intervened", "effective"):
             column = pc.and_(column, pa.array(~spent))
+        elif name == "primary_token":
+            column = column.take(before)
         elif not both and name not in _ALWAYS:
             gone = spent & (forward if name in _RL else ~forward if name in _BASE else True)
             column = column.take(pa.array(index, mask=gone))

@@ -36,3 +36,16 @@ def _render(tokenizer: Any, user_turn: str) -> list[int]:
     if not ids:
         raise ModelError(f"--rl {tokenizer.name_or_path} has a chat template that renders a user turn to no tokens")
     return list(map(int, ids))
+
+
+def token_texts(tokenizer: Any, vocab_size: int) -> list[str]:
+    """What each token id below `vocab_size` is as text by itself, special tokens too."""
+    ids = range(vocab_size)
+    texts = tokenizer.batch_decode([[token] for token in ids], clean_up_tokenization_spaces=False)
+    pieces = tokenizer.convert_ids_to_tokens(list(ids))
+    return [_with_its_space(text, piece or "") for text, piece in zip(texts, pieces, strict=True)]
+
+
+def _with_its_space(text: str, piece: str) -> str:
+    """SentencePiece tokenizers leave out the space before the first token that they decode."""
+    return f" {text}" if piece.startswith("\N{LOWER ONE EIGHTH BLOCK}") and not text.startswith(" ") else text

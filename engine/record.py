@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 GIVEN = "given"  # the direction of a response that was made elsewhere
 TRAJECTORY_KEY = ("problem", "sample", "direction", "budget")
@@ -85,6 +85,7 @@ TOKENS = _schema(
         _field("token", pa.int32(), "token id", "the token that the trajectory took"),
         _field("intervened", pa.bool_(), "", "the token was drawn from the intervention policy"),
         _field("effective", pa.bool_(), "", "intervened, and the primary would have taken another token"),
+        _field("primary_token", pa.int32(), "token id", "where intervened: what the primary would have taken", True),
         _field("js", pa.float32(), "nats", "Jensen-Shannon divergence of the nuclei; null in the solo phase", True),
         *_per_model("entropy", pa.float32(), "nats", "entropy of the full distribution at temperature 1"),
         *_per_model("logp", pa.float32(), "nats", "log-probability of the token, full distribution, temperature 1"),
@@ -124,6 +125,14 @@ PROBLEMS = _schema(
         _field("question", pa.string(), "", "what was asked, without the prompt; null for a gated set", True),
         _field("answer", pa.string(), "", "the gold answer; a letter in multiple choice"),
         _field("options", pa.list_(pa.int8()), "indices", _OPTIONS, True),
+    ],
+)
+
+VOCABULARY = _schema(
+    "vocabulary",
+    [
+        _field("token", pa.int32(), "token id", "every token id of the tokenizer, in order"),
+        _field("text", pa.string(), "", "the token decoded by itself; incomplete characters are U+FFFD"),
     ],
 )
 

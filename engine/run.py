@@ -19,6 +19,7 @@ from engine.errors import EngineError, IncompleteRunError
 from engine.join import response_rows, token_rows
 from engine.pair import Completed, Pair
 from engine.plan import Plan, prepare
+from engine.prompt import token_texts
 from engine.record import TRAJECTORY_KEY, Grade, Trajectory
 from engine.scheduler import Done, Note, Scheduler
 from engine.signals import HeldSignals
@@ -51,6 +52,7 @@ def execute(plan: Plan, grader: Grader | None, display: Display) -> RunStore:
     """
     with RunStore.open(plan.out, plan.manifest()) as store:
         store.write_problems(plan.problems, plan.work.gated)
+        store.write_vocabulary(lambda: token_texts(plan.pair.tokenizer, plan.pair.vocab_size))
         recorder = _Recorder(plan, store, grader, display)
         todo = recorder.missing()
         if todo:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
@@ -29,13 +29,14 @@ from engine.record import (
     SCHEMA_VERSION,
     TOKENS,
     TRAJECTORY_KEY,
+    VOCABULARY,
     Grade,
     Trajectory,
     expected_trajectories,
 )
 from engine.tables import conform, decodes, from_rows, read_table, write_table
 
-_ROWS_PER_GROUP = {"tokens": 1 << 16, "responses": 256}  # both a few MiB: what a reader of one response must decode
+ROWS_PER_GROUP = {"tokens": 1 << 17, "responses": 256}  # both a few MiB: what a reader of one response must decode
 _ABSENT = "nothing"
 
 
@@ -100,8 +101,8 @@ class RunStore:
         assert self._lock is not None, "commit needs a store from RunStore.open that is not closed"
         name = f"part-{self._next_part:06d}.parquet"
         tokens, responses = conform(tokens, TOKENS), conform(responses, RESPONSES)
-        write_table(self.path / "tokens" / name, tokens, _ROWS_PER_GROUP["tokens"])
-        write_table(self.path / "responses" / name, responses, _ROWS_PER_GROUP["responses"])
+        write_table(self.path / "tokens" / name, tokens, ROWS_PER_GROUP["tokens"])
+        write_table(self.path / "responses" / name, responses, ROWS_PER_GROUP["responses"])
         self._next_part += 1
 
     def done(self) -> set[Trajectory]:
@@ -130,6 +131,8 @@ class RunStore:
         schemas = {"tokens": TOKENS, "responses": RESPONSES}
         parts = [(part, schema) for folder, schema in schemas.items() for part in self._parts(folder)]
         parts += [(self.path / "problems.parquet", PROBLEMS)] if "task" in self.manifest else []
+        vocabulary = self.path / "vocabulary.parquet"
+        parts += [(vocabulary, VOCABULARY)] if vocabulary.exists() else []
         return [part for part, schema in parts if not decodes(part, schema)]
 
     @property
@@ -162,6 +165,18 @@ class RunStore:
             Problem(row["problem"], row["question"] or "", row["answer"], row["options"] and tuple(row["options"]))
             for row in rows
         ]
+
+    def write_vocabulary(self, decode: Callable[[], Sequence[str]]) -> None:
+        """Keep the text of every token id, if it is not there: who reads the run need not have the models."""
+        if not (self.path / "vocabulary.parquet").exists():
+            write_table(self.path / "vocabulary.parquet", from_rows(list(enumerate(decode())), VOCABULARY), 1 << 16)
+
+    def vocabulary(self) -> dict[int, str]:
+        """Token id -> its text by itself; empty where it was not kept."""
+        if not (self.path / "vocabulary.parquet").exists():
+            return {}
+        table = read_table(self.path / "vocabulary.parquet", VOCABULARY)
+        return dict(zip(table["token"].to_pylist(), table["text"].to_pylist(), strict=True))
 
     def write_grades(self, grades: Iterable[Grade]) -> None:
         """Replace grades.parquet, in the order of the keys: the same grades are the same bytes."""

@@ -25,6 +25,7 @@ _HOST = np.dtype(
         ("token", np.int32),
         ("intervened", np.bool_),
         ("effective", np.bool_),
+        ("primary_token", np.int32),
         ("js", np.float32),
         ("nucleus", np.int32),
         ("top1", np.int32),
@@ -56,6 +57,7 @@ class Trace:
         block["sequence"], block["position"] = rows.sequence, rows.position
         block["token"], block["js"] = decisions.token, decisions.js
         block["intervened"], block["effective"] = decisions.intervened, decisions.effective
+        block["primary_token"] = decisions.primary
         block["nucleus"], block["top1"] = mine.size, mine.top1
         self._host.append(block)
         self._device.append(measured)
@@ -113,6 +115,7 @@ def _to_arrow(
     top_k: npt.NDArray[np.int32],
 ) -> pa.RecordBatch:
     columns = {name: pa.array(np.ascontiguousarray(host[name])) for name in _HOST.names or ()}
+    columns["primary_token"] = pa.array(host["primary_token"].copy(), mask=~host["intervened"])
     for name, values in zip(_DEVICE, measured.T, strict=True):
         columns[name] = pa.array(values.astype(np.int32 if name.startswith("rank") else np.float32))
     has = listed >= 0

@@ -27,6 +27,7 @@ class Position(NamedTuple):
     token: int
     intervened: bool
     effective: bool
+    primary_token: int | None  # what the primary would have taken, where it was intervened
     js: float | None
     entropy_base: float | None
     entropy_rl: float | None
@@ -189,7 +190,7 @@ def cross_sample(
         logp = {name: float(np.log(p[token])) for name, p in full.items()}
         response.append(
             Position(
-                token, proposed is not None, token != own, divergence,
+                token, proposed is not None, token != own, None if proposed is None else own, divergence,
                 uncertainty.get("base"), uncertainty.get("rl"), logp.get("base"), logp.get("rl"),
             )
         )  # fmt: skip

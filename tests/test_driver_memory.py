@@ -41,6 +41,7 @@ def finished_lease(answer: list[int]) -> Completed:
             "token": np.tile(token, LEASE),
             "intervened": np.zeros(rows, bool),
             "effective": np.zeros(rows, bool),
+            "primary_token": pa.nulls(rows, pa.int32()),
             "js": np.zeros(rows, np.float32),
             "nucleus": np.ones(rows, np.int32),
             "top1": np.tile(token, LEASE),

@@ -90,6 +90,7 @@ def test_interventions_and_those_that_changed_the_token_are_the_oracles(
 ) -> None:
     assert rows["intervened"].to_pylist() == [row.intervened for row in expected]
     assert rows["effective"].to_pylist() == [row.effective for row in expected]
+    assert rows["primary_token"].to_pylist() == [row.primary_token for row in expected]
     assert 0 < sum(row.effective for row in expected) < sum(row.intervened for row in expected)
 
 

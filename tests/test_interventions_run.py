@@ -132,7 +132,7 @@ def test_every_rule_takes_the_oracles_tokens_and_interventions(
     for key in dict.fromkeys(keys_of(rows)):
         mine = of_keys(rows, [key])
         theirs = oracle(plan, policies, key)
-        for name in ("token", "intervened", "effective"):
+        for name in ("token", "intervened", "effective", "primary_token"):
             assert mine[name].to_pylist() == [getattr(row, name) for row in theirs], (key, name)
         assert mine["js"].is_valid().to_pylist() == [row.js is not None for row in theirs], key
     if settings.get("eos") != "drop":

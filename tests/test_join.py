@@ -79,7 +79,7 @@ def test_each_side_fills_its_own_columns() -> None:
         for name in OWN:
             assert column(table, f"{name}_{policy}") == column(trace, name)
         assert column(table, f"topk_{policy}") == column(trace, "top_k")
-    for name in ("sequence", "position", "token", "intervened", "effective", "js"):
+    for name in ("sequence", "position", "token", "intervened", "effective", "primary_token", "js"):
         assert column(table, name) == column(base, name) == column(rl, name)
 
 
@@ -106,11 +106,12 @@ def test_alone_everything_of_the_other_side_and_js_are_null(policy: str) -> None
     assert table.column(f"entropy_{other}").null_count == 3
 
 
-@pytest.mark.parametrize("name", ["sequence", "position", "token", "intervened", "effective", "js"])
+@pytest.mark.parametrize("name", ["sequence", "position", "token", "intervened", "effective", "primary_token", "js"])
 def test_sides_that_decided_differently_are_an_error(name: str) -> None:
     base, rl = traces()
     values = column(rl, name)
-    values[-1] = (not values[-1]) if isinstance(values[-1], bool) else values[-1] + 1  # type: ignore[operator]
+    last = next(n for n in reversed(range(len(values))) if values[n] is not None)
+    values[last] = (not values[last]) if isinstance(values[last], bool) else values[last] + 1  # type: ignore[operator]
     index = rl.schema.get_field_index(name)
     other = rl.set_column(index, name, pa.array(values, rl.schema.field(name).type))
     with pytest.raises(LockstepError, match=f"different values of '{name}'"):

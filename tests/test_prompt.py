@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from engine.errors import ModelError
 from engine.preflight import TINY_PAIR
 from engine.problem import Problem, Task
-from engine.prompt import render_prompts
+from engine.prompt import render_prompts, token_texts
 
 WORDS = ["<s>", "</s>", "<user>", "<model>", "what", "is", "6", "7", "?", "*"]
 TEMPLATE = "{{ bos_token }}<user> {{ messages[0].content }}{% if add_generation_prompt %} <model>{% endif %}"
@@ -84,3 +84,16 @@ def test_the_embedded_pairs_prompt_decodes_to_its_question() -> None:
     (prompt,) = render_prompts(made, task("12 + 30 - 4"))
     assert "12 + 30 - 4" in made.decode(prompt)
     assert made.eos_token_id not in prompt
+
+
+def test_every_token_id_has_its_text_special_ones_too() -> None:
+    assert token_texts(tokenizer(TEMPLATE), len(WORDS)) == WORDS
+
+
+def test_a_sentencepiece_token_keeps_the_space_before_it() -> None:
+    from tokenizers import decoders
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"?": 0, "\N{LOWER ONE EIGHTH BLOCK}so": 1, "so": 2}, unk_token="?"))
+    words.decoder = decoders.Metaspace()
+    assert token_texts(PreTrainedTokenizerFast(tokenizer_object=words), 3) == ["?", " so", "so"]

@@ -8,11 +8,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from engine.record import GRADES, PROBLEMS, RESPONSES, SCHEMA_VERSION, TOKENS, TRAJECTORY_KEY, Grade, Trajectory
+from engine.record import (
+    GRADES,
+    PROBLEMS,
+    RESPONSES,
+    SCHEMA_VERSION,
+    TOKENS,
+    TRAJECTORY_KEY,
+    VOCABULARY,
+    Grade,
+    Trajectory,
+)
 
 KEYED = pytest.mark.parametrize("schema", [TOKENS, RESPONSES, GRADES], ids=["tokens", "responses", "grades"])
 TABLES = pytest.mark.parametrize(
-    "schema", [TOKENS, RESPONSES, GRADES, PROBLEMS], ids=["tokens", "responses", "grades", "problems"]
+    "schema",
+    [TOKENS, RESPONSES, GRADES, PROBLEMS, VOCABULARY],
+    ids=["tokens", "responses", "grades", "problems", "vocabulary"],
 )
 
 

@@ -152,6 +152,14 @@ def test_a_folder_named_like_a_partition_adds_no_column(tmp_path: Path) -> None:
         assert store.tokens().to_table().column("budget").to_pylist() == [8] * 3
 
 
+def test_the_vocabulary_is_kept_once_and_read_back(tmp_path: Path) -> None:
+    with RunStore.open(tmp_path, MANIFEST) as store:
+        assert store.vocabulary() == {}
+        store.write_vocabulary(lambda: ["a", " b", "\n"])
+        store.write_vocabulary(lambda: pytest.fail("asked for a second time"))
+    assert RunStore.read(tmp_path).vocabulary() == {0: "a", 1: " b", 2: "\n"}
+
+
 def test_an_empty_run_reads_as_empty_tables(tmp_path: Path) -> None:
     with RunStore.open(tmp_path, MANIFEST) as store:
         assert (store.done(), store.responses().num_rows, store.tokens().count_rows()) == (set(), 0, 0)

@@ -31,7 +31,9 @@ def append(trace: Trace, where: Sequence[tuple[int, int]], rng: np.random.Genera
     mine = nuclei(log_p, Sampling(1.0, 0.9))
     js = rng.choice([0.0, THRESHOLD - 1e-3, THRESHOLD, 0.5, np.nan], num)
     flags = rng.random((2, num)) < 0.5
-    decisions = Decisions(rng.integers(0, VOCAB, num), flags[0], flags[1], js)
+    token = rng.integers(0, VOCAB, num)
+    primary = np.where(flags[1], (token + 1) % VOCAB, token)
+    decisions = Decisions(token, primary, flags[0], js)
     measured = measure(log_p, torch.from_numpy(rng.integers(0, VOCAB, (num, 2))))
     trace.append(rows, decisions, mine, log_p, measured)
     return [
@@ -41,6 +43,7 @@ def append(trace: Trace, where: Sequence[tuple[int, int]], rng: np.random.Genera
             "token": int(decisions.token[n]),
             "intervened": bool(flags[0][n]),
             "effective": bool(flags[1][n]),
+            "primary_token": int(primary[n]) if flags[0][n] else None,
             "js": float(np.float32(js[n])),
             "nucleus": int(mine.size[n]),
             "top1": int(log_p[n].argmax()),
@@ -120,7 +123,7 @@ def test_lists_are_as_long_as_asked_or_as_the_vocabulary(top_k: int) -> None:
     log_p = torch.randn(2, VOCAB)
     flags = np.zeros(2, np.bool_)
     rows = Rows(np.arange(2), np.zeros(2, np.int64), np.full(2, -1))
-    decisions = Decisions(np.zeros(2, np.int64), flags, flags, np.zeros(2))
+    decisions = Decisions(np.zeros(2, np.int64), np.zeros(2, np.int64), flags, np.zeros(2))
     measured = measure(log_p, torch.zeros(2, 2, dtype=torch.int64))
     trace.append(rows, decisions, nuclei(log_probabilities(log_p), Sampling(1.0, 0.9)), log_p, measured)
     lists = trace.collect(np.arange(2))["top_k"].to_pylist()
@@ -140,7 +143,7 @@ def test_a_number_of_ranks_and_ids_survives_exactly() -> None:
     log_p = log_probabilities(torch.zeros(1, 2))
     trace.append(
         Rows(np.array([2**20]), np.array([131_071]), np.array([-1])),
-        Decisions(np.array([151_935]), flags, flags, np.array([np.nan])),
+        Decisions(np.array([151_935]), np.array([151_935]), flags, np.array([np.nan])),
         nuclei(log_p, Sampling(1.0, 1.0)),
         log_p,
         measured,
