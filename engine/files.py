@@ -29,7 +29,7 @@ def write_whole(target: Path, write: Callable[[BinaryIO], Any]) -> None:
         sync_folder(target.parent)
     except OSError as error:
         raise StoreError(
-            f"{target} cannot be written: {reason(error)}; mend that and run the same command again to resume"
+            f"{target} cannot be written: {reason(error)}; mend that and run the same command again"
         ) from error
     finally:
         with suppress(OSError):

@@ -15,7 +15,8 @@ from click.testing import CliRunner, Result
 
 import engine.plan
 import engine.run
-from engine.cli import _INHERITED, _NOT_SCORED, commands
+from engine.cli import commands
+from engine.cli_run import _INHERITED, _NOT_SCORED
 from engine.config import RunConfig
 from engine.errors import EngineError, IncompleteRunError
 from engine.plan import Plan
@@ -25,8 +26,8 @@ from engine.store import RunStore
 from tests.test_verify import EXPECTED, KEYS, commit
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("torch", "vllm", "ray", "pyarrow", "matplotlib", "transformers", "numpy", "rich", "pydantic")
-SMALL = ["run", "--limit", "1", "--samples", "1", "--device", "cpu"]
+HEAVY = ("torch", "vllm", "ray", "pyarrow", "matplotlib", "duckdb", "transformers", "numpy", "rich", "pydantic")
+SMALL = ["run", "--limit", "1", "--samples", "1", "--device", "cpu", "--no-report"]
 
 
 def xsample(*args: str) -> Result:
@@ -51,7 +52,7 @@ def test_help_lists_the_commands_that_exist() -> None:
     result = xsample("--help")
     assert result.exit_code == 0
     listed = re.findall(r"^  (\w+)  ", result.output.split("Commands:")[1], re.MULTILINE)
-    assert listed == ["doctor", "grade", "run", "score", "tasks", "verify"]
+    assert listed == ["doctor", "grade", "inspect", "report", "run", "score", "tasks", "verify"]
 
 
 def test_the_command_imports_nothing_heavy() -> None:
@@ -59,7 +60,7 @@ def test_the_command_imports_nothing_heavy() -> None:
     assert (result.stdout.strip(), result.stderr) == ("", "")
 
 
-@pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["score", "--help"]])
+@pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["score", "--help"], ["report", "--help"]])
 def test_help_imports_no_engine(command: list[str]) -> None:
     heavy = [name for name in HEAVY if name != "pydantic"]
     code = (

@@ -75,7 +75,7 @@ class Command:
         arguments = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
         environment = os.environ | {MARK: self._mark, "PYTHONPATH": str(ROOT)}
         self._process = subprocess.Popen(
-            [sys.executable, "-u", "-c", NARRATED, "run", *arguments],
+            [sys.executable, "-u", "-c", NARRATED, "run", "--no-report", *arguments],
             env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )  # fmt: skip
         self.output = ""

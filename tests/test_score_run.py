@@ -25,7 +25,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
 def scored(made: RunStore, tmp_path_factory: pytest.TempPathFactory) -> RunStore:
     out = tmp_path_factory.mktemp("scored") / "out"
     with on_kept_engines():
-        result = CliRunner().invoke(commands, ["score", str(made.path), "--out", str(out), *OPTIONS])
+        result = CliRunner().invoke(commands, ["score", str(made.path), "--out", str(out), "--no-report", *OPTIONS])
     assert result.exit_code == 0, result.output
     return RunStore.read(out)
 
