@@ -1,0 +1,199 @@
+"""All that a run directory holds of one (problem, sample), read leniently: what is missing or damaged is a note.
+
+Responses are looked through part by part, and only the parts that hold the sample are opened for their tokens, with the
+filter pushed down: the run may be far larger than memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from engine.errors import RunDirectoryError, StoreError, UsageError
+from engine.files import reason
+from engine.record import RESPONSES, TOKENS, TRAJECTORY_KEY, Trajectory
+from engine.store import RunStore
+from engine.tables import conform
+from evaluators.inspector.sample import Sample, Traced
+
+_MOST_NAMED = 3
+_RESPONSE = (*TRAJECTORY_KEY, "prompt_token_ids", "token_ids", "finish_reason", "interventions",
+             "effective_interventions")  # fmt: skip
+
+
+def read_sample(run: Path, problem: str, sample: int) -> Sample:
+    """All trajectories of one (problem, sample).
+
+    Raises UsageError where the run has no such problem or sample, RunDirectoryError where nothing of it is there yet or
+    `run` is no run directory.
+    """
+    store = RunStore.read(run)
+    expected = _expected(store)
+    if expected:
+        _check_known(run, expected, problem, sample)
+    notes: list[str] = []
+    responses = _responses(run, problem, sample, notes)
+    missing = [key for key in expected if (key.problem, key.sample) == (problem, sample) and key not in responses]
+    if not responses:
+        raise RunDirectoryError(_nothing_there(run, problem, sample, notes))
+    if missing:
+        notes.append(f"{len(missing)} of {len(missing) + len(responses)} trajectories are missing: {_first(missing)}")
+    trajectories = _trajectories(run, responses, _grades(store, problem, sample, notes), notes)
+    texts = _texts(store, notes)
+    question, answer = _asked(store, problem, notes)
+    prompt = next(row["prompt_token_ids"] or [] for row, _ in responses.values())
+    return Sample(
+        run=str(run),
+        problem=problem,
+        sample=sample,
+        manifest=store.manifest,
+        question=question,
+        prompt="".join(texts.get(token, f"#{token}") for token in prompt),
+        answer=answer,
+        gated=_is_gated(store),
+        trajectories=trajectories,
+        texts=texts,
+        notes=tuple(notes),
+    )
+
+
+def _expected(store: RunStore) -> list[Trajectory]:
+    """What the run asks for; nothing where run.json does not say so."""
+    try:
+        return list(store.expected())
+    except (KeyError, TypeError, AttributeError):
+        return []
+
+
+def _is_gated(store: RunStore) -> bool:
+    """A run that does not say what its set is may hold a gated one."""
+    task = store.manifest.get("task")
+    return not (isinstance(task, dict) and task.get("gated") is False)
+
+
+def _check_known(run: Path, expected: Iterable[Trajectory], problem: str, sample: int) -> None:
+    samples: dict[str, set[int]] = {}
+    for key in expected:
+        samples.setdefault(key.problem, set()).add(key.sample)
+    if problem not in samples:
+        near = get_close_matches(problem, samples, n=_MOST_NAMED, cutoff=0.4) or list(samples)[:_MOST_NAMED]
+        raise UsageError(
+            f"problem {problem!r} is not in run {run}, which has {len(samples):,}: give one of them, such as "
+            + ", ".join(map(repr, near))
+        )
+    if sample not in samples[problem]:
+        known = _ranges(samples[problem])
+        raise UsageError(f"sample {sample} of problem {problem!r} is not in run {run}: it has {known}")
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """`0`, `0 to 7`, or for numbers with gaps their first and last."""
+    ordered = sorted(numbers)
+    gaps = ", with gaps" if ordered[-1] - ordered[0] >= len(ordered) else ""
+    return f"samples {ordered[0]} to {ordered[-1]}{gaps}" if len(ordered) > 1 else f"sample {ordered[0]} alone"
+
+
+def _nothing_there(run: Path, problem: str, sample: int, notes: Sequence[str]) -> str:
+    found = f" ({'; '.join(notes)})" if notes else ""
+    return (
+        f"run directory {run} holds no responses of problem {problem!r}, sample {sample}{found}: the command that made "
+        f"it, again with --out {run}, makes them"
+    )
+
+
+def _responses(run: Path, problem: str, sample: int, notes: list[str]) -> dict[Trajectory, tuple[dict[str, Any], str]]:
+    """The rows of RESPONSES by trajectory, each with the name of its part; of doubles the first."""
+    schema = pa.schema([RESPONSES.field(name) for name in _RESPONSE])
+    found: dict[Trajectory, tuple[dict[str, Any], str]] = {}
+    for part in sorted((run / "responses").glob("part-*.parquet")):
+        for row in _read(part, schema, problem, sample, notes).to_pylist():
+            found.setdefault(Trajectory(*(row[name] for name in TRAJECTORY_KEY)), (row, part.name))
+    return found
+
+
+def _read(part: Path, schema: pa.Schema, problem: str, sample: int, notes: list[str]) -> pa.Table:
+    """The rows of the sample; columns that the part lacks are null, and a part that cannot be read is a note."""
+    where = (ds.field("problem") == problem) & (ds.field("sample") == sample)
+    try:
+        return ds.dataset([str(part)], schema=schema, format="parquet").to_table(filter=where)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        what = "missing" if isinstance(error, FileNotFoundError) else f"unreadable ({reason(error)[:80]})"
+        notes.append(f"{part.parent.name}/{part.name} is {what}")
+        return schema.empty_table()
+
+
+def _trajectories(
+    run: Path,
+    responses: dict[Trajectory, tuple[dict[str, Any], str]],
+    grades: dict[Trajectory, dict[str, Any]],
+    notes: list[str],
+) -> tuple[Traced, ...]:
+    first = next(iter(responses))
+    names = sorted({name for _, name in responses.values()})
+    tokens = {name: _read(run / "tokens" / name, TOKENS, first.problem, first.sample, notes) for name in names}
+    traced = []
+    for key, (row, name) in responses.items():
+        grade = grades.get(key, {})
+        answer = grade.get("answer") or grade.get("guess")
+        traced.append(Traced(key, _rows(key, row, tokens[name], notes), row, grade.get("verdict"), answer))
+    return tuple(traced)
+
+
+def _rows(key: Trajectory, response: dict[str, Any], tokens: pa.Table, notes: list[str]) -> pa.Table:
+    """The rows of a trajectory, if they are those of its tokens; else rows of its tokens alone."""
+    budget = pc.is_null(tokens["budget"]) if key.budget is None else pc.equal(tokens["budget"], key.budget)
+    rows = tokens.filter(pc.and_(pc.equal(tokens["direction"], key.direction), budget)).sort_by("position")
+    ids = response["token_ids"] or []
+    if rows["token"].to_pylist() == ids and rows["position"].to_pylist() == list(range(len(ids))):
+        return rows
+    notes.append(f"the token rows of {key} are not those of its {len(ids)} tokens: it is shown without numbers")
+    return _bare(key, ids)
+
+
+def _bare(key: Trajectory, ids: Sequence[int]) -> pa.Table:
+    known = {**key._asdict(), "intervened": False, "effective": False}
+    rows = [{**known, "position": position, "token": token} for position, token in enumerate(ids)]
+    nullable = pa.schema([field.with_nullable(True) for field in TOKENS], TOKENS.metadata)
+    return conform(pa.Table.from_pylist(rows, nullable), TOKENS)
+
+
+def _grades(store: RunStore, problem: str, sample: int, notes: list[str]) -> dict[Trajectory, dict[str, Any]]:
+    try:
+        grades = store.grades()
+    except (RunDirectoryError, StoreError) as error:
+        notes.append(str(error))
+        return {}
+    mine = grades.filter(pc.and_(pc.equal(grades["problem"], problem), pc.equal(grades["sample"], sample)))
+    return {Trajectory(*(row[name] for name in TRAJECTORY_KEY)): row for row in mine.to_pylist()}
+
+
+def _texts(store: RunStore, notes: list[str]) -> dict[int, str]:
+    try:
+        texts = store.vocabulary()
+    except StoreError as error:
+        notes.append(str(error))
+        return {}
+    if not texts:
+        notes.append("the run does not hold the texts of its tokens: ids are shown")
+    return texts
+
+
+def _asked(store: RunStore, problem: str, notes: list[str]) -> tuple[str | None, str | None]:
+    """The question and the gold answer, each where it is known."""
+    try:
+        found = next((one for one in store.problems() if one.id == problem), None)
+    except StoreError as error:
+        notes.append(str(error))
+        return None, None
+    return (found.question or None, found.answer) if found else (None, None)
+
+
+def _first(keys: Sequence[Trajectory]) -> str:
+    more = f" and {len(keys) - _MOST_NAMED} more" if len(keys) > _MOST_NAMED else ""
+    return ", ".join(map(str, keys[:_MOST_NAMED])) + more
