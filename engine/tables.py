@@ -34,9 +34,9 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
 def write_table(target: Path, table: pa.Table, rows_per_group: int) -> None:
     """Write a table whole or not at all. Raises StoreError."""
     leaves = dict(_leaves(table.schema))
-    # Measured floats hardly repeat, so a dictionary only adds to them. Ids, counts and entropies are cheapest with their
-    # bytes apart, one stream a byte; js and log-probabilities are not: of sure tokens whole values come again. A stream
-    # is compressed by itself only if it fills zstd's blocks of 128 KiB: hence one page a group, not one in 20,000 rows.
+    # Measured floats hardly repeat: a dictionary only adds to them. Ids, counts and entropies are smallest with their
+    # bytes apart, a stream a byte; js and log-probabilities are not: where a policy is sure, whole values repeat. zstd
+    # treats streams apart only where each fills its blocks of 128 KiB: hence one page a group, not one in 20,000 rows.
     write_whole(
         target,
         lambda file: pq.write_table(

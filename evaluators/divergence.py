@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from evaluators.outcomes import Arm
+from evaluators.shifts.cutoffs import HIGH_DIVERGENCE
 
-HIGH_DIVERGENCE = 0.1  # nats: section 4 of arXiv 2603.22446
 _ARM = ["direction", "budget"]
 _MEANS = ("js", "entropy_base", "entropy_rl", "logp_base", "logp_rl")
 

@@ -108,7 +108,7 @@ class Outcomes:
 def read_outcomes(responses: pa.Table, grades: pa.Table, grader: GraderName = "math") -> Outcomes:
     """Join and number. Raises XsampleError if a grade is missing or a trajectory is there twice."""
     counted, graded = responses.select([*TRAJECTORY_KEY, *COUNTED]), grades.select([*TRAJECTORY_KEY, *_GRADED])
-    rows = _join(_keyed(counted), _keyed(graded))
+    rows = _join(keyed(counted), keyed(graded))
     arms, arm = _arms(rows)
     problems, problem = _numbered(rows["problem"])
     return Outcomes(
@@ -126,7 +126,7 @@ def read_outcomes(responses: pa.Table, grades: pa.Table, grader: GraderName = "m
     )
 
 
-def _keyed(table: pa.Table) -> pa.Table:
+def keyed(table: pa.Table) -> pa.Table:
     """`table` with -1 for an unlimited budget: a join matches no nulls. Raises XsampleError for a key twice."""
     place = table.schema.get_field_index("budget")
     table = table.set_column(place, "budget", pc.fill_null(table["budget"], -1))

@@ -23,7 +23,7 @@ from evaluators.metrics import Paired, Scores, Votes, avg_at_n, maj_at_k, paired
 from evaluators.outcomes import COUNTED, Arm, Outcomes, read_outcomes
 from evaluators.summary_table import render, render_measured
 
-__all__ = ["COUNTED", "render", "render_measured", "summarise", "summarise_ungraded"]
+__all__ = ["COUNTED", "differences", "render", "render_measured", "summarise", "summarise_ungraded", "usage"]
 
 # With more arms than this, one is compared with its direction's lowest budget only: pairs grow with their square.
 MAX_ARMS_IN_ALL_PAIRS = 24
@@ -41,7 +41,7 @@ def summarise(responses: pa.Table, grades: pa.Table, grader: GraderName = "math"
     """
     outcomes = read_outcomes(responses, grades, grader)
     total = {"problems": outcomes.num_problems, **_totals(outcomes, outcomes.everything)}
-    return {"grader": grader, "arms": _arms(outcomes), "differences": _differences(outcomes), "total": total}
+    return {"grader": grader, "arms": _arms(outcomes), "differences": differences(outcomes), "total": total}
 
 
 def summarise_ungraded(responses: pa.Table) -> dict[str, Any]:
@@ -101,11 +101,11 @@ def _arm(
         "accuracy_high": _bound(accuracy.high),
         "pass_at_k": at_k["pass"],
         "maj_at_k": at_k["maj"],
-        **_usage(outcomes, outcomes.arm == place),
+        **usage(outcomes, outcomes.arm == place),
     }
 
 
-def _usage(outcomes: Outcomes, here: NDArray[np.bool_]) -> dict[str, Any]:
+def usage(outcomes: Outcomes, here: NDArray[np.bool_]) -> dict[str, Any]:
     """Means, shares and rates of the responses `here` [R]."""
     total = _totals(outcomes, here)
     verdicts, responses, tokens = total["verdicts"], total["responses"], total["tokens"]
@@ -135,7 +135,7 @@ def _totals(outcomes: Outcomes, here: NDArray[np.bool_]) -> dict[str, Any]:
     }
 
 
-def _differences(outcomes: Outcomes) -> list[dict[str, Any]]:
+def differences(outcomes: Outcomes) -> list[dict[str, Any]]:
     """Every arm less every one before it, so that budgets rise and reverse follows forward."""
     arms = outcomes.arms
     there, correct = outcomes.per_sample(outcomes.everything), outcomes.per_sample(outcomes.correct)

@@ -12,7 +12,7 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 
-from evaluators.divergence import HIGH_DIVERGENCE
+from evaluators.shifts.cutoffs import HIGH_DIVERGENCE
 
 _ABSENT = "-"
 _PLAIN_SAMPLING = {("forward", 0): "0 (base)", ("reverse", 0): "0 (RL)", ("given", None): _ABSENT}

@@ -26,6 +26,7 @@ def test_the_readmes_command_ends_within_90_seconds_and_loads_the_engines_once(t
     store = RunStore.read(tmp_path / "run")
     assert store.responses(["tokens"]).num_rows == 1600
     assert store.grades().num_rows == 1600
+    assert (tmp_path / "run" / "report" / "index.html").exists()
 
 
 def test_the_embedded_pair_shows_the_papers_effect(tmp_path: Path) -> None:

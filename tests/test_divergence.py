@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from engine.record import TOKENS
-from evaluators.divergence import HIGH_DIVERGENCE, measured
+from evaluators.divergence import measured
+from evaluators.shifts.cutoffs import HIGH_DIVERGENCE
 from evaluators.summary import render_measured
 
 FLOATS = ("js", "entropy_base", "entropy_rl", "logp_base", "logp_rl")

@@ -64,8 +64,9 @@ def test_a_regrade_needs_no_file_and_gives_the_same_bytes(run: Path) -> None:
 
 def test_the_text_of_the_set_is_written_nowhere_but_as_the_token_ids_of_the_prompts(run: Path) -> None:
     assert json.loads((run / "run.json").read_text())["task"]["gated"] is True
-    for file in run.rglob("*.json"):
-        assert SECRET not in file.read_text()
+    texts = [file for kind in ("json", "html", "csv") for file in run.rglob(f"*.{kind}")]
+    assert run / "report" / "index.html" in texts
+    assert not [file for file in texts if SECRET in file.read_text()]
     for name in ("problems.parquet", "grades.parquet"):
         assert SECRET not in str(pq.read_table(run / name).to_pylist())
 

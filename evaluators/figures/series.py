@@ -1,0 +1,118 @@
+"""Tidy tables, cut into the lines of a figure: one a run and direction, each with its looks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from evaluators.figures import text
+from evaluators.figures.style import DIRECTIONS, HATCHES, LINE_STYLES, MARKERS, LineStyle, bar_looks, colours
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The rows of one run and direction, in the order of the table."""
+
+    run: str
+    direction: str
+    colour: str
+    rows: pa.Table
+
+    @property
+    def line(self) -> LineStyle:
+        return LINE_STYLES.get(self.direction, "-")
+
+    @property
+    def marker(self) -> str:
+        return MARKERS.get(self.direction, "o")
+
+    @property
+    def looks(self) -> dict[str, Any]:
+        """Of its line."""
+        return {"color": self.colour, "linestyle": self.line}
+
+    @property
+    def bar_looks(self) -> dict[str, Any]:
+        """Of its bars."""
+        return bar_looks(self.colour, HATCHES.get(self.direction, ""))
+
+    @property
+    def label(self) -> str:
+        """Run and direction on one line, for a panel that shows only this."""
+        return " · ".join(part for part in (text.name(self.run), text.name(self.direction)) if part)
+
+    @property
+    def stacked_label(self) -> str:
+        """The same in two lines, for a narrow panel."""
+        return "\n".join(part for part in (text.name(self.run, 20), text.name(self.direction)) if part)
+
+    def where(self, **values: object) -> Series:
+        """The same with only the rows that have these values."""
+        return Series(self.run, self.direction, self.colour, where(self.rows, **values))
+
+    def floats(self, column: str) -> Floats:
+        return floats(self.rows, column)
+
+
+def split(table: pa.Table, runs: Sequence[str] = ()) -> list[Series]:
+    """A series a run and direction: runs in the order of `runs`, then of the table; forward before reverse."""
+    table = _named(table)
+    present = dict.fromkeys(zip(table["run"].to_pylist(), table["direction"].to_pylist(), strict=True))
+    colour = colours([*runs, *(run for run, _ in present)])
+    order = list(colour)
+    pairs = sorted(present, key=lambda pair: (order.index(pair[0]), _place(pair[1]), pair[1]))
+    return [Series(run, direction, colour[run], where(table, run=run, direction=direction)) for run, direction in pairs]
+
+
+def names(series: Sequence[Series]) -> list[str]:
+    """The runs, each once."""
+    return list(dict.fromkeys(one.run for one in series))
+
+
+def directions(series: Sequence[Series]) -> list[str]:
+    """The directions, each once, forward first."""
+    return sorted({one.direction for one in series}, key=lambda direction: (_place(direction), direction))
+
+
+def by_direction(series: Sequence[Series]) -> list[tuple[str, list[Series]]]:
+    """The series of each direction; a panel each keeps more than a few lines apart."""
+    return [(way, [one for one in series if one.direction == way]) for way in directions(series)]
+
+
+def where(table: pa.Table, **values: object) -> pa.Table:
+    """The rows of a table that have all these values."""
+    for column, value in values.items():
+        table = table.filter(pc.equal(table[column], value))
+    return table
+
+
+def floats(table: pa.Table, column: str) -> Floats:
+    """A column [rows]; what is null or not finite is nan."""
+    found = np.array([np.nan if value is None else value for value in table[column].to_pylist()], dtype=np.float64)
+    found[~np.isfinite(found)] = np.nan
+    return found
+
+
+def known(table: pa.Table, *columns: str) -> pa.Table:
+    """The rows in which all these columns are finite numbers."""
+    if not table.num_rows:
+        return table
+    return table.filter(pa.array(np.all([np.isfinite(floats(table, column)) for column in columns], axis=0)))
+
+
+def _named(table: pa.Table) -> pa.Table:
+    if "run" in table.column_names:
+        return table
+    return table.add_column(0, "run", pa.array([""] * table.num_rows, pa.string()))
+
+
+def _place(direction: str) -> int:
+    return DIRECTIONS.index(direction) if direction in DIRECTIONS else len(DIRECTIONS)

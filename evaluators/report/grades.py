@@ -1,0 +1,78 @@
+"""The grades of a run as far as they go: what is not graded is left out and said, with the command that grades it."""
+
+from __future__ import annotations
+
+import shlex
+from typing import cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from engine.errors import StoreError, XsampleError
+from engine.files import read_json
+from engine.problem import GRADERS, GraderName
+from engine.record import GRADES, PROBLEMS, TRAJECTORY_KEY
+from engine.tables import read_table
+from evaluators.grading.verdict import VERDICTS
+from evaluators.outcomes import COUNTED, keyed
+from evaluators.report.accuracy import Graded
+from evaluators.report.runs import Run, one_line
+
+_COLUMNS = pa.schema([GRADES.field(name) for name in (*TRAJECTORY_KEY, "verdict", "answer")], GRADES.metadata)
+
+
+def read_graded(run: Run) -> tuple[Graded | None, list[str]]:
+    """The graded responses of a run, None where there are none, and a line for each thing that is missing.
+
+    Raises StoreError where a part of the responses turns out to be damaged.
+    """
+    if run.tables is None:
+        return None, []  # opening has made a note
+    responses = run.tables.query(f"SELECT {', '.join((*TRAJECTORY_KEY, *COUNTED))} FROM {run.tables.responses}")
+    if not (run.path / "grades.parquet").exists():
+        return None, [f"{run.name}: not graded, so there is no accuracy: {_way_out(run)}"]
+    try:
+        grades = read_table(run.path / "grades.parquet", _COLUMNS)
+        there, num_without = _with_grade(keyed(responses), keyed(grades))
+        notes = [_missing(run, num_without, responses.num_rows)] if num_without else []
+        return (Graded.of(run.name, there, grades, grader_of(run)) if there.num_rows else None), notes
+    except StoreError:
+        again = f"xsample grade {shlex.quote(one_line(run.path))}"
+        return None, [f"{run.name}: grades.parquet cannot be read, so there is no accuracy: `{again}` makes it anew"]
+    except XsampleError as error:
+        return None, [f"{run.name}: there is no accuracy, as {error}"]
+
+
+def grader_of(run: Run) -> GraderName:
+    """What graded the run: as its summary says, which a re-grade replaces, or else its manifest."""
+    try:
+        name = read_json(run.path / "summary.json").get("grader")
+    except StoreError:
+        name = None
+    known = (found for found in (name, run.part("task").get("grader")) if found in GRADERS)
+    return cast(GraderName, next(known, "math"))
+
+
+def _with_grade(responses: pa.Table, grades: pa.Table) -> tuple[pa.Table, int]:
+    """The responses that have a grade with a verdict that we know, and how many have none."""
+    known = grades.filter(pc.is_in(grades["verdict"], pa.array(VERDICTS, pa.string())))
+    there = responses.join(known.select(TRAJECTORY_KEY), TRAJECTORY_KEY, join_type="left semi")
+    return there, responses.num_rows - there.num_rows
+
+
+def _missing(run: Run, num_without: int, num_responses: int) -> str:
+    few = f"{num_without:,} of {num_responses:,} responses have no grade and are left out of accuracy"
+    return f"{run.name}: {few}: {_way_out(run)}"
+
+
+def _way_out(run: Run) -> str:
+    if _has_gold_answers(run):
+        return f"run `xsample grade {shlex.quote(one_line(run.path))}`"
+    return "it keeps no gold answers: score its responses again with --task"
+
+
+def _has_gold_answers(run: Run) -> bool:
+    try:
+        return bool(read_table(run.path / "problems.parquet", PROBLEMS).num_rows)
+    except StoreError:
+        return False

@@ -1,0 +1,123 @@
+"""The page of a report: one self-contained HTML file that opens from disk, with its figures inside and no script."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from evaluators.figures.style import colours
+from evaluators.report import overview
+from evaluators.report.cells import cell
+from evaluators.report.measure import Measured
+from evaluators.report.overview import Grid
+from evaluators.report.runs import Run
+from evaluators.report.section import Drawing, Section
+
+_FOLDER = Path(__file__).parent
+PREVIEW_ROWS = 30
+MAX_SVG_BYTES = 1_500_000  # of an image in the page; what is larger is shown as PNG
+
+
+class Drawn(NamedTuple):
+    """The files of a figure."""
+
+    png: bytes
+    svg: bytes
+
+
+class Figure(NamedTuple):
+    """A figure in the page; `source` is a data: address."""
+
+    name: str
+    source: str
+    alt: str
+    caption: str
+
+
+class Preview(NamedTuple):
+    """The first rows of a table."""
+
+    name: str
+    grid: Grid
+    num_rows: int
+
+
+class Shown(NamedTuple):
+    """A section as the page shows it."""
+
+    section: Section
+    figures: list[Figure]
+    previews: list[Preview]
+    notes: list[str]
+
+
+def render(
+    runs: Sequence[Run],
+    sections: Sequence[Section],
+    measured: Measured,
+    drawn: Mapping[str, Drawn],
+    notes: Sequence[str],
+) -> str:
+    """The whole page. `notes`: about whole runs; those of a section are in `measured`."""
+    style = _style([run.name for run in runs])
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.j2").render(
+        style=style,
+        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        names=[run.name for run in runs],
+        runs=overview.runs_grid(runs),
+        accuracy=overview.accuracy_grid(measured.tables),
+        num_arms=measured.tables["accuracy"].num_rows if "accuracy" in measured.tables else 0,
+        divergence=overview.divergence_grid(measured.tables),
+        notes=notes,
+        sections=[_shown(section, measured, drawn) for section in sections],
+    )
+
+
+def tables_of(section: Section) -> list[str]:
+    """Names of the tables that a section shows, in order."""
+    own = [one.table for one in section.measurements] + [one.table for one in section.compares]
+    return list(dict.fromkeys([*own, *(table for drawing in section.drawings for table in drawing.tables)]))
+
+
+def _shown(section: Section, measured: Measured, drawn: Mapping[str, Drawn]) -> Shown:
+    figures = [_figure(one, measured, drawn[one.name]) for one in section.drawings if one.name in drawn]
+    previews = [_preview(name, measured.tables[name]) for name in tables_of(section) if name in measured.tables]
+    return Shown(section, figures, previews, measured.notes.get(section.name, []))
+
+
+def _figure(drawing: Drawing, measured: Measured, drawn: Drawn) -> Figure:
+    caption = drawing.caption.replace("{n}", drawing.num(measured.tables))
+    alt = drawing.caption.split(" n: ")[0]
+    return Figure(drawing.name, _data_address(drawn), alt, caption)
+
+
+def _data_address(drawn: Drawn) -> str:
+    kind, content = ("png", drawn.png) if len(drawn.svg) > MAX_SVG_BYTES else ("svg+xml", drawn.svg)
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _preview(name: str, table: pa.Table) -> Preview:
+    rows: list[dict[str, Any]] = table.slice(0, PREVIEW_ROWS).to_pylist()
+    is_text = [pa.types.is_string(kind) or pa.types.is_large_string(kind) for kind in table.schema.types]
+    left = frozenset(place for place, text in enumerate(is_text) if text)
+    grid = Grid(tuple(table.column_names), [tuple(cell(*item) for item in row.items()) for row in rows], left)
+    return Preview(name, grid, table.num_rows)
+
+
+def _style(names: Sequence[str]) -> str:
+    """The style sheet, and the colour of each run as in the figures; its colours are ours, so nothing is escaped."""
+    swatches = [f".run-{place} {{ color: {colour}; }}" for place, colour in enumerate(colours(names).values())]
+    return "\n".join([(_FOLDER / "page.css").read_text(encoding="utf-8"), *swatches])

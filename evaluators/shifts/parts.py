@@ -1,0 +1,110 @@
+"""Which parts of a run directory can be read, judged by their footers, or by all that they hold. Knows no DuckDB.
+
+A part is a file of responses and the file of tokens of the same number. Runs of older schema versions lack columns and
+are welcome; a part is left out, and a note says why, where a file or a column that names its rows is missing or is of
+a type that ours cannot hold without loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.files import reason
+from engine.record import RESPONSES, TOKENS, TRAJECTORY_KEY
+
+_SCHEMAS = {"tokens": TOKENS, "responses": RESPONSES}
+_ESSENTIAL = {
+    "tokens": (*TRAJECTORY_KEY, "position", "token"),
+    "responses": (*TRAJECTORY_KEY, "token_ids", "tokens"),
+}
+_UNREADABLE = (OSError, pa.ArrowException, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One readable part: its files, and the columns of ours that each of them holds, with their types, by folder."""
+
+    files: dict[str, Path]
+    schemas: dict[str, pa.Schema]
+
+
+class _LeftOutError(Exception):
+    """Why a part is left out; goes no further than `readable_parts`."""
+
+
+def readable_parts(run: Path, decode: bool) -> tuple[list[Part], list[str]]:
+    """The parts of `run` in the order of their numbers, and a note for each one that is left out.
+
+    decode: also decode every page of every file, which takes as long as reading the whole run.
+    """
+    names = sorted(file.name for file in (run / "responses").glob("part-*.parquet") if file.stem[5:].isdecimal())
+    parts, notes = [], []
+    for name in names:
+        try:
+            parts.append(_part({folder: run / folder / name for folder in _SCHEMAS}, decode))
+        except _LeftOutError as left_out:
+            notes.append(f"{name} is left out: {left_out}")
+    return parts, notes
+
+
+def missing_columns(parts: Sequence[Part]) -> list[str]:
+    """A note for each column of the tokens that some of the parts lack."""
+    lacking = {name: sum(name not in part.schemas["tokens"].names for part in parts) for name in TOKENS.names}
+    return [f"{lacking[name]} of {len(parts)} parts hold no {name}" for name in TOKENS.names if lacking[name]]
+
+
+def _part(files: dict[str, Path], decode: bool) -> Part:
+    schemas = {folder: _schema(folder, file) for folder, file in files.items()}
+    if decode:
+        for folder, file in files.items():
+            _decode(file, schemas[folder].names)
+    return Part(files, schemas)
+
+
+def _schema(folder: str, file: Path) -> pa.Schema:
+    """The columns of ours that the file's footer names. Raises _LeftOutError."""
+    ours = _SCHEMAS[folder]
+    try:
+        found = pq.read_schema(file).remove_metadata()
+    except _UNREADABLE as error:
+        raise _LeftOutError(f"{folder}/{file.name} cannot be read ({reason(error)})") from None
+    known = [field for field in found if field.name in ours.names]
+    for field in known:
+        wanted = ours.field(field.name).type
+        if not _holds(wanted, field.type):
+            raise _LeftOutError(f"{folder}/{file.name} has {field.name} as {field.type}, not {wanted}")
+    lacking = [name for name in _ESSENTIAL[folder] if name not in found.names]
+    if lacking:
+        raise _LeftOutError(f"{folder}/{file.name} has no column {', '.join(lacking)}")
+    return pa.schema(known)
+
+
+def _holds(ours: pa.DataType, found: pa.DataType) -> bool:
+    """Whether every value of type `found` is one of type `ours`; a float may lose digits."""
+    kinds = pa.types
+    if kinds.is_dictionary(found):
+        return _holds(ours, found.value_type)
+    if kinds.is_list(ours):
+        is_list = kinds.is_list(found) or kinds.is_large_list(found)
+        return is_list and _holds(ours.value_type, found.value_type)
+    if kinds.is_signed_integer(ours):
+        return bool(kinds.is_signed_integer(found) and found.bit_width <= ours.bit_width)
+    if kinds.is_string(ours):
+        return bool(kinds.is_string(found) or kinds.is_large_string(found))
+    return bool(kinds.is_floating(found) if kinds.is_floating(ours) else ours == found)
+
+
+def _decode(file: Path, columns: list[str]) -> None:
+    """Raises _LeftOutError where a page of these columns cannot be decoded."""
+    try:
+        with pq.ParquetFile(file) as parquet:
+            num_rows = sum(batch.num_rows for batch in parquet.iter_batches(columns=columns))
+            if num_rows != parquet.metadata.num_rows:
+                raise _LeftOutError(f"{file.parent.name}/{file.name} holds fewer rows than it says")
+    except _UNREADABLE as error:
+        raise _LeftOutError(f"{file.parent.name}/{file.name} cannot be decoded ({reason(error)})") from None

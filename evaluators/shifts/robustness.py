@@ -1,0 +1,95 @@
+"""Robustness: is the picture one of the truncation? js under other truncations than the run's, as far as is stored.
+
+arXiv 2603.22446 repeats its measurements with other top-p and with full distributions. From the stored rows of one run
+come its own truncation, top-1 exactly, and a lower bound for full distributions. Any other truncation has to be
+measured: `xsample score RUN --top-p ...` makes a run of the same responses, which gives its own rows as "measured".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from evaluators.shifts.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
+from evaluators.shifts.grid import js_counts
+from evaluators.shifts.tables import RunTables
+from evaluators.shifts.tidy import FLOAT, INT, TEXT, tidy
+from evaluators.shifts.views import quoted
+
+GREEDY = "top-1 (greedy)"
+FULL = "full distribution"
+MEASURED, EXACT, BOUND = "measured", "stored data, exact", "stored data, a lower bound"
+
+_COLUMNS = {
+    "direction": TEXT, "truncation": TEXT, "source": TEXT, "positions": INT, "near_zero": FLOAT, "high": FLOAT,
+    "mean": FLOAT,
+}  # fmt: skip
+
+
+def truncations(run: RunTables) -> pa.Table:
+    """Share near zero (js <= NEAR_ZERO), share high (js > HIGH_DIVERGENCE) and mean of js, a row a truncation.
+
+    measured: the run's own js. Exact: of top-1 distributions js is 0 where the top tokens agree and ln 2 where not.
+    A lower bound: js of the full distributions at temperature 1 is at least that of {the token taken, all others},
+    by the data processing inequality (Cover and Thomas, Elements of Information Theory, 2.8, for KL, of which js is a
+    mean); so mean and high are lower bounds too, and near_zero is an upper one. Raises MissingColumns.
+    """
+    run.require("js", "top1_base", "top1_rl", "logp_base", "logp_rl")
+    measured = f"""
+        SELECT direction, 0 AS place, {quoted(_own(run.manifest))} AS truncation, '{MEASURED}' AS source,
+            sum(positions) AS positions, sum(near_zero) AS near_zero, sum(high) AS high, sum(total) AS total
+        FROM {js_counts(run)} GROUP BY direction
+    """
+    stored = f"""
+        SELECT direction, unnest([1, 2]) AS place, unnest(['{GREEDY}', '{FULL}, lower bound']) AS truncation,
+            unnest(['{EXACT}', '{BOUND}']) AS source, unnest([count(agree), count(bound)]) AS positions,
+            unnest([count_if(agree), count_if(bound <= {NEAR_ZERO}::DOUBLE)]) AS near_zero,
+            unnest([count_if(NOT agree), count_if(bound > {HIGH_DIVERGENCE}::DOUBLE)]) AS high,
+            unnest([ln(2) * count_if(NOT agree), sum(bound)]) AS total
+        FROM ({_per_position(run.measured)}) GROUP BY direction
+    """
+    return tidy(
+        run.query(f"""
+            SELECT direction, truncation, source, positions, near_zero / positions AS near_zero,
+                high / positions AS high, total / positions AS mean
+            FROM ({measured} UNION ALL {stored}) WHERE positions > 0 ORDER BY direction, place
+        """),
+        _COLUMNS,
+    )
+
+
+def truncation_name(temperature: float, top_p: float, top_k: int) -> str:
+    """A truncation in words: "top-p 0.7"; temperature and top-k where they do something."""
+    if temperature == 0 or top_k == 1:
+        return GREEDY
+    cuts = [f"top-p {top_p:g}"] * (top_p < 1) + [f"top-k {top_k}"] * (top_k > 0)
+    return ", ".join([f"temperature {temperature:g}"] * (temperature != 1) + (cuts or [FULL]))
+
+
+def _own(manifest: dict[str, Any]) -> str:
+    """The truncation of the run, or that it is not known."""
+    config = manifest.get("config")
+    try:
+        return truncation_name(float(config["temperature"]), float(config["top_p"]), int(config["top_k"] or 0))  # type: ignore[index]
+    except (TypeError, ValueError, KeyError):
+        return "as sampled (not known)"
+
+
+def _per_position(measured: str) -> str:
+    """SQL of direction, agree (the top tokens are equal) and bound: js of (p, 1 - p) and (q, 1 - q), in nats.
+
+    js = (KL(P || M) + KL(Q || M)) / 2 with M = (P + Q) / 2, over the two outcomes.
+    """
+
+    def terms(p: str, q: str) -> str:
+        return " + ".join(f"CASE WHEN {x} > 0 THEN {x} * ln(2 * {x} / ({p} + {q})) ELSE 0 END" for x in (p, q))
+
+    return f"""
+        SELECT direction, agree, greatest(0, ({terms("p", "q")} + {terms("(1 - p)", "(1 - q)")}) / 2) AS bound
+        FROM (
+            SELECT direction, top1_base = top1_rl AS agree, exp(least(logp_base::DOUBLE, 0)) AS p,
+                exp(least(logp_rl::DOUBLE, 0)) AS q
+            FROM {measured}
+        )
+    """

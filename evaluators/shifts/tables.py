@@ -1,0 +1,157 @@
+"""The tables of one run as DuckDB views, whatever of them is readable; all measurements scan through here.
+
+DuckDB, because it streams Parquet parts with a hard memory limit, spills what does not fit, unites parts of
+different schemas, and a measurement is one readable SQL query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from engine.errors import RunDirectoryError, StoreError, XsampleError
+from engine.files import read_json, reason
+from engine.machine import usable_cores
+from engine.record import SCHEMA_VERSION
+from evaluators.shifts.parts import missing_columns, readable_parts
+from evaluators.shifts.views import create_views, schema_of
+
+MEMORY_LIMIT_MIB = 1536
+
+
+class MissingColumns(XsampleError):
+    """A measurement needs columns that no part of the run holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunTables:
+    """One run. The views are named in SQL; all have the columns of `engine.record`, null where a part lacks them.
+
+    name:          what the run is called in tables and figures, unique among the runs of a report
+    path:          its directory;  manifest: its run.json, empty where that is unreadable
+    responses:     view of the committed responses that are readable
+    tokens:        view of their tokens
+    arm_responses: view of the responses of the arms that are looked at: of each direction the one with the largest
+                   budget (null, unlimited, is the largest), whose stem holds what the smaller ones share.
+                   A direction has one arm there, so (problem, sample, direction) is a trajectory
+    arm_tokens:    view of their tokens
+    measured:      view of those that both policies have measured: js is neither null nor NaN
+    columns:       columns of `tokens` that at least one part holds
+    """
+
+    database: duckdb.DuckDBPyConnection
+    name: str
+    path: Path
+    manifest: dict[str, Any]
+    responses: str
+    tokens: str
+    arm_responses: str
+    arm_tokens: str
+    measured: str
+    columns: frozenset[str]
+
+    def query(self, sql: str) -> pa.Table:
+        """The rows of a query, all at once. Raises StoreError where a part turns out to be damaged."""
+        with self._failures():
+            return self.database.sql(sql).to_arrow_table()
+
+    def batches(self, sql: str, rows: int = 1 << 16) -> Iterator[pa.RecordBatch]:
+        """The rows of a query, streamed. Raises StoreError where a part turns out to be damaged."""
+        with self._failures():
+            yield from self.database.sql(sql).to_arrow_reader(rows)
+
+    def kept(self, name: str, sql: str) -> str:
+        """The table of a query, by its name in SQL: counted once however many measurements ask for it.
+
+        For counts, not for rows: it stays until the run is opened anew. Raises StoreError as `query` does.
+        """
+        table = f"{schema_of(self.name)}.{name}"
+        with self._failures():
+            self.database.execute(f"CREATE TABLE IF NOT EXISTS {table} AS {sql}")
+        return table
+
+    def require(self, *columns: str) -> None:
+        """Raises MissingColumns where no part of the run holds one of these columns of the tokens."""
+        missing = [name for name in columns if name not in self.columns]
+        if missing:
+            version = self.manifest.get("schema_version", "unknown")
+            raise MissingColumns(
+                f"{self.path} holds no {', '.join(missing)} (its schema_version is {version}, now {SCHEMA_VERSION}): "
+                "make the run again, or measure its responses with `xsample score`"
+            )
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException):
+            raise  # a fault of the query, not of the data
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            raise StoreError(f"{self.path}: its tables cannot be read: {reason(error)[:300]}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedRun:
+    """A run as far as it can be read: None where nothing can, and what to know about it, a line each."""
+
+    tables: RunTables | None
+    notes: tuple[str, ...]
+
+
+@contextmanager
+def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB of our own in memory that spills into a temporary folder and loads nothing from a network."""
+    with TemporaryDirectory(prefix="xsample-") as spill:
+        settings: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": f"{MEMORY_LIMIT_MIB}MiB",
+            "threads": str(usable_cores()),
+            "temp_directory": spill,
+            "preserve_insertion_order": "false",
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+        }
+        with duckdb.connect(config=settings) as database:
+            yield database
+
+
+def open_run(database: duckdb.DuckDBPyConnection, path: Path, name: str, decode: bool = False) -> OpenedRun:
+    """The run at `path`, called `name` in `database`, also while it is being written; a run of that name is replaced.
+
+    Takes what the footers call readable. Where a query then raises StoreError, open the run once more with `decode`:
+    every page is decoded first, and parts that are damaged are left out. Raises RunDirectoryError where there is no
+    run.json.
+    """
+    manifest, notes = _manifest(path)
+    parts, left_out = readable_parts(path, decode)
+    notes += left_out
+    if not parts:
+        return OpenedRun(None, (*notes, f"{path} holds no responses that can be read"))
+    try:
+        views = create_views(database, name, parts)
+    except duckdb.Error as error:
+        if not decode:
+            return open_run(database, path, name, decode=True)
+        return OpenedRun(None, (*notes, f"{path}: its tables cannot be read: {reason(error)[:300]}"))
+    columns = frozenset().union(*(part.schemas["tokens"].names for part in parts))
+    tables = RunTables(database=database, name=name, path=path, manifest=manifest, columns=columns, **views)
+    return OpenedRun(tables, (*notes, *missing_columns(parts)))
+
+
+def _manifest(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """run.json and what is to be said about it."""
+    if not (path / "run.json").is_file():
+        what = "holds no run.json" if path.is_dir() else "is a file" if path.exists() else "does not exist"
+        raise RunDirectoryError(f"run directory {path} {what}: give the --out folder of an `xsample run`")
+    try:
+        manifest = read_json(path / "run.json")
+    except StoreError as error:
+        return {}, [f"{error}: its settings are not known"]
+    version = manifest.get("schema_version")
+    return manifest, [] if version == SCHEMA_VERSION else [f"its schema_version is {version}, now {SCHEMA_VERSION}"]

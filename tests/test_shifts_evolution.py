@@ -1,0 +1,122 @@
+"""Checkpoints side by side: js by step, and the overlap of high-divergence sets, against sets made in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from engine.record import Trajectory
+from evaluators.shifts.cutoffs import HIGH_DIVERGENCE
+from evaluators.shifts.evolution import high_overlap, js_by_step, same_responses, steps
+from evaluators.shifts.grid import keys, middle
+from evaluators.shifts.tables import RunTables
+from tests.shift_runs import LN2, MANIFEST, opened, tokens_of, write_run
+
+KEYS = [Trajectory(f"p{p}", s, "given", None) for p in range(3) for s in range(2)]
+STEPS = (100, 200, 300)
+
+
+def manifest(rl: str) -> dict[str, Any]:
+    return MANIFEST | {"models": {"base": "base", "rl": rl}}
+
+
+def score(path: Path, seed: int, rl: str, missing: float = 0.1, keys: list[Trajectory] = KEYS) -> Path:
+    """Measurements of the same tokens, each time others, of which some are missing."""
+    rng, rows = np.random.default_rng(seed), {}
+    for place, key in enumerate(keys):
+        length = 50 + place
+        js = np.where(rng.random(length) < 0.3, rng.uniform(0, LN2, length), 0).astype(np.float32)
+        rows[key] = tokens_of(key, js=[None if rng.random() < missing else float(value) for value in js])
+    return write_run(path, rows, manifest(rl), num_parts=2)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunTables, ...]]:
+    folder = tmp_path_factory.mktemp("runs")
+    with opened(*(score(folder / f"s{step}", step, f"ckpt/global_step_{step}/") for step in STEPS)) as found:
+        yield found
+
+
+def rows_of(run: RunTables) -> dict[tuple[Any, ...], float | None]:
+    table = run.query(f"SELECT direction, problem, sample, position, js FROM {run.tokens}")
+    return {tuple(row.values())[:-1]: row["js"] for row in table.to_pylist()}
+
+
+def test_js_by_step_is_that_of_each_run(runs: tuple[RunTables, ...]) -> None:
+    found = js_by_step(runs).to_pylist()
+    assert [(row["step"], row["label"]) for row in found] == [(step, f"s{step}") for step in STEPS]
+    for run, row in zip(runs, found, strict=True):
+        js = np.array([value for value in rows_of(run).values() if value is not None])
+        assert row["direction"] == "given" and row["positions"] == len(js)
+        assert row["mean"] == pytest.approx(js.mean(), rel=1e-9)
+        assert row["share_high"] == (js > HIGH_DIVERGENCE).mean()
+        quantiles = np.quantile(
+            middle(keys(js.astype(np.float32))), [0.5, 0.75, 0.9, 0.95, 0.99], method="inverted_cdf"
+        )
+        assert [row[name] for name in ("median", "p75", "p90", "p95", "p99")] == pytest.approx(quantiles, rel=1e-9)
+
+
+def test_high_overlap_is_the_jaccard_index_over_what_both_have_measured(runs: tuple[RunTables, ...]) -> None:
+    found, last = high_overlap(runs).to_pylist(), rows_of(runs[-1])
+    assert [row["step"] for row in found] == list(STEPS)
+    for run, row in zip(runs, found, strict=True):
+        both = {key: js for key, js in rows_of(run).items() if js is not None and last[key] is not None}
+        mine = {key for key, js in both.items() if js > HIGH_DIVERGENCE}
+        theirs = {key for key in both if (last[key] or 0) > HIGH_DIVERGENCE}
+        assert (row["shared"], row["either"]) == (len(mine & theirs), len(mine | theirs))
+        assert row["jaccard"] == len(mine & theirs) / len(mine | theirs) and row["positions"] == len(both)
+    assert found[-1]["jaccard"] == 1.0
+
+
+def test_a_pair_that_is_nowhere_high_has_no_overlap(tmp_path: Path) -> None:
+    runs = {name: {key: tokens_of(key, js=[0.0, 0.01]) for key in KEYS} for name in ("a", "b")}
+    with opened(*(write_run(tmp_path / name, rows) for name, rows in runs.items())) as found:
+        rows = high_overlap(found).to_pylist()
+    assert [(row["shared"], row["either"], row["jaccard"], row["positions"]) for row in rows] == [(0, 0, None, 12)] * 2
+
+
+def test_runs_of_other_responses_have_no_overlap_and_their_js_stands(
+    runs: tuple[RunTables, ...], tmp_path: Path
+) -> None:
+    one_token = {key: tokens_of(key, js=[0.5], token=[place]) for place, key in enumerate(KEYS)}
+    other = write_run(tmp_path / "other", one_token | {KEYS[0]: tokens_of(KEYS[0], js=[0.5], token=[9])})
+    fewer = write_run(tmp_path / "fewer", dict(list(one_token.items())[1:]))
+    with opened(other, fewer, write_run(tmp_path / "one", one_token)) as found:
+        for pair in ((found[0], found[2]), (found[1], found[2]), (found[2], found[1])):
+            assert not same_responses(*pair)
+            assert high_overlap(pair).num_rows == 0 and high_overlap(pair).schema == high_overlap(runs).schema
+            assert js_by_step(pair).num_rows == 2
+        assert same_responses(found[2], found[2])
+    assert same_responses(runs[0], runs[1])
+
+
+def test_no_runs_give_empty_tables(runs: tuple[RunTables, ...]) -> None:
+    assert high_overlap([]) == high_overlap(runs).slice(0, 0)
+    assert js_by_step([]) == js_by_step(runs).slice(0, 0)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["a/global_step_100", "a/checkpoint-250/", "b7"], [100, 250, 7]),
+        (["a/global_step_100", "final"], [1, 2]),
+        (["final"], [1]),
+        ([None, 3], [1, 2]),
+    ],
+)
+def test_a_step_is_the_number_at_the_end_of_the_models_name(
+    names: list[Any], expected: list[int], tmp_path: Path
+) -> None:
+    key = KEYS[0]
+    paths = []
+    for number, name in enumerate(names):
+        models = {"base": "base", "rl": name} if isinstance(name, str) else name
+        rows: dict[Trajectory, pa.Table] = {key: tokens_of(key, js=[0.5])}
+        paths.append(write_run(tmp_path / f"run{number}", rows, MANIFEST | {"models": models}))
+    with opened(*paths) as runs:
+        assert steps(runs) == expected
