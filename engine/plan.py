@@ -36,7 +36,7 @@ _PACKAGES = (
 )  # fmt: skip
 _MIN_BATCHED_TOKENS = 2048
 _CPU_KV_GIB = 1.0
-_BYTES_PER_TOKEN = 70  # a row of `tokens` uncompressed, without its rare lists; the embedded pair's take 22
+_BYTES_PER_TOKEN = 70  # a row of `tokens` uncompressed, without its rare lists; the embedded pair's take 6 to 13
 
 
 @dataclass(frozen=True)
