@@ -6,6 +6,9 @@ Anything heavy is imported inside the command that needs it, so `--help` is quic
 
 from __future__ import annotations
 
+import sys
+from io import TextIOWrapper
+
 import click
 
 from engine.cli_read import grade_command, inspect_command, report_command, verify_command
@@ -61,6 +64,9 @@ for command in (
 
 def main() -> None:
     """Entry point of the `xsample` command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # what a terminal cannot show is a question mark, not an error
+            stream.reconfigure(errors="replace")
     commands(prog_name="xsample")
 
 

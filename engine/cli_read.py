@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import click
 
 from engine.errors import IncompleteRunError, RunDirectoryError, UsageError, XsampleError
 from engine.problem import GRADERS, GraderName
-from engine.shell import debug_option, say, show, sigterm_like_ctrl_c
+from engine.shell import Stopped, debug_option, say, show, sigterm_like_ctrl_c
 
 if TYPE_CHECKING:
     from engine.store import RunStore
@@ -41,9 +42,9 @@ def finish(store: RunStore, grader: GraderName | None, show_measured: bool = Fal
         show(render(summary))
     if show_measured:
         show(render_measured(summary["measured"]))
+    click.echo(f"run directory: {store.path}")
     if report:
         _report_at_the_end(store.path)
-    click.echo(f"run directory: {store.path}")
     if missing:
         raise IncompleteRunError(
             f"{missing} of {store.num_expected} trajectories are missing, and these numbers are of the rest alone "
@@ -52,15 +53,27 @@ def finish(store: RunStore, grader: GraderName | None, show_measured: bool = Fal
 
 
 def _report_at_the_end(run: Path) -> None:
-    """A run that is made and graded does not fail for want of its pictures."""
+    """A run that is made and graded does not fail for want of its pictures, whatever keeps them from being made."""
+    again = f"`{shlex.join(['xsample', 'report', str(run)])}` makes it"
+    try:
+        _report([run], run / "report")
+    except KeyboardInterrupt as by:
+        raise Stopped(f"stopped; the run is made and graded, only its report is not: {again}", by) from by
+    except XsampleError as error:
+        say(f"note: there is no report: {error}; {again}")
+    except Exception as error:
+        say(f"note: there is no report: unexpected {type(error).__name__}: {error}. This is a bug; {again}")
+
+
+def _report(runs: Sequence[Path], out: Path, show_text: bool = False) -> None:
+    from engine.display import open_display
     from evaluators.report.build import build_report
 
-    try:
-        made = build_report([run], run / "report")
-    except XsampleError as error:
-        say(f"note: there is no report: {error}")
-    else:
-        click.echo(f"report: {made.index}")
+    with sigterm_like_ctrl_c(), open_display() as display:
+        made = build_report(runs, out, display.stage, show_text)
+    for note in made.notes:
+        say(f"note: {note}")
+    click.echo(f"report: {made.index}")
 
 
 @click.command("grade")
@@ -102,19 +115,12 @@ def grade_command(run: Path, grader: GraderName | None, workers: int, deadline: 
 def report_command(runs: Sequence[Path], out: Path | None, show_text: bool) -> None:
     """Tables (CSV), figures (PNG, SVG) and one HTML page of a run, or of several side by side.
 
-    What a run lacks is named, and the rest reported. Several runs are shown in the order given: of checkpoints, the
-    first step first.
+    What a run lacks is named, and the rest reported. Several runs are shown in the order given, checkpoints by the step
+    in their model's name.
     """
-    from engine.display import open_display
-    from evaluators.report.build import build_report
-
     if out is None and len(runs) > 1:
         raise UsageError(f"{len(runs)} runs are given and no --out: say which folder the report goes to")
-    with sigterm_like_ctrl_c(), open_display() as display:
-        made = build_report(runs, out or runs[0] / "report", display.stage, show_text)
-    for note in made.notes:
-        say(f"note: {note}")
-    click.echo(f"report: {made.index}")
+    _report(runs, out or runs[0] / "report", show_text)
 
 
 @click.command("inspect")

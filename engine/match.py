@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from engine.digest import digest
 from engine.errors import ConfigError
 from engine.record import TRAJECTORY_KEY, Trajectory
 from engine.store import RunStore
@@ -58,6 +59,11 @@ def read_match(run: Path, trajectories: Iterable[Trajectory], identity: Mapping[
             "or complete it"
         )
     return {key: Matched(interventions[key], plain.get(key._replace(budget=0))) for key in wanted}
+
+
+def fingerprint(matched: Mapping[Trajectory, Matched]) -> str:
+    """What the identity of a control keeps of the run that it matches."""
+    return digest((*map(str, key), *counts) for key, counts in matched.items())
 
 
 def check_room(run: Path, matched: Mapping[Trajectory, Matched], window: str | None, start: int, stop: int) -> None:

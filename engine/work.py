@@ -6,22 +6,21 @@ responses that are given. Neither knows models, engines or files.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from engine.config import DIRECTIONS, RunConfig
+from engine.digest import digest
 from engine.given import Given, GivenSet
+from engine.match import Matched, fingerprint
 from engine.noise import stream_key
 from engine.problem import GraderName, Problem, Task
 from engine.record import Trajectory
 
 if TYPE_CHECKING:
     from engine.job import Job
-    from engine.match import Matched
 
 # What decides the numbers of a sweep, beside the task and the models. The rest says where and how fast.
 _SWEEP_SETTINGS = (
@@ -116,14 +115,14 @@ class Sweep(Work):
             "task": self.name,
             "template": self.task.template,
             "grader": self.grader,
-            "ids_answers_and_prompts": _digest(asked),
+            "ids_answers_and_prompts": digest(asked),
             "max_tokens": self.max_tokens,
         }
 
     def identity(self) -> dict[str, Any]:
         config = self.config.model_dump(mode="json") | {"samples": self.samples, "max_tokens": self.max_tokens}
         settings = {name: config[name] for name in _SWEEP_SETTINGS}
-        matched = _digest([(*map(str, key), *counts) for key, counts in self.matched.items()]) if self.matched else None
+        matched = fingerprint(self.matched) if self.matched else None
         return settings | {"matched": matched} | self.asked()
 
     def expected(self) -> dict[str, Any]:
@@ -180,7 +179,7 @@ class Replay(Work):
     def identity(self) -> dict[str, Any]:
         given = [(*map(str, one.key), one.prompt, one.response, one.stopped) for one in self._given.values()]
         answers = [(problem.id, problem.answer, problem.options) for problem in self.problems]
-        return {"responses": _digest(given), "answers": _digest(answers), "grader": self.grader if answers else None}
+        return {"responses": digest(given), "answers": digest(answers), "grader": self.grader if answers else None}
 
     def expected(self) -> dict[str, Any]:
         return {"trajectories": [list(key) for key in self._given]}
@@ -199,7 +198,3 @@ class Replay(Work):
     @property
     def most_tokens(self) -> int:
         return sum(len(one.response) for one in self._given.values())
-
-
-def _digest(rows: list[tuple[Any, ...]]) -> str:
-    return hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()[:16]

@@ -247,7 +247,8 @@ def accuracy(seed: int, run: str, way: str) -> list[Row]:
         if run.startswith("control"):
             mean = base + 0.08 * moved if way == "forward" else 0.4 - 0.05 * moved
         rows.append({
-            "budget": budget, "control": run.startswith("control"), "problems": 30, "samples": 32, "responses": 960,
+            "budget": budget, "control": run.startswith("control"), "given": False,
+            "problems": 30, "samples": 32, "responses": 960,
             "accuracy": mean, "low": max(0.0, mean - 0.06), "high": mean + 0.06, "interventions": 3.0 * place,
             "interventions_share": 0.01 * place, "effective": 2.0 * place,
             "effective_share": 0.0003 * (2**place - 1), "tokens_mean": 950.0,

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine.match import fingerprint, read_match
 from engine.problem import Problem
 from engine.record import RESPONSES, TOKENS, Grade, Trajectory
 from engine.store import RunStore
@@ -75,6 +76,12 @@ def grade(store: RunStore, keys: Sequence[Trajectory], rng: np.random.Generator)
         Grade(key, "1" if verdict == "correct" else "2", None, "boxed", verdict, verdict == "correct")
         for key, verdict in zip(keys, verdicts, strict=True)
     )
+
+
+def matching(run: Path) -> dict[str, Any]:
+    """What the identity of a control of `run` has beside its own."""
+    store = RunStore.read(run)
+    return {"matched": fingerprint(read_match(run, store.expected(), store.manifest["identity"]))}
 
 
 def set_manifest(path: Path, **changes: Any) -> None:

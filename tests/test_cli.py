@@ -15,13 +15,15 @@ from click.testing import CliRunner, Result
 
 import engine.plan
 import engine.run
+import evaluators.report.build
 from engine.cli import commands
 from engine.cli_run import _INHERITED, _NOT_SCORED
 from engine.config import RunConfig
-from engine.errors import EngineError, IncompleteRunError
+from engine.errors import EngineError, IncompleteRunError, StoreError
 from engine.plan import Plan
 from engine.problem import Problem
 from engine.record import Trajectory
+from engine.shell import Terminated
 from engine.store import RunStore
 from tests.test_verify import EXPECTED, KEYS, commit
 
@@ -477,6 +479,39 @@ def test_what_was_scored_is_shown_and_kept_with_or_without_gold_answers(
     regraded = xsample("grade", "scored")
     assert regraded.exit_code == (0 if task else 2)
     assert task or "holds no gold answers: score its responses again with --task" in regraded.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (
+            StoreError("the disk is full"),
+            0,
+            "note: there is no report: the disk is full; `xsample report scored` makes it",
+        ),
+        (OSError("surprise"), 0, "note: there is no report: unexpected OSError: surprise. This is a bug"),
+        (KeyboardInterrupt(), 130, "stopped; the run is made and graded, only its report is not"),
+        (Terminated(), 143, "stopped; the run is made and graded, only its report is not"),
+    ],
+)
+def test_a_run_whose_report_cannot_be_made_is_still_a_run(
+    error: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def execute(plan: Plan, *_: object) -> RunStore:
+        with RunStore.open(plan.out, plan.manifest()) as store:
+            commit(store, [Trajectory("0", 0, "given", None)])
+        return store
+
+    def build_report(*_: object) -> None:
+        raise error
+
+    monkeypatch.chdir(tmp_path)
+    Path("given.jsonl").write_text(json.dumps({"prompt": "Q", "text": "3"}))
+    monkeypatch.setattr(engine.run, "execute", execute)
+    monkeypatch.setattr(evaluators.report.build, "build_report", build_report)
+    result = xsample("score", "given.jsonl", "--device", "cpu", "--out", "scored")
+    assert (result.exit_code, "run directory: scored" in result.stdout) == (code, True), result.output
+    assert said in result.stderr
 
 
 def test_a_reader_that_leaves_ends_the_command_quietly() -> None:

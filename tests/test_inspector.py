@@ -15,15 +15,17 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.cells import cell_len
 from rich.console import Console
 
-from engine.errors import RunDirectoryError, UsageError, XsampleError
+from engine.errors import RunDirectoryError, StoreError, UsageError, XsampleError
 from engine.problem import Problem
 from engine.record import RESPONSES, TOKENS, Grade, Trajectory
 from engine.store import RunStore
 from evaluators.inspector.alignment import Aligned, align
 from evaluators.inspector.colours import MAX_JS, NUM_SHADES, palette, shade
 from evaluators.inspector.columns import page_data
+from evaluators.inspector.listing import NUM_DIVERGENT, notable
 from evaluators.inspector.page import inspect_html
 from evaluators.inspector.reading import read_sample
 from evaluators.inspector.redaction import redacted
@@ -100,18 +102,20 @@ def make_run(
     gated: bool = False,
     problem: Problem | None = None,
     expected: dict[str, Any] | None = None,
+    scored: bool = False,
+    problems: bool = True,
 ) -> Path:
     """A run directory; a part is a list of trajectories, a trajectory the rows of its tokens."""
     keys = [[Trajectory(*(rows[0][name] for name in Trajectory._fields)) for rows in part] for part in parts]
     manifest = {
-        "identity": {},
+        "identity": {"responses": "58ec"} if scored else {},
         "config": CONFIG,
         "models": MODELS,
         "task": {"name": "sums", "gated": gated, "grader": "math"},
         "expected": expected or {"trajectories": [list(at) for part in keys for at in part]},
     }
     with RunStore.open(path, manifest) as store:
-        store.write_problems([problem or Problem("p", "What is 2 + 2?", "4")], gated)
+        store.write_problems([problem or Problem("p", "What is 2 + 2?", "4")] if problems else [], gated)
         store.write_vocabulary(lambda: texts)
         for part, of_part in zip(parts, keys, strict=True):
             tokens = pa.Table.from_pylist([row for rows in part for row in rows], TOKENS)
@@ -132,8 +136,8 @@ def grade(path: Path, *grades: Grade) -> None:
         store.write_grades(grades)
 
 
-def printed(sample: Sample, show_text: bool = False, **options: Any) -> str:
-    console = Console(width=100, highlight=False, **options)
+def printed(sample: Sample, show_text: bool = False, width: int = 120, **options: Any) -> str:
+    console = Console(width=width, highlight=False, **options)
     with console.capture() as capture:
         console.print(inspect_terminal(sample, show_text))
     return capture.get()
@@ -239,6 +243,28 @@ def test_a_part_that_is_gone_is_a_note_and_its_rest_is_shown(run: Path, tmp_path
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(XsampleError, match=r"holds no run\.json"):
         read_sample(tmp_path, "p", 0)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "error", "says"),
+    [
+        ("{", StoreError, r"run\.json cannot be read"),
+        ('{"schema_version": 3}', RunDirectoryError, "schema_version 3"),
+    ],
+)
+def test_a_run_json_that_is_damaged_or_of_another_version_is_refused(
+    run: Path, tmp_path: Path, manifest: str, error: type[XsampleError], says: str
+) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    (copy / "run.json").write_text(manifest)
+    with pytest.raises(error, match=says):
+        read_sample(copy, "p", 0)
+
+
+def test_a_scored_run_without_gold_answers_is_not_told_to_grade(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", [[measured(key("given"), [1, 0])]], scored=True, problems=False)
+    [note] = read_sample(run, "p", 0).notes
+    assert "no gold answers" in note and "with --task" in note and "xsample grade" not in note
 
 
 # Alignment
@@ -426,14 +452,10 @@ def test_odd_settings_of_a_run_are_shown_as_they_are_or_left_out(run: Path) -> N
 # The terminal
 
 
-def test_without_colour_interventions_stand_in_brackets_and_their_numbers_in_a_table(run: Path) -> None:
+def test_without_colour_interventions_stand_in_brackets(run: Path) -> None:
     text = printed(read_sample(run, "p", 0))
     assert "\x1b" not in text
     assert " the sum[* is*][4]\N{RETURN SYMBOL}\N{RETURN SYMBOL}\n\n<eos>" in text
-    numbers = ("2", "\N{LEFT DOUBLE QUOTATION MARK}\N{OPEN BOX}is\N{RIGHT DOUBLE QUOTATION MARK}", "0.04")
-    row = next(line.split() for line in text.splitlines() if line.split()[:2] == list(numbers[:2]))
-    assert row[3:] == ["0.04", f"{exp(-0.3 - 2 / 7):.4g}", f"{exp(-1.3 - 2 / 7):.4g}", "3", "4"]
-    assert "the same" in text
 
 
 def test_no_color_keeps_the_marks(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -460,15 +482,93 @@ def test_trajectories_that_are_the_same_are_said_to_be_and_not_repeated(run: Pat
     assert text.count("[* is*]") == 1
 
 
-def test_a_given_response_lists_its_most_divergent_tokens() -> None:
-    rows = [token(key("given"), i, 5, js=js) for i, js in enumerate([0.0, *[0.1] * 10, log(2)])]
-    listed = [line.split()[0] for line in printed(sample_of(rows)).splitlines() if re.match(r" +\d+ ", line)]
-    assert listed == [str(i) for i in (*range(1, 10), 11)]
-
-
 def test_an_empty_response_is_shown(tmp_path: Path) -> None:
     run = make_run(tmp_path, [[measured(key(), [0])]])
     sample = read_sample(run, "p", 0)
     empty = replace(sample.trajectories[0], rows=sample.trajectories[0].rows.slice(0, 0))
     sample = replace(sample, trajectories=(empty, replace(empty, key=key("forward", 1))))
     assert "0 tokens" in printed(sample) and "same tokens as" in inspect_html(sample, False)
+
+
+# The numbers in the terminal
+
+
+def test_interventions_are_listed_and_beside_them_the_most_divergent_positions() -> None:
+    intervened = {0, 2, 13}
+    divergence = [0.0, 0.5, *[0.1] * 9, None, 0.01, 0.3, log(2)]
+    rows = [token(key(), i, 5, js=js, intervened=i in intervened) for i, js in enumerate(divergence)]
+    listed = [row["position"] for row in notable(pa.Table.from_pylist(rows, TOKENS), 0)]
+    assert listed == [i for i in range(15) if i not in (11, 12)]
+    assert len(set(listed) - intervened) == NUM_DIVERGENT
+    assert [row["position"] for row in notable(pa.Table.from_pylist(rows, TOKENS), 12)] == [12, 13, 14]
+
+
+def quoted(text: str) -> str:
+    return f"\N{LEFT DOUBLE QUOTATION MARK}{text}\N{RIGHT DOUBLE QUOTATION MARK}"
+
+
+def test_a_position_in_the_table_is_a_row_for_each_policy() -> None:
+    row = measured(key(), [1, 2, 3])[2]
+    lines = [line.split() for line in printed(sample_of([{**row, "position": 0}])).splitlines()]
+    at = next(i for i, line in enumerate(lines) if line[:1] == ["\N{BLACK DIAMOND}"])
+    assert lines[at] == [
+        "\N{BLACK DIAMOND}", "0", quoted("␣is"), quoted("␣is"), "0.04",
+        "base", f"{exp(-0.3 - 2 / 7):.4g}", "3", "2.5", "13", *map(quoted, ("␣the", "␣sum", "␣is")),
+    ]  # fmt: skip
+    assert lines[at + 1] == [
+        "rl", f"{exp(-1.3 - 2 / 7):.4g}", "4", "3.5", "14", *map(quoted, ("␣sum", "␣the", "␣so"))
+    ]  # fmt: skip
+
+
+def test_effective_interventions_others_and_positions_without_one_are_told_apart(run: Path) -> None:
+    lines = [line.split() for line in printed(read_sample(run, "p", 0)).splitlines()]
+    white, black = "\N{WHITE DIAMOND}", "\N{BLACK DIAMOND}"
+    found = {line[1]: line[0] for line in lines[:30] if line and line[0] in (white, black)}
+    assert found == {"2": black, "3": white}
+    assert next(line[3:5] for line in lines if line[:2] == [white, "3"]) == ["the", "same"]
+    assert any(line[:2] == ["1", quoted("␣sum")] for line in lines)
+
+
+def test_of_a_list_five_tokens_are_shown_and_without_one_the_first_alone() -> None:
+    rows = measured(key(), [1, 2])
+    rows[1] |= {"topk_base": [1, 2, 3, 5, 6, 7], "topk_rl": [7] * 6}
+    text = printed(sample_of(rows))
+    assert " ".join(map(quoted, ("␣the", "␣sum", "␣is", "4", "5"))) + " " in text
+    assert text.count(quoted("␣so")) == 5
+    assert re.search(rf"rl .* {quoted('␣sum')} *\n", text)
+
+
+@pytest.mark.parametrize("width", [40, 80, 120, 200])
+@pytest.mark.parametrize("length", [1, 60])
+def test_nothing_is_cut_and_nothing_vanishes_at_any_width(width: int, length: int) -> None:
+    texts = {i: f"{chr(ord('a') + i) * length}{i}" for i in range(12)}
+    numbers = {"js": 0.00123456, "rank_base": 151_641, "rank_rl": 151_642, "nucleus_base": 98_761, "nucleus_rl": 7_654}
+    numbers |= {"entropy_base": 1.23416, "entropy_rl": 2.34516e-05, "logp_base": -11.5, "logp_rl": -9.25}
+    lists = {"topk_base": list(range(2, 7)), "topk_rl": list(range(7, 12))}
+    row = token(key(), 0, 0, intervened=True, effective=True, primary_token=1, **numbers, **lists)
+    text = printed(sample_of([row], texts=texts), width=width)
+    assert max(map(cell_len, text.splitlines())) <= width and "\N{HORIZONTAL ELLIPSIS}" not in text
+    listed = "".join(text.split("1 tokens")[1].split())
+    said = ("0.001235", "151,641", "151,642", "98,761", "7,654", "1.234", "2.345e-05")
+    for value in (*said, f"{exp(-11.5):.4g}", f"{exp(-9.25):.4g}", "rank", "entropy", "nucleus", *texts.values()):
+        assert value in listed, value
+
+
+def test_a_response_in_which_nobody_intervened_has_numbers_too() -> None:
+    for at in (key("given"), key("forward", 0)):
+        assert re.search(
+            r"\n +0 .* base .* 2\.345 .*\n +rl ", printed(sample_of([token(at, 0, 5, js=0.1, entropy_base=2.345)]))
+        )
+
+
+# Given responses
+
+
+def test_responses_of_a_scored_run_are_said_to_be_given_and_only_measured(tmp_path: Path) -> None:
+    rows = [{**row, "intervened": False, "effective": False} for row in measured(key("reverse", 0), [1, 2, 0])]
+    sample = read_sample(make_run(tmp_path / "run", [[rows]], scored=True), "p", 0)
+    page = inspect_html(sample, False)
+    for shown in (page.split("<body")[1].split("<noscript")[0], printed(sample)):
+        assert "reverse, budget 0" in shown and "only measured" in shown
+        assert not [said for said in ("primary", "intervention", "would") if said in shown]
+    assert data_of(page)["trajectories"][0]["primary"] is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,13 +17,14 @@ from pyarrow import csv
 
 from engine.errors import RunDirectoryError
 from engine.store import RunStore
+from evaluators.figures.accuracy import by_budget, by_share
 from evaluators.report.build import build_report, compare, known_files
 from evaluators.report.csv_file import to_csv
 from evaluators.report.page import render
 from evaluators.report.runs import open_runs
 from evaluators.report.sections import SECTIONS
 from evaluators.shifts.tables import open_database
-from tests.report_runs import LENGTH, PROBLEMS, QUESTION, drop_columns, grade, make_run, set_manifest
+from tests.report_runs import LENGTH, PROBLEMS, QUESTION, drop_columns, grade, make_run, matching, set_manifest
 
 CONTROL: dict[str, Any] = {"criterion": "random", "threshold": None, "match": "elsewhere/sweep"}
 HOSTILE = "</style></title><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -145,7 +147,23 @@ def test_a_run_without_a_column_lacks_only_what_needs_it(tmp_path: Path) -> None
     set_manifest(run, schema_version=2)
     report = report_of(run)
     assert "topk_overlap" not in report.tables and "top1_ranks" in report.tables
-    assert report.about("topk_base", "xsample score")
+    assert report.about("topk_base", "make the run again")
+    assert len(report.notes) == 2, "the version, and what it lacks"
+
+
+def test_an_unfinished_run_is_said_with_what_that_means(tmp_path: Path) -> None:
+    report = report_of(make_run(tmp_path / "run", missing=5))
+    assert report.about("run: 5 of 36 trajectories are missing", "what ends early is there first")
+    assert "5 of 36 trajectories are missing" in report.page
+
+
+def test_trajectories_that_are_there_twice_are_said(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    for folder in ("tokens", "responses"):
+        shutil.copy(run / folder / "part-000000.parquet", run / folder / "part-000009.parquet")
+    report = report_of(run)
+    assert report.about("18 trajectories are there more than once", "xsample verify")
+    assert not report.about("missing")
 
 
 def test_a_run_without_the_texts_of_its_tokens_shows_their_ids_and_says_so(tmp_path: Path) -> None:
@@ -154,6 +172,14 @@ def test_a_run_without_the_texts_of_its_tokens_shows_their_ids_and_says_so(tmp_p
     report = report_of(run)
     assert report.about("no vocabulary.parquet")
     assert set(report.tables["frequent_tokens"]["text"].to_pylist()) == {f"#{token}" for token in range(6)}
+
+
+def test_a_vocabulary_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    (run / "vocabulary.parquet").write_bytes(b"garbage")
+    report = report_of(run)
+    assert report.about("vocabulary.parquet cannot be read", "shown by their ids")
+    assert "#0" in report.tables["frequent_tokens"]["text"].to_pylist()
 
 
 def test_a_page_that_is_damaged_inside_is_left_out_of_every_number(tmp_path: Path) -> None:
@@ -206,13 +232,41 @@ def test_runs_whose_names_differ_in_case_only_stay_apart(tmp_path: Path) -> None
 
 def test_a_control_is_marked_and_taken_from_its_run_whatever_the_order(tmp_path: Path) -> None:
     run = make_run(tmp_path / "sweep")
-    control = make_run(tmp_path / "random", config=CONTROL, number=1)
+    control = make_run(tmp_path / "random", config=CONTROL, identity=matching(run), number=1)
     report = report_of(control, run)
     accuracy = report.rows("accuracy")
     assert {(row["run"], row["control"]) for row in accuracy} == {("sweep", False), ("random", True)}
     rows = report.rows("accuracy_differences")
     assert {row["run"] for row in rows if row["against_run"] == "random" != row["run"]} == {"sweep"}
     assert not [row for row in rows if row["run"] == "random" and row["against_run"] == "sweep"]
+
+
+def test_a_run_with_other_interventions_is_not_taken_for_the_one_that_a_control_matches(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "sweep", number=7)
+    control = make_run(tmp_path / "random", config=CONTROL, identity=matching(make_run(tmp_path / "matched")))
+    report = report_of(control, run)
+    assert report.about("random", "elsewhere/sweep", "not given, or has changed since")
+    assert not any(report.tables["accuracy"]["control"].to_pylist())
+
+
+def test_given_responses_are_marked_and_are_no_models_accuracy(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "scored", identity={"responses": "x"})
+    report = report_of(run)
+    assert all(report.tables["accuracy"]["given"].to_pylist())
+    assert "accuracy_differences" not in report.tables
+    assert "scored (responses given)" in report.page and "0 (RL)" not in report.page
+    assert by_budget(report.tables["accuracy"]) is None and by_share(report.tables["accuracy"]) is None
+
+
+def test_models_without_a_step_are_no_evolution_and_one_of_them_is_said(tmp_path: Path) -> None:
+    models = ("org/SFT-v3", "org/DAPO-v1")
+    runs = [make_run(tmp_path / name, identity={"rl": rl}, rl=rl) for name, rl in zip("ab", models, strict=True)]
+    report = report_of(*runs)
+    assert "js_by_step" not in report.tables and "whose names say their step" in report.page
+    steps = [make_run(tmp_path / f"s{n}", identity={"rl": str(n)}, rl=f"m/step_{n}") for n in (1, 2)]
+    report = report_of(*steps, runs[0])
+    assert {row["step"] for row in report.rows("js_by_step")} == {1, 2}
+    assert report.about("a: its RL model's name says no step")
 
 
 def test_a_control_without_its_run_is_said(tmp_path: Path) -> None:
@@ -273,7 +327,8 @@ def test_nothing_of_a_gated_set_is_in_page_or_tables(tmp_path: Path) -> None:
     report = report_of(run)
     for text in (report.page, *(to_csv(table).decode() for table in report.tables.values())):
         assert "secretpiece" not in text and QUESTION not in text and "The answer text" not in text
-    assert set(report.tables["frequent_tokens"]["text"].to_pylist()) == {f"#{token}" for token in range(6)}
+    assert not {"frequent_tokens", "token_js"} & report.tables.keys()
+    assert report.about("run: a gated set", "--show-text")
     shown = report_of(run, show_text=True)
     assert "secretpiece0" in shown.tables["frequent_tokens"]["text"].to_pylist()
 
@@ -281,7 +336,8 @@ def test_nothing_of_a_gated_set_is_in_page_or_tables(tmp_path: Path) -> None:
 def test_a_run_that_does_not_say_whether_it_is_gated_counts_as_gated(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     set_manifest(run, task=None)
-    assert "#0" in report_of(run).tables["frequent_tokens"]["text"].to_pylist()
+    report = report_of(run)
+    assert report.about("a gated set") and "frequent_tokens" not in report.tables
 
 
 def test_every_text_from_outside_is_escaped_in_the_page(tmp_path: Path) -> None:

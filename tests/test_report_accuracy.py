@@ -18,7 +18,7 @@ def test_accuracy_is_that_of_the_summary_arm_by_arm() -> None:
     rows = accuracy_by_budget(graded(ROWS)).to_pylist()
     for row, arm in zip(rows, summarise(*tables(ROWS))["arms"], strict=True):
         assert row.pop("low") == arm["accuracy_low"] and row.pop("high") == arm["accuracy_high"]
-        assert row.pop("control") is False
+        assert row.pop("control") is row.pop("given") is False
         assert row == {name: arm[name] for name in row}
 
 

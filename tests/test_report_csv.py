@@ -32,7 +32,9 @@ def test_a_float_keeps_nine_digits(values: list[float | None]) -> None:
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"))))
 def test_a_text_is_read_back_with_a_quote_before_what_would_be_a_formula(values: list[str]) -> None:
     table = pa.table({"text": pa.array(values, pa.string()), "n": pa.array(range(len(values)), pa.int64())})
-    expected = [f"'{text}" if text[:1] and text[0] in "=+-@\t\r" else text for text in values]
+    expected = [
+        f"'{text}" if text[:1] and text[0] in "=+-@\t\r\n\N{FULLWIDTH EQUALS SIGN}" else text for text in values
+    ]
     assert read(table)["text"].to_pylist() == expected
 
 

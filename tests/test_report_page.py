@@ -18,7 +18,7 @@ from evaluators.report.runs import open_runs
 from evaluators.report.sections import SECTIONS
 from evaluators.shifts.tables import open_database
 from tests.browser import Opened, opened
-from tests.report_runs import make_run
+from tests.report_runs import make_run, matching
 
 MATCHES = {"criterion": "random", "threshold": None, "match": "elsewhere/<b>sweep"}
 
@@ -27,7 +27,9 @@ MATCHES = {"criterion": "random", "threshold": None, "match": "elsewhere/<b>swee
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("runs")
     sweep = make_run(folder / "<b>sweep", rl="models/step_5")
-    control = make_run(folder / "control", config=MATCHES, number=1, gated=True, rl="models/step_5")
+    control = make_run(
+        folder / "control", config=MATCHES, identity=matching(sweep), number=1, gated=True, rl="models/step_5"
+    )
     return [sweep, control, make_run(folder / "later", identity={"rl": "9"}, rl="models/step_9", graded=False)]
 
 

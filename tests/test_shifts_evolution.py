@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from engine.record import Trajectory
 from evaluators.shifts.cutoffs import HIGH_DIVERGENCE
-from evaluators.shifts.evolution import high_overlap, js_by_step, same_responses, steps
+from evaluators.shifts.evolution import high_overlap, js_by_step, same_responses, step_of
 from evaluators.shifts.grid import keys, middle
 from evaluators.shifts.tables import RunTables
 from tests.shift_runs import LN2, MANIFEST, opened, tokens_of, write_run
@@ -101,22 +100,19 @@ def test_no_runs_give_empty_tables(runs: tuple[RunTables, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "expected"),
+    ("models", "step"),
     [
-        (["a/global_step_100", "a/checkpoint-250/", "b7"], [100, 250, 7]),
-        (["a/global_step_100", "final"], [1, 2]),
-        (["final"], [1]),
-        ([None, 3], [1, 2]),
+        ({"rl": "a/global_step_100"}, 100),
+        ({"rl": "a/global_step_100/actor/huggingface"}, 100),
+        ({"rl": "runs/step_5/checkpoint-250/"}, 250),
+        ({"rl": "iter_0000020"}, 20),
+        ({"rl": "org/Qwen-SFT-v3"}, None),
+        ({"rl": "org/Qwen2.5-7B"}, None),
+        ({"rl": "final"}, None),
+        ({"rl": None}, None),
+        (None, None),
+        (3, None),
     ],
 )
-def test_a_step_is_the_number_at_the_end_of_the_models_name(
-    names: list[Any], expected: list[int], tmp_path: Path
-) -> None:
-    key = KEYS[0]
-    paths = []
-    for number, name in enumerate(names):
-        models = {"base": "base", "rl": name} if isinstance(name, str) else name
-        rows: dict[Trajectory, pa.Table] = {key: tokens_of(key, js=[0.5])}
-        paths.append(write_run(tmp_path / f"run{number}", rows, MANIFEST | {"models": models}))
-    with opened(*paths) as runs:
-        assert steps(runs) == expected
+def test_a_step_is_the_number_that_the_models_name_calls_so(models: Any, step: int | None) -> None:
+    assert step_of({"models": models}) == step

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from evaluators.shifts.grid import KEY, LOWEST_KEY, ZERO_KEY, JsCounts, keys, middle
+from evaluators.shifts.grid import KEY, LOWEST_KEY, ZERO_KEY, JsCounts, groups, keys, middle
 from tests.shift_runs import LN2
 
 SHARES = (0.0, 0.005, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999, 1.0)
@@ -77,3 +77,22 @@ def test_a_histogram_by_hand() -> None:
     edges = [0.25, 0.5**1.5, 0.5, 0.5**0.5]
     expected = [(0, 0, 2), *zip(edges[:-1], edges[1:], (1, 0, 2), strict=True)]
     assert [tuple(found) for found in bins] == [pytest.approx(row) for row in expected]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 400))
+def test_many_small_groups_get_each_its_own_rows_in_order(seed: int, num_groups: int, num_rows: int) -> None:
+    rng = np.random.default_rng(seed)
+    expected: dict[tuple[str, int, int], dict[int, int]] = {}
+    for place in rng.integers(0, num_groups, num_rows).tolist():
+        group = (["forward", "reverse"][place % 2], int(rng.integers(0, 9)), place * 7919 % 251)
+        expected.setdefault(group, {})[int(rng.integers(-99, 0))] = int(rng.integers(1, 1000))
+    rows = [
+        (*group, *count, float(place)) for place, (group, of) in enumerate(expected.items()) for count in of.items()
+    ]
+    names = ("direction", "rank", "token", "key", "positions", "total")
+    columns = zip(*(rows[place] for place in rng.permutation(len(rows))), strict=True)
+    table = pa.table(dict(zip(names, map(list, columns), strict=True)))
+    found = list(groups(table, names[:3]))
+    assert [group for group, _ in found] == sorted(expected)
+    for group, counts in found:
+        assert dict(zip(counts.keys.tolist(), counts.positions.tolist(), strict=True)) == expected[group]

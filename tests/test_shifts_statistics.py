@@ -379,6 +379,18 @@ def test_values_that_are_no_numbers_are_not_measured(tmp_path: Path) -> None:
         assert entropy_histogram(run).num_rows == entropy_joint(run).num_rows == sequences(run).num_rows == 0
 
 
+def test_log_probabilities_that_are_no_numbers_or_missing_bound_and_count_nothing(tmp_path: Path) -> None:
+    key, nan = Trajectory("p", 0, "forward", None), float("nan")
+    logps = {"logp_base": [nan, None, -0.1, -np.inf], "logp_rl": [-0.1, -0.1, -0.1, 0.0]}
+    rows = tokens_of(key, js=[0.5, 0.5, 0.5, 0.5], logp_base_of_top1_rl=[nan, None, -9.0, -0.1], **logps)
+    with opened(write_run(tmp_path / "run", {key: rows})) as (run,):
+        [bound] = [row for row in truncations(run).to_pylist() if "lower bound" in row["truncation"]]
+        assert (bound["positions"], bound["near_zero"], bound["high"]) == (2, 0.5, 0.5)
+        assert bound["mean"] == pytest.approx(LN2 / 2)
+        tail = [row for row in tail_probability(run).to_pylist() if row["under"] == "base" and row["cutoff"] == 0.1]
+        assert [(row["positions"], row["below"]) for row in tail] == [(2, 0.5)]
+
+
 def test_a_run_is_measured_the_same_while_another_is_open_beside_it(tmp_path: Path) -> None:
     paths = [random_run(tmp_path / name, seed) for seed, name in enumerate(('it\'s "one"', "two; --"))]
     with opened(*paths) as both:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,8 +18,9 @@ import pytest
 
 from engine.errors import RunDirectoryError, StoreError
 from engine.record import RESPONSES, TOKENS, Trajectory
+from engine.shell import Terminated, sigterm_like_ctrl_c
 from evaluators.shifts.sparsity import js_histogram, js_shares
-from evaluators.shifts.tables import OpenedRun, RunTables, open_database, open_run
+from evaluators.shifts.tables import OpenedRun, OutOfMemory, RunTables, open_database, open_run
 from tests.shift_runs import random_run, set_version, tokens_of, trajectories, write_run
 
 
@@ -174,7 +178,7 @@ def test_a_run_of_an_older_version_lacks_a_column_and_is_read(database: duckdb.D
         rewrite(part(run, number), lambda table: table.drop_columns(["primary_token"]))
     set_version(run, 2)
     opened = open_run(database, run, "run")
-    assert opened.notes == ("its schema_version is 2, now 4", "3 of 3 parts hold no primary_token")
+    assert opened.notes == ("its schema_version is 2, now 4",)
     assert opened.tables is not None and "primary_token" not in opened.tables.columns
     assert js_histogram(opened.tables).num_rows > 0
     nulls = opened.tables.query(f"SELECT count(primary_token) AS n FROM {opened.tables.tokens}")
@@ -322,3 +326,24 @@ def test_nothing_of_a_run_is_written(database: duckdb.DuckDBPyConnection, run: P
     assert isinstance(tables, RunTables) and js_histogram(tables).num_rows > 0
     assert {file: file.stat().st_mtime_ns for file in run.rglob("*")} == before
     assert json.loads((run / "run.json").read_text())["schema_version"] == 4
+
+
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
+def test_a_signal_ends_a_query_and_stays_what_it_was(
+    number: signal.Signals, raised: type[BaseException], database: duckdb.DuckDBPyConnection, run: Path
+) -> None:
+    tables = open_run(database, run, "run").tables
+    assert tables is not None
+    kill = threading.Timer(0.3, os.kill, (os.getpid(), number))
+    with pytest.raises(BaseException) as caught, sigterm_like_ctrl_c():
+        kill.start()
+        tables.query("SELECT sum(a.range * b.range) AS n FROM range(1_000_000) AS a, range(1_000_000) AS b")
+    assert caught.type is raised
+
+
+def test_a_query_that_needs_too_much_memory_is_no_damage(database: duckdb.DuckDBPyConnection, run: Path) -> None:
+    tables = open_run(database, run, "run").tables
+    assert tables is not None
+    database.execute("SET memory_limit = '4MiB'; SET temp_directory = ''")
+    with pytest.raises(OutOfMemory, match="needs more than 1536 MiB: report fewer runs"):
+        tables.query("SELECT list(range) AS n FROM range(10_000_000)")

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from evaluators.figures import legend, text, ticks
-from evaluators.figures.series import Floats, Series, by_direction, floats, known, names, split
+from evaluators.figures.series import Floats, Series, by_direction, floats, known, names, split, where
 from evaluators.figures.style import (
     CONTROL_COLOUR,
     GUIDE_COLOUR,
@@ -30,6 +30,7 @@ POLICY_ALONE = {"forward": "base alone", "reverse": "RL alone"}  # who writes ev
 _REFERENCE_LINES: dict[str, LineStyle] = {"forward": (0, (1, 1.5)), "reverse": (0, (7, 2, 1, 2))}
 _CONTROL_LINE: LineStyle = (0, (1, 1.2))
 _CONTROL_MARKERS = "xD*P"
+_MOST_BESIDE = 4  # lines that stand beside one another at a budget; more stand closer, or they would leave it
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def by_budget(accuracy: pa.Table, runs: Sequence[str] = ()) -> Figure | None:
 
     Budgets are at log2(1 + budget), unlimited at the right end; control runs are grey.
     """
-    table = known(accuracy, "accuracy")
+    table = known(_made(accuracy), "accuracy")
     if not table.num_rows:
         return None
     places = budget_places(table["budget"].to_pylist())
@@ -67,7 +68,7 @@ def by_budget(accuracy: pa.Table, runs: Sequence[str] = ()) -> Figure | None:
 @with_style
 def by_share(accuracy: pa.Table, runs: Sequence[str] = ()) -> Figure | None:
     """Accuracy against the share of tokens that effective interventions replaced, a panel a direction; log from 0."""
-    table = known(accuracy, "accuracy", "effective_share")
+    table = known(_made(accuracy), "accuracy", "effective_share")
     if not table.num_rows:
         return None
     figure = _draw(table, runs, lambda one, _: 100 * one.floats("effective_share"))
@@ -94,6 +95,11 @@ def control_runs(accuracy: pa.Table) -> set[str]:
     return {one.run for one in split(accuracy) if any(one.rows["control"].to_pylist())}
 
 
+def _made(accuracy: pa.Table) -> pa.Table:
+    """Without arms whose responses were given: that these are right says nothing of the run's policies."""
+    return where(accuracy, given=False)
+
+
 def _draw(table: pa.Table, runs: Sequence[str], across: Callable[[Series, float], Floats]) -> Figure:
     """A panel a direction; `across` gives where the arms of a series are along the x axis."""
     series = split(table.take(pa.array(_rising(table))), runs)
@@ -104,7 +110,8 @@ def _draw(table: pa.Table, runs: Sequence[str], across: Callable[[Series, float]
     for one_axes, (direction, members) in zip(axes[0], groups, strict=True):
         _references(one_axes, policies)
         for place, one in enumerate(members):
-            _line(one_axes, _arms(one, across(one, place - (len(members) - 1) / 2), controls))
+            beside = (place - (len(members) - 1) / 2) * min(1.0, _MOST_BESIDE / len(members))
+            _line(one_axes, _arms(one, across(one, beside), controls))
         if len(groups) > 1:
             label_panel(one_axes, direction)
     axes[0, 0].set_ylabel("accuracy (%)")

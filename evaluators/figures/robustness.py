@@ -15,13 +15,13 @@ from evaluators.figures import legend, text, ticks
 from evaluators.figures.series import Series, by_direction, known, split
 from evaluators.figures.style import GUIDE_COLOUR, label_panel, panels, with_style
 from evaluators.shifts.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
+from evaluators.shifts.robustness import BOUND, EXACT, MEASURED
 
 # With too low a JS the near-zero share is too high, and the high share too low: the marks point to where the truth is.
 COLUMNS = {
     "near_zero": (f"positions with JS ≤ {NEAR_ZERO:g} nats (%)", "<"),
     "high": (f"positions with JS > {HIGH_DIVERGENCE:g} nats (%)", ">"),
 }
-MEASURED, EXACT, BOUND = "measured", "stored data, exact", "stored data, a lower bound"
 SOURCES = {  # marker, its face if it is not full, and what the legend says
     MEASURED: ("o", "", "measured"),
     EXACT: ("o", "white", "from stored data, exact"),

@@ -16,7 +16,7 @@ from engine.terminal import visible
 from evaluators.inspector.alignment import Aligned
 from evaluators.inspector.colours import palette, shade
 from evaluators.inspector.sample import Sample, Traced
-from evaluators.inspector.wording import PRIMARY, label
+from evaluators.inspector.wording import label
 
 _TOKENS = ("token", "primary_token", "top1_base", "top1_rl")
 _INTEGERS = (
@@ -54,7 +54,10 @@ def page_data(sample: Sample, aligned: Sequence[Aligned]) -> dict[str, Any]:
     names = _Names(sample)
     places = {one.key: place for place, one in enumerate(aligned)}
     traced = {one.key: one for one in sample.trajectories}
-    trajectories = [_trajectory(traced[one.key], one, places, names.place) for one in aligned]
+    trajectories = [
+        {"primary": sample.primary(one.key), **_trajectory(traced[one.key], one, places, names.place)}
+        for one in aligned
+    ]
     return {"names": names.all, "palette": palette(), "trajectories": trajectories}
 
 
@@ -64,7 +67,6 @@ def _trajectory(
     rows = traced.rows
     return {
         "label": label(traced.key),
-        "primary": PRIMARY.get(traced.key.direction),
         "partsFrom": None if aligned.parts_from is None else places[aligned.parts_from],
         "shared": aligned.num_shared,
         "folds": aligned.folds,

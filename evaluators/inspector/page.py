@@ -52,9 +52,9 @@ def _blocks(sample: Sample, aligned: list[Aligned]) -> list[dict[str, Any]]:
     return [
         {
             "label": label(one.key),
-            "who": who(one.key),
+            "who": who(sample.primary(one.key)),
             "verdict": traced[one.key].verdict or "",
-            "facts": facts(traced[one.key]),
+            "facts": facts(traced[one.key], sample.primary(one.key)),
             "parting": parting(one, sample),
             "parts_from": None if one.parts_from is None else places[one.parts_from],
             "goto": 0 if one.same else one.num_shared,

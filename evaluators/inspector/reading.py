@@ -1,7 +1,8 @@
-"""All that a run directory holds of one (problem, sample), read leniently: what is missing or damaged is a note.
+"""All that a run directory holds of one (problem, sample). What is missing of it, or damaged, is a note.
 
-Responses are looked through part by part, and only the parts that hold the sample are opened for their tokens, with the
-filter pushed down: the run may be far larger than memory.
+Refused is a run whose run.json is not there, cannot be read or has another schema version: what its tables mean is not
+known. Responses are looked through part by part, and only the parts that hold the sample are opened for their tokens,
+with the filter pushed down: the run may be far larger than memory.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import pyarrow.dataset as ds
 
 from engine.errors import RunDirectoryError, StoreError, UsageError
 from engine.files import reason
+from engine.problem import Problem
 from engine.record import RESPONSES, TOKENS, TRAJECTORY_KEY, Trajectory
 from engine.store import RunStore
 from engine.tables import conform
 from evaluators.inspector.sample import Sample, Traced
 
 _MOST_NAMED = 3
+_NO_GOLD = "the run holds no gold answers, so it is not graded: score its responses again with --task"
 _RESPONSE = (*TRAJECTORY_KEY, "prompt_token_ids", "token_ids", "finish_reason", "interventions",
              "effective_interventions")  # fmt: skip
 
@@ -30,8 +33,8 @@ _RESPONSE = (*TRAJECTORY_KEY, "prompt_token_ids", "token_ids", "finish_reason", 
 def read_sample(run: Path, problem: str, sample: int) -> Sample:
     """All trajectories of one (problem, sample).
 
-    Raises UsageError where the run has no such problem or sample, RunDirectoryError where nothing of it is there yet or
-    `run` is no run directory.
+    Raises UsageError where the run has no such problem or sample, RunDirectoryError where nothing of it is there yet,
+    `run` is no run directory or of another schema version, StoreError where its run.json cannot be read.
     """
     store = RunStore.read(run)
     expected = _expected(store)
@@ -44,18 +47,19 @@ def read_sample(run: Path, problem: str, sample: int) -> Sample:
         raise RunDirectoryError(_nothing_there(run, problem, sample, notes))
     if missing:
         notes.append(f"{len(missing)} of {len(missing) + len(responses)} trajectories are missing: {_first(missing)}")
-    trajectories = _trajectories(run, responses, _grades(store, problem, sample, notes), notes)
+    problems = _problems(store, notes)
+    trajectories = _trajectories(run, responses, _grades(store, problem, sample, problems, notes), notes)
     texts = _texts(store, notes)
-    question, answer = _asked(store, problem, notes)
+    asked = next((one for one in problems or () if one.id == problem), None)
     prompt = next(row["prompt_token_ids"] or [] for row, _ in responses.values())
     return Sample(
         run=str(run),
         problem=problem,
         sample=sample,
         manifest=store.manifest,
-        question=question,
+        question=asked.question or None if asked else None,
         prompt="".join(texts.get(token, f"#{token}") for token in prompt),
-        answer=answer,
+        answer=asked.answer if asked else None,
         gated=_is_gated(store),
         trajectories=trajectories,
         texts=texts,
@@ -163,10 +167,15 @@ def _bare(key: Trajectory, ids: Sequence[int]) -> pa.Table:
     return conform(pa.Table.from_pylist(rows, nullable), TOKENS)
 
 
-def _grades(store: RunStore, problem: str, sample: int, notes: list[str]) -> dict[Trajectory, dict[str, Any]]:
+def _grades(
+    store: RunStore, problem: str, sample: int, problems: list[Problem] | None, notes: list[str]
+) -> dict[Trajectory, dict[str, Any]]:
     try:
         grades = store.grades()
-    except (RunDirectoryError, StoreError) as error:
+    except RunDirectoryError as error:
+        notes.append(_NO_GOLD if problems == [] else str(error))
+        return {}
+    except StoreError as error:
         notes.append(str(error))
         return {}
     mine = grades.filter(pc.and_(pc.equal(grades["problem"], problem), pc.equal(grades["sample"], sample)))
@@ -184,14 +193,13 @@ def _texts(store: RunStore, notes: list[str]) -> dict[int, str]:
     return texts
 
 
-def _asked(store: RunStore, problem: str, notes: list[str]) -> tuple[str | None, str | None]:
-    """The question and the gold answer, each where it is known."""
+def _problems(store: RunStore, notes: list[str]) -> list[Problem] | None:
+    """The problems whose gold answers the run keeps; None where that cannot be read."""
     try:
-        found = next((one for one in store.problems() if one.id == problem), None)
+        return store.problems()
     except StoreError as error:
         notes.append(str(error))
-        return None, None
-    return (found.question or None, found.answer) if found else (None, None)
+        return None
 
 
 def _first(keys: Sequence[Trajectory]) -> str:

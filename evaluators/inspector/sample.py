@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from engine.record import Trajectory
 
+PRIMARY = {"forward": "base", "reverse": "rl"}
 HIDDEN = "\N{LIGHT SHADE}"  # stands for a character that is redacted
 
 
@@ -60,6 +61,24 @@ class Sample:
     texts: Mapping[int, str]
     notes: tuple[str, ...] = ()
     redacted: bool = False
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether the responses are given ones that `xsample score` measured."""
+        identity = self.manifest.get("identity")
+        return isinstance(identity, Mapping) and "responses" in identity
+
+    def primary(self, key: Trajectory) -> str | None:
+        """The policy that is primary in a trajectory; None of a given response, which neither made here.
+
+        Those of a scored run are given whatever their key says: it is the name that they had where they were made.
+        """
+        return None if self.is_scored else PRIMARY.get(key.direction)
+
+    @property
+    def has_primary(self) -> bool:
+        """Whether somebody could intervene in any of the trajectories."""
+        return any(self.primary(traced.key) for traced in self.trajectories)
 
     def text(self, token: int) -> str:
         """The text of a token; `#123` where it is not known."""

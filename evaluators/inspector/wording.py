@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from engine.record import Trajectory
+from engine.record import GIVEN, Trajectory
 from engine.terminal import visible
 from evaluators.inspector.alignment import Aligned
 from evaluators.inspector.colours import MAX_JS
 from evaluators.inspector.sample import Sample, Traced
 
 ABSENT = "\N{EN DASH}"
-PRIMARY = {"forward": "base", "reverse": "rl"}
-_WHO = {
-    "forward": "base is primary, rl intervenes",
-    "reverse": "rl is primary, base intervenes",
-    "given": "made elsewhere, measured",
-}
+_WHO = {"base": "base is primary, rl intervenes", "rl": "rl is primary, base intervenes"}
+_GIVEN = "a given response, only measured: neither policy made it here"
 _SETTINGS = (
     "criterion", "threshold", "match", "window", "eos", "extrapolate", "extrapolate_to", "trace", "temperature",
     "top_p", "top_k", "max_tokens", "seed", "record_threshold", "record_top_k",
@@ -35,14 +31,14 @@ BROKEN_MEANS = "\N{REPLACEMENT CHARACTER}: a part of a character, which several 
 
 def label(key: Trajectory) -> str:
     """What a trajectory is called among those of its sample."""
-    if key.direction not in PRIMARY:
+    if key.direction == GIVEN:
         return key.direction
     return f"{key.direction}, unlimited" if key.budget is None else f"{key.direction}, budget {key.budget}"
 
 
-def who(key: Trajectory) -> str:
-    """What the policies are in its direction."""
-    return _WHO.get(key.direction, "")
+def who(primary: str | None) -> str:
+    """What the policies are in a trajectory with this primary."""
+    return _GIVEN if primary is None else _WHO[primary]
 
 
 def settings(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -53,11 +49,11 @@ def settings(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in found.items() if value is not None]
 
 
-def facts(traced: Traced) -> list[str]:
-    """A trajectory in numbers: its length and end, its interventions, its verdict."""
+def facts(traced: Traced, primary: str | None) -> list[str]:
+    """A trajectory in numbers: its length and end, its interventions if it has a primary, its verdict."""
     response = traced.response
     found = [f"{traced.rows.num_rows:,} tokens", _FINISHED.get(str(response["finish_reason"]), "")]
-    if traced.key.direction in PRIMARY:
+    if primary:
         num, num_effective = response["interventions"], response["effective_interventions"]
         found.append(f"{num} intervention{'' if num == 1 else 's'} ({num_effective} effective)")
     return [fact for fact in (*found, _verdict(traced)) if fact]

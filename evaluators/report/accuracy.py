@@ -28,6 +28,7 @@ ACCURACY = pa.schema(
     [
         *_ARM,
         ("control", pa.bool_()),
+        ("given", pa.bool_()),
         *((name, pa.int64()) for name in ("problems", "samples", "responses")),
         ("accuracy", pa.float64()),
         *_INTERVAL,
@@ -64,12 +65,13 @@ class Graded:
         return cls(name, read_outcomes(responses, grades, grader), problems, samples)
 
 
-def accuracy_by_budget(graded: Graded, control: bool = False) -> pa.Table:
+def accuracy_by_budget(graded: Graded, control: bool = False, given: bool = False) -> pa.Table:
     """A row of ACCURACY an arm; budget null is unlimited.
 
     accuracy with its interval (null for one problem) and shares of all tokens of the arm: 0 ... 1; interventions,
     effective (interventions that changed the token) and tokens_mean: tokens, means over responses. Figure 1 and table 1
-    of arXiv 2603.22446. `control` says that these arms are some other run's control.
+    of arXiv 2603.22446. `control` says that these arms are some other run's control, `given` that the responses were
+    made elsewhere and are only measured: their accuracy is not that of the run's policies.
     """
     outcomes = graded.outcomes
     num_samples, correct = outcomes.per_problem(outcomes.everything), outcomes.per_problem(outcomes.correct)
@@ -79,6 +81,7 @@ def accuracy_by_budget(graded: Graded, control: bool = False) -> pa.Table:
         {
             **arm._asdict(),
             "control": control,
+            "given": given,
             "problems": int(asked[place].sum()),
             "samples": int(num_samples[place].max()),
             "accuracy": found.value,

@@ -1,15 +1,17 @@
-"""Build a report: open the runs, measure, draw, write. Nothing is written before everything is measured and drawn."""
+"""Build a report: open the runs, measure, draw, write. No file is written before everything is measured and drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 
 import duckdb
 import pyarrow as pa
 
+from engine.errors import StoreError
+from engine.files import reason
 from evaluators.figures.saving import save
 from evaluators.report.csv_file import to_csv
 from evaluators.report.folder import INDEX, check_out, replace_report
@@ -19,7 +21,7 @@ from evaluators.report.measure import (
     measure_accuracy,
     measure_run,
     measure_together,
-    redacted,
+    redact,
 )
 from evaluators.report.page import Drawn, render, tables_of
 from evaluators.report.runs import Run, open_runs
@@ -66,14 +68,18 @@ def build_report(
     for a run that is none and an `out` that cannot be used, StoreError where a file cannot be written.
     """
     known = known_files()
-    with open_database() as database:
-        opened = open_runs(database, runs)
-        check_out(out, known)
-        compared = compare(database, opened, on_stage, show_text)
-        tables = compared.measured.tables
-        drawn = draw(tables, compared.names, on_stage)
-        on_stage("page")
-        page = render(compared.runs, SECTIONS, compared.measured, drawn, compared.notes)
+    try:
+        with open_database() as database:
+            opened = open_runs(database, runs)
+            check_out(out, known)
+            compared = compare(database, opened, on_stage, show_text)
+            tables = compared.measured.tables
+            drawn = draw(tables, compared.names, on_stage)
+            on_stage("page")
+            page = render(compared.runs, SECTIONS, compared.measured, drawn, compared.notes)
+    except OSError as error:  # of the temporary folders that DuckDB spills into and figures are drawn in
+        where = f"the report cannot be made in {gettempdir()}"
+        raise StoreError(f"{where}: {reason(error)}; TMPDIR names another folder") from error
     csv_files = {f"tables/{name}.csv": to_csv(table) for name, table in tables.items()}
     images = {f"figures/{name}.{kind}": getattr(one, kind) for name, one in drawn.items() for kind in ("png", "svg")}
     replace_report(out, csv_files | images, page.encode(), known)
@@ -90,8 +96,10 @@ def compare(
     measured = Measured()
     parts: dict[str, list[pa.Table]] = {}
     for run, of_run in found:
+        if run.is_gated and not show_text:
+            redact(run.name, of_run)
         for name, table in of_run.tables.items():
-            parts.setdefault(name, []).append(redacted(table) if run.is_gated and not show_text else table)
+            parts.setdefault(name, []).append(table)
         for name, lines in of_run.notes.items():
             measured.note(name, lines)
     measured.tables |= concatenated(parts)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
+from engine.errors import XsampleError
+from engine.match import fingerprint, read_match
+from engine.record import expected_trajectories
 from evaluators.report.grades import grader_of
 from evaluators.report.runs import Run
-from evaluators.shifts.evolution import same_responses, steps
+from evaluators.shifts.evolution import same_responses, step_of
 
 # A control matches a run of the same pair that was asked the same: engine.match.
 _MATCHED = ("base", "rl", "ids_answers_and_prompts", "max_tokens")
@@ -20,21 +22,20 @@ _MEASURED = ("base", "temperature", "top_p", "top_k")
 def controls(runs: Sequence[Run]) -> tuple[dict[str, str], list[str]]:
     """Name of a control -> name of the run that it is the control of, and a line for each that lacks its run.
 
-    A control is a run of random positions that matches another, which it names by the path it had then: of the runs of
-    the same pair and problems it is the one at this path, or else the one whose folder has this name.
+    A control is a run of random positions that matches another. Whose numbers of interventions these are it keeps as a
+    fingerprint: a run that was moved is known by it, and another of the same name is not taken for it.
     """
     found: dict[str, str] = {}
     notes: list[str] = []
     for control in filter(_matches, runs):
-        match = Path(str(control.part("config")["match"]))
-        alike = [run for run in runs if not _matches(run) and _same(run, control, _MATCHED)]
-        here = [run for run in alike if run.path.resolve() == match.resolve()]
-        named = here or [run for run in alike if run.path.resolve().name == match.name]
-        if named:
-            found[control.name] = named[0].name
+        alike = (run for run in runs if not _matches(run) and _same(run, control, _MATCHED))
+        matched = next((run for run in alike if _is_matched(run, control)), None)
+        if matched:
+            found[control.name] = matched.name
         else:
-            way_out = "give that run too to have them compared"
-            notes.append(f"{control.name}: its positions are random and match the run {match}, not given: {way_out}")
+            match = control.part("config")["match"]
+            known = f"its positions are random and match the run {match}, which is not given, or has changed since"
+            notes.append(f"{control.name}: {known}: give that run too to have them compared")
     return found, notes
 
 
@@ -72,11 +73,11 @@ def unpaired(run: Run, other: Run) -> str:
     return ", ".join(differing)
 
 
-def checkpoints(runs: Sequence[Run]) -> list[Run]:
-    """The most runs that measured the same responses in the same way, under two RL models at least, by their steps.
+def checkpoints(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """The most runs that measured the same responses in the same way, under checkpoints of an RL model, by their steps.
 
-    Empty where there are none. Models without a step at the end of their name are left out where two have one; without
-    steps the order is that of `runs`.
+    Empty where there are not two. With a line for each run of these responses that is left out, as its model's name
+    says no step.
     """
     groups: list[list[Run]] = []
     for run in runs:
@@ -85,12 +86,28 @@ def checkpoints(runs: Sequence[Run]) -> list[Run]:
             alike[0].append(run)
         else:
             groups.append([run])
-    several = [group for group in groups if len({str(run.part("identity").get("rl")) for run in group}) > 1]
-    chosen = max(several, key=len, default=[])
-    with_step = [run for run in chosen if str(run.part("models").get("rl")).rstrip("/")[-1:].isdecimal()]
-    chosen = with_step if len(with_step) > 1 else chosen
-    order = steps([run.tables for run in chosen if run.tables])
-    return [run for _, run in sorted(zip(order, chosen, strict=True), key=lambda pair: pair[0])]
+    chosen = max(groups, key=lambda group: len(_steps(group)), default=[])
+    at = _steps(chosen)
+    if len(set(at.values())) < 2:
+        return [], []
+    named = "its RL model's name says no step (as global_step_100 or checkpoint-100 do)"
+    notes = [f"{run.name}: {named}, so it is left out" for run in chosen if run.name not in at]
+    return sorted((run for run in chosen if run.name in at), key=lambda run: at[run.name]), notes
+
+
+def _steps(runs: Sequence[Run]) -> dict[str, int]:
+    """Training step of each run whose model's name says it."""
+    return {run.name: step for run in runs if (step := step_of(run.manifest)) is not None}
+
+
+def _is_matched(run: Run, control: Run) -> bool:
+    """Whether `control` has its numbers of interventions from `run`."""
+    identity = control.part("identity")
+    try:
+        expected = expected_trajectories(control.part("expected"))
+        return fingerprint(read_match(run.path, expected, identity)) == identity.get("matched")
+    except (XsampleError, KeyError, TypeError, ValueError):  # it lacks a trajectory, or someone has edited a manifest
+        return False
 
 
 def _measured_alike(run: Run, other: Run) -> bool:

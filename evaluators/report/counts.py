@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from evaluators.shifts.cutoffs import HIGH_DIVERGENCE
+from evaluators.shifts.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
 
 Tables = Mapping[str, pa.Table]
 MAX_SAID = 6
@@ -25,9 +25,34 @@ def high_positions(tables: Tables) -> str:
     return _said(found, f"positions with JS > {HIGH_DIVERGENCE:g} nats")
 
 
+def low_and_high(tables: Tables) -> str:
+    """Of these, those of low and those of high divergence; what lies between is not drawn."""
+    low = _shares(tables, NEAR_ZERO, lambda row: round(row["positions"] * (row["at_most"] or 0.0)))
+    lines = (_said(low, f"positions with JS <= {NEAR_ZERO:g} nats"), high_positions(tables))
+    return "; ".join(lines)
+
+
+def all_and_high(tables: Tables) -> str:
+    """All of these, and those of high divergence."""
+    return "; ".join((positions(tables), high_positions(tables)))
+
+
+def with_lists(tables: Tables) -> str:
+    """Positions of high divergence whose top-k lists are stored."""
+    found = _grouped(tables, "topk_overlap", "positions", "max")
+    return _said(found, f"positions with JS > {HIGH_DIVERGENCE:g} nats and stored lists")
+
+
+def of_tokens(tables: Tables) -> str:
+    """Positions of the tokens that are shown."""
+    return _said(_grouped(tables, "token_js", "positions", "sum"), "positions of these tokens")
+
+
 def responses(tables: Tables) -> str:
-    """Graded responses, over all budgets."""
-    return _said(_grouped(tables, "accuracy", "responses", "sum"), "graded responses")
+    """Graded responses, and the problems that the intervals are over."""
+    found = _grouped(tables, "accuracy", "responses", "max")
+    problems = _grouped(tables, "accuracy", "problems", "max")
+    return f"{_said(found, 'graded responses')} a budget, to {_said(problems, 'problems')}"
 
 
 def pairs(tables: Tables) -> str:
@@ -44,8 +69,8 @@ def per_step(table: str) -> Callable[[Tables], str]:
     """Positions of a comparison of runs, a number a step."""
 
     def count(tables: Tables) -> str:
-        found = tables[table].group_by(["step", "label"], use_threads=False).aggregate([("positions", "max")])
-        return "; ".join(f"{row['label']} {row['positions_max'] or 0:,}" for row in found.to_pylist()) + " positions"
+        rows = tables[table].to_pylist()
+        return _said({(row["label"], row["direction"]): row["positions"] or 0 for row in rows}, "positions")
 
     return count
 

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 _DIGITS = 9  # significant ones of a float
-_FORMULA = r"^[=+\-@\t\r]"
+_FORMULA = "^[=+\\-@\\t\\r\\n\N{FULLWIDTH EQUALS SIGN}]"
 
 
 def to_csv(table: pa.Table) -> bytes:

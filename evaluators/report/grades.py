@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from engine.errors import StoreError, XsampleError
 from engine.files import read_json
 from engine.problem import GRADERS, GraderName
-from engine.record import GRADES, PROBLEMS, TRAJECTORY_KEY
+from engine.record import GRADES, PROBLEMS, SCHEMA_VERSION, TRAJECTORY_KEY
 from engine.tables import read_table
 from evaluators.grading.verdict import VERDICTS
 from evaluators.outcomes import COUNTED, keyed
@@ -66,6 +66,8 @@ def _missing(run: Run, num_without: int, num_responses: int) -> str:
 
 
 def _way_out(run: Run) -> str:
+    if run.manifest.get("schema_version") != SCHEMA_VERSION:
+        return "the xsample that made it can grade it"
     if _has_gold_answers(run):
         return f"run `xsample grade {shlex.quote(one_line(run.path))}`"
     return "it keeps no gold answers: score its responses again with --task"

@@ -11,15 +11,17 @@ from dataclasses import dataclass, field
 
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from engine.errors import StoreError
+from engine.record import VOCABULARY
+from engine.tables import decodes
 from evaluators.report.accuracy import Graded, accuracy_by_budget, accuracy_differences
 from evaluators.report.comparison import checkpoints, compared_with, controls
+from evaluators.report.completeness import completeness_notes
 from evaluators.report.grades import read_graded
 from evaluators.report.runs import Run, one_line, open_as
 from evaluators.report.section import Section
-from evaluators.shifts.tables import MissingColumns, RunTables
+from evaluators.shifts.tables import NotMeasurable, RunTables
 
 OnStage = Callable[[str], None]
 Notes = dict[str, list[str]]  # what is missing, by name of the section
@@ -71,9 +73,11 @@ def measure_accuracy(runs: Sequence[Run], graded: Sequence[Graded | None], secti
     for run in there:
         others, unlike = compared_with(run, there, control_of)
         notes += unlike
-        accuracy.append(with_run(run.name, accuracy_by_budget(of[run.name], run.name in control_of)))
-        against = [of[other.name] for other in others]
-        differences.append(with_run(run.name, accuracy_differences(of[run.name], against)))
+        graded_run = of[run.name]
+        accuracy.append(with_run(run.name, accuracy_by_budget(graded_run, run.name in control_of, run.is_scored)))
+        if not run.is_scored:  # else they are those of the run that was scored
+            against = [of[other.name] for other in others]
+            differences.append(with_run(run.name, accuracy_differences(graded_run, against)))
     measured.tables |= concatenated({"accuracy": accuracy, "accuracy_differences": differences})
     measured.note(section, notes)
 
@@ -82,11 +86,13 @@ def measure_together(runs: Sequence[Run], section: Section, measured: Measured) 
     """The section's tables of the runs that measured the same responses under several checkpoints, if there are two."""
     if not section.compares:
         return
-    opened = [run.tables for run in checkpoints(runs) if run.tables]
+    found, notes = checkpoints(runs)
+    measured.note(section.name, notes)
+    opened = [run.tables for run in found if run.tables]
     for comparison in section.compares if len(opened) > 1 else ():
         try:
             measured.tables |= concatenated({comparison.table: [comparison.measure(opened)]})
-        except (MissingColumns, StoreError) as error:
+        except (NotMeasurable, StoreError) as error:
             measured.note(section.name, [str(error)])
 
 
@@ -101,12 +107,13 @@ def with_run(name: str, table: pa.Table) -> pa.Table:
     return table.add_column(0, "run", pa.array([name] * table.num_rows, pa.string()))
 
 
-def redacted(table: pa.Table) -> pa.Table:
-    """`table` with `#<id>` for the text of each token: pieces of text of a gated set are not to be published."""
-    if "text" not in table.column_names:
-        return table
-    ids = pc.binary_join_element_wise("#", table["token"].cast(pa.string()), "")
-    return table.set_column(table.schema.get_field_index("text"), "text", ids)
+def redact(name: str, of_run: OfRun) -> None:
+    """Leave out the tables of tokens: what responses to a gated set say is not to be published, as ids neither."""
+    tables = [table for table, rows in of_run.tables.items() if "token" in rows.column_names]
+    for table in tables:
+        del of_run.tables[table]
+    if tables:
+        of_run.note("identity", [f"{name}: a gated set, whose tokens are not shown: --show-text shows them"])
 
 
 def _measure_run(run: Run, sections: Sequence[Section], on_stage: OnStage, is_last: bool = False) -> OfRun:
@@ -117,11 +124,11 @@ def _measure_run(run: Run, sections: Sequence[Section], on_stage: OnStage, is_la
     found.note("accuracy", notes)
     if run.tables is None:
         return found
+    found.note("accuracy", completeness_notes(run))
     if not _has_measured(run.tables):
         found.note(sections[0].name, [f"{run.name}: no position was measured by both policies, so accuracy is all"])
         return found
-    if not (run.path / "vocabulary.parquet").is_file():
-        found.note("identity", [f"{run.name}: holds no vocabulary.parquet, so its tokens are shown by their ids"])
+    found.note("identity", _vocabulary_notes(run))
     for section in sections:
         if section.measurements:
             on_stage(f"{run.name}: {section.name}")
@@ -134,7 +141,7 @@ def _measure_section(tables: RunTables, section: Section, found: OfRun, is_last:
     for measurement in section.measurements:
         try:
             table = measurement.measure(tables)
-        except (MissingColumns, StoreError) as error:
+        except (NotMeasurable, StoreError) as error:
             if isinstance(error, StoreError) and not is_last:
                 raise
             found.note(section.name, [f"{tables.name}: {error}"])
@@ -145,6 +152,14 @@ def _measure_section(tables: RunTables, section: Section, found: OfRun, is_last:
             empty.setdefault(measurement.empty, []).append(measurement.table)
     lines = [f"{tables.name}: {reason}, so it has no {', '.join(missing)}" for reason, missing in empty.items()]
     found.note(section.name, lines)
+
+
+def _vocabulary_notes(run: Run) -> list[str]:
+    file = run.path / "vocabulary.parquet"
+    if decodes(file, VOCABULARY):
+        return []
+    what = "its vocabulary.parquet cannot be read" if file.exists() else "holds no vocabulary.parquet"
+    return [f"{run.name}: {what}, so its tokens are shown by their ids"]
 
 
 def _has_measured(tables: RunTables) -> bool:

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from engine.record import expected_trajectories
+from engine.record import GIVEN
 from evaluators.report.cells import ABSENT, interval, number, percent, shown
+from evaluators.report.completeness import num_expected, num_there
 from evaluators.report.runs import Run
 from evaluators.shifts.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
 
@@ -55,6 +56,7 @@ def divergence_grid(tables: Mapping[str, pa.Table]) -> Grid | None:
 
 def _run_row(run: Run) -> tuple[str, ...]:
     config, models, task = (run.part(name) for name in ("config", "models", "task"))
+    expected = num_expected(run)
     sampling = ", ".join(
         f"{name} {config[key]}"
         for key, name in (("temperature", "T"), ("top_p", "top-p"), ("top_k", "top-k"))
@@ -71,7 +73,7 @@ def _run_row(run: Run) -> tuple[str, ...]:
         shown(sampling or None),
         shown(config.get("samples")),
         shown(config.get("seed")),
-        f"{_num_there(run)} of {_num_expected(run)}",
+        f"{num_there(run):,} of {'?' if expected is None else f'{expected:,}'}",
         shown(run.manifest.get("schema_version")),
         _created(run.manifest.get("created")),
     )
@@ -85,19 +87,6 @@ def _created(value: object) -> str:
         return shown(value)
 
 
-def _num_there(run: Run) -> str:
-    if run.tables is None:
-        return "0"
-    return f"{run.tables.query(f'SELECT count(*) AS num FROM {run.tables.responses}')['num'][0].as_py():,}"
-
-
-def _num_expected(run: Run) -> str:
-    try:
-        return f"{len(expected_trajectories(run.part('expected'))):,}"
-    except (KeyError, TypeError, ValueError):  # a manifest that someone has edited
-        return "?"
-
-
 def _ends(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The first and the last row of each run and direction; budgets rise."""
     arms: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -108,11 +97,11 @@ def _ends(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _arm_row(row: Mapping[str, Any]) -> tuple[str, ...]:
     budget = "unlimited" if row["budget"] is None else f"{row['budget']:,}"
-    is_given = row["direction"] == "given"
+    plain = {} if row["given"] else _PLAIN
     return (
-        row["run"] + (" (control)" if row["control"] else ""),
+        row["run"] + (" (control)" if row["control"] else " (responses given)" if row["given"] else ""),
         row["direction"],
-        ABSENT if is_given else _PLAIN.get((row["direction"], row["budget"]), budget),
+        ABSENT if row["direction"] == GIVEN else plain.get((row["direction"], row["budget"]), budget),
         percent(row["accuracy"]),
         interval(row["low"], row["high"]),
         f"{number(row['interventions'])} ({percent(row['interventions_share'])} %)",

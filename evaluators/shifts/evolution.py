@@ -7,7 +7,8 @@ where all checkpoints have measured the same responses, as `xsample score` does 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -18,6 +19,7 @@ from evaluators.shifts.tidy import FLOAT, INT, TEXT, tidy
 
 QUANTILES = {"median": 0.5, "p75": 0.75, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 
+_STEP = re.compile(r"(?:step|checkpoint|ckpt|iter)[-_]?(\d{1,18})(?!\d)", re.IGNORECASE)
 _BY_STEP = {
     "direction": TEXT, "step": INT, "label": TEXT, "mean": FLOAT, **dict.fromkeys(QUANTILES, FLOAT),
     "share_high": FLOAT, "positions": INT,
@@ -27,13 +29,12 @@ _OVERLAP = {
 }  # fmt: skip
 
 
-def steps(runs: Sequence[RunTables]) -> list[int]:
-    """The number at the end of each rl model's name (global_step_100), if all have one; else 1, 2, ..."""
-    models = (run.manifest.get("models") for run in runs)
-    names = [str(model.get("rl", "")) if isinstance(model, dict) else "" for model in models]
-    found = [re.search(r"\d{1,18}(?=/*$)", name) for name in names]
-    numbers = [int(match.group()) for match in found if match]
-    return numbers if len(numbers) == len(runs) else list(range(1, len(runs) + 1))
+def step_of(manifest: Mapping[str, Any]) -> int | None:
+    """The training step that the rl model's name says: 100 of global_step_100/actor or checkpoint-100; else None."""
+    models = manifest.get("models")
+    name = str(models.get("rl", "")) if isinstance(models, dict) else ""
+    found = _STEP.findall(name)
+    return int(found[-1]) if found else None
 
 
 def js_by_step(runs: Sequence[RunTables]) -> pa.Table:
@@ -42,7 +43,7 @@ def js_by_step(runs: Sequence[RunTables]) -> pa.Table:
     Quantiles are the inverted CDF, within 0.14 % (see `grid`); mean and share are exact. Raises MissingColumns.
     """
     rows = []
-    for run, step in zip(runs, steps(runs), strict=True):
+    for run, step in zip(runs, _steps(runs), strict=True):
         high = run.query(f"SELECT direction, sum(high)::BIGINT AS high FROM {js_counts(run)} GROUP BY ALL").to_pylist()
         num_high = {row["direction"]: row["high"] for row in high}
         for (direction,), counts in groups(run.query(f"FROM {js_counts(run)}"), ["direction"]):
@@ -74,10 +75,14 @@ def high_overlap(runs: Sequence[RunTables]) -> pa.Table:
         return tidy([], _OVERLAP)
     rows = [
         (row["direction"], step, run.name, row["shared"], row["either"], row["jaccard"], row["positions"])
-        for run, step in zip(runs, steps(runs), strict=True)
+        for run, step in zip(runs, _steps(runs), strict=True)
         for row in run.query(_overlap(run, runs[-1])).to_pylist()
     ]
     return tidy(sorted(rows, key=lambda row: row[0]), _OVERLAP)
+
+
+def _steps(runs: Sequence[RunTables]) -> list[int | None]:
+    return [step_of(run.manifest) for run in runs]
 
 
 def _overlap(run: RunTables, last: RunTables) -> str:

@@ -103,7 +103,8 @@ def groups(table: pa.Table, names: Sequence[str]) -> Iterator[tuple[tuple[Any, .
     """The distribution of each group of rows with equal `names`, in their order; `table` has key and TOTALS."""
     ordered = table.sort_by([(name, "ascending") for name in (*names, "key")])
     key, positions, total = (ordered[name].to_numpy() for name in ("key", "positions", "total"))
-    found = ordered.group_by(list(names), use_threads=False).aggregate([([], "count_all")])
+    counted = ordered.group_by(list(names), use_threads=False).aggregate([([], "count_all")])
+    found = counted.sort_by([(name, "ascending") for name in names])  # groups come in no order that Arrow promises
     stops = np.cumsum(found["count_all"].to_numpy())
     for place, stop in enumerate(stops.tolist()):
         rows = slice(stops[place - 1] if place else 0, stop)

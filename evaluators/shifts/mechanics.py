@@ -91,7 +91,9 @@ def tail_probability(run: RunTables) -> pa.Table:
     run.require("js", "logp_base_of_top1_rl", "logp_rl_of_top1_base")
     logps = [f"logp_{under}_of_top1_{of}" for of, under in _SIDES]
     below = [[f"count_if({logp} < {log(cutoff)!r}::DOUBLE)::BIGINT" for cutoff in TAIL_CUTOFFS] for logp in logps]
-    counts = ", ".join(f"[count({logp}), {', '.join(of)}]" for logp, of in zip(logps, below, strict=True))
+    counts = ", ".join(
+        f"[count_if(NOT isnan({logp}))::BIGINT, {', '.join(of)}]" for logp, of in zip(logps, below, strict=True)
+    )
     found = run.query(
         f"SELECT direction, unnest([{counts}]) AS counts, unnest(range({len(_SIDES)})) AS place "
         f"FROM {run.measured} WHERE {IS_HIGH} GROUP BY direction ORDER BY direction, place"

@@ -53,9 +53,10 @@ def readable_parts(run: Path, decode: bool) -> tuple[list[Part], list[str]]:
 
 
 def missing_columns(parts: Sequence[Part]) -> list[str]:
-    """A note for each column of the tokens that some of the parts lack."""
+    """A note for each column of the tokens that some of the parts lack, and others have."""
     lacking = {name: sum(name not in part.schemas["tokens"].names for part in parts) for name in TOKENS.names}
-    return [f"{lacking[name]} of {len(parts)} parts hold no {name}" for name in TOKENS.names if lacking[name]]
+    some = [name for name in TOKENS.names if 0 < lacking[name] < len(parts)]
+    return [f"{lacking[name]} of {len(parts)} parts hold no {name}" for name in some]
 
 
 def _part(files: dict[str, Path], decode: bool) -> Part:

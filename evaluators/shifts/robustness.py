@@ -33,7 +33,8 @@ def truncations(run: RunTables) -> pa.Table:
     measured: the run's own js. Exact: of top-1 distributions js is 0 where the top tokens agree and ln 2 where not.
     A lower bound: js of the full distributions at temperature 1 is at least that of {the token taken, all others},
     by the data processing inequality (Cover and Thomas, Elements of Information Theory, 2.8, for KL, of which js is a
-    mean); so mean and high are lower bounds too, and near_zero is an upper one. Raises MissingColumns.
+    mean); so mean and high are lower bounds too, and near_zero is an upper one, up to the rounding of the stored
+    float32. Raises MissingColumns.
     """
     run.require("js", "top1_base", "top1_rl", "logp_base", "logp_rl")
     measured = f"""
@@ -86,10 +87,16 @@ def _per_position(measured: str) -> str:
         return " + ".join(f"CASE WHEN {x} > 0 THEN {x} * ln(2 * {x} / ({p} + {q})) ELSE 0 END" for x in (p, q))
 
     return f"""
-        SELECT direction, agree, greatest(0, ({terms("p", "q")} + {terms("(1 - p)", "(1 - q)")}) / 2) AS bound
+        SELECT direction, agree, CASE WHEN p IS NOT NULL AND q IS NOT NULL
+            THEN greatest(0, ({terms("p", "q")} + {terms("(1 - p)", "(1 - q)")}) / 2) END AS bound
         FROM (
-            SELECT direction, top1_base = top1_rl AS agree, exp(least(logp_base::DOUBLE, 0)) AS p,
-                exp(least(logp_rl::DOUBLE, 0)) AS q
+            SELECT direction, top1_base = top1_rl AS agree, {_probability("logp_base")} AS p,
+                {_probability("logp_rl")} AS q
             FROM {measured}
         )
     """
+
+
+def _probability(logp: str) -> str:
+    """SQL: null and NaN are null, which `least` alone would leave out and take for a probability of 1."""
+    return f"CASE WHEN NOT isnan({logp}) THEN exp(least({logp}::DOUBLE, 0)) END"

@@ -26,8 +26,16 @@ from evaluators.shifts.views import create_views, schema_of
 MEMORY_LIMIT_MIB = 1536
 
 
-class MissingColumns(XsampleError):
-    """A measurement needs columns that no part of the run holds."""
+class NotMeasurable(XsampleError):
+    """A measurement cannot be made of a run that is not damaged."""
+
+
+class MissingColumns(NotMeasurable):
+    """It needs columns that no part of the run holds."""
+
+
+class OutOfMemory(NotMeasurable):
+    """It needs more memory than it may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +66,7 @@ class RunTables:
     columns: frozenset[str]
 
     def query(self, sql: str) -> pa.Table:
-        """The rows of a query, all at once. Raises StoreError where a part turns out to be damaged."""
+        """The rows of a query, all at once. Raises StoreError where a part turns out to be damaged; OutOfMemory."""
         with self._failures():
             return self.database.sql(sql).to_arrow_table()
 
@@ -84,17 +92,33 @@ class RunTables:
             version = self.manifest.get("schema_version", "unknown")
             raise MissingColumns(
                 f"{self.path} holds no {', '.join(missing)} (its schema_version is {version}, now {SCHEMA_VERSION}): "
-                "make the run again, or measure its responses with `xsample score`"
+                "make the run again with this xsample"
             )
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
         try:
-            yield
+            with interruptible():
+                yield
         except (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException):
             raise  # a fault of the query, not of the data
+        except duckdb.OutOfMemoryException as error:
+            raise OutOfMemory(
+                f"{self.path}: a measurement needs more than {MEMORY_LIMIT_MIB} MiB: report fewer runs at once"
+            ) from error
         except (duckdb.Error, pa.ArrowException, OSError) as error:
             raise StoreError(f"{self.path}: its tables cannot be read: {reason(error)[:300]}") from error
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """DuckDB runs Python's signal handlers inside a query and makes a RuntimeError of what they raise."""
+    try:
+        yield
+    except (RuntimeError, duckdb.InterruptException) as error:
+        if isinstance(error, duckdb.InterruptException) or "interrupt" in str(error).lower():
+            raise KeyboardInterrupt from error
+        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +158,8 @@ def open_run(database: duckdb.DuckDBPyConnection, path: Path, name: str, decode:
     if not parts:
         return OpenedRun(None, (*notes, f"{path} holds no responses that can be read"))
     try:
-        views = create_views(database, name, parts)
+        with interruptible():
+            views = create_views(database, name, parts)
     except duckdb.Error as error:
         if not decode:
             return open_run(database, path, name, decode=True)
