@@ -91,7 +91,7 @@ def checkpoints(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     if len(set(at.values())) < 2:
         return [], []
     named = "its RL model's name says no step (as global_step_100 or checkpoint-100 do)"
-    notes = [f"{run.name}: {named}, so it is left out" for run in chosen if run.name not in at]
+    notes = [f"{run.name}: {named}, so it is no part of the evolution" for run in chosen if run.name not in at]
     return sorted((run for run in chosen if run.name in at), key=lambda run: at[run.name]), notes
 
 
