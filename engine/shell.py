@@ -82,20 +82,12 @@ debug_option = click.option(
 def sigterm_like_ctrl_c() -> Iterator[None]:
     """Inside the block SIGTERM raises Terminated."""
 
-    is_hit = False
-
     def terminate(number: int, frame: FrameType | None) -> NoReturn:
-        nonlocal is_hit
-        is_hit = True
         raise Terminated
 
     previous = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
-    except KeyboardInterrupt as interrupt:
-        if is_hit and not isinstance(interrupt, Terminated):  # a library has put another in its place
-            raise Terminated from interrupt
-        raise
     except SystemExit as end:
         if end.code == signal.SIGTERM:  # so ends ray.init when it is the one that is hit
             raise Terminated from end

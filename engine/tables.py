@@ -46,6 +46,7 @@ def write_table(target: Path, table: pa.Table, rows_per_group: int) -> None:
             compression_level=9,
             row_group_size=rows_per_group,
             max_rows_per_page=rows_per_group,
+            write_page_checksum=True,  # six flipped bits of seven decode to something else
             use_dictionary=[path for path, kind in leaves.items() if kind not in _NUMBERS],
             column_encoding={path: _encoding(path, kind) for path, kind in leaves.items() if kind in _NUMBERS},
         ),
@@ -66,7 +67,7 @@ def _encoding(path: str, kind: pa.DataType) -> str:
 def read_table(file: Path, schema: pa.Schema) -> pa.Table:
     """The columns of `schema` of a file. Raises StoreError."""
     try:
-        with pq.ParquetFile(file) as parquet:
+        with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
             return parquet.read(columns=schema.names).cast(schema)
     except (OSError, pa.ArrowException, ValueError) as error:
         raise StoreError(
@@ -75,9 +76,9 @@ def read_table(file: Path, schema: pa.Schema) -> pa.Table:
 
 
 def decodes(file: Path, schema: pa.Schema) -> bool:
-    """Whether a file has this schema and can be read to its last row."""
+    """Whether a file has this schema, can be read to its last row, and is what was written, by its checksums."""
     try:
-        with pq.ParquetFile(file) as parquet:
+        with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
             rows = sum(batch.num_rows for batch in parquet.iter_batches())
             return bool(parquet.schema_arrow.equals(schema)) and rows == parquet.metadata.num_rows
     except (OSError, pa.ArrowException):

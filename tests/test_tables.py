@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from engine.errors import StoreError
 from engine.record import GRADES, PROBLEMS, RESPONSES, TOKENS, VOCABULARY
-from engine.tables import read_table, write_table
+from engine.tables import decodes, read_table, write_table
 
 ROWS = 1_000
 SPECIAL = [0.0, -0.0, np.nan, -np.nan, np.inf, -np.inf, np.finfo(np.float32).tiny / 4, -1.1920929e-07]
@@ -78,6 +79,23 @@ def test_any_floats_come_back_whatever_the_encoding_of_their_column(
     write_table(file, table, 16)
     read = pq.read_table(file)
     assert all(bits(read[name]) == bits(table[name]) for name in ("js", "entropy_base"))
+
+
+def test_one_flipped_bit_in_any_column_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "part.parquet"
+    write_table(file, any_table(TOKENS), 1 << 17)
+    assert decodes(file, TOKENS)
+    whole, rng, chunks = file.read_bytes(), np.random.default_rng(0), pq.read_metadata(file).row_group(0)
+    for place in range(chunks.num_columns):
+        chunk = chunks.column(place)
+        first = chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset
+        end = first + chunk.total_compressed_size  # the last page's content, not its header
+        damaged = bytearray(whole)
+        damaged[int(rng.integers(end - 20, end))] ^= 1 << int(rng.integers(8))
+        file.write_bytes(damaged)
+        assert not decodes(file, TOKENS), chunk.path_in_schema
+        with pytest.raises(StoreError, match=r"part\.parquet cannot be read"):
+            read_table(file, TOKENS)
 
 
 def test_a_table_without_rows_comes_back(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def _holds(ours: pa.DataType, found: pa.DataType) -> bool:
 def _decode(file: Path, columns: list[str]) -> None:
     """Raises _LeftOutError where a page of these columns cannot be decoded."""
     try:
-        with pq.ParquetFile(file) as parquet:
+        with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
             num_rows = sum(batch.num_rows for batch in parquet.iter_batches(columns=columns))
             if num_rows != parquet.metadata.num_rows:
                 raise _LeftOutError(f"{file.parent.name}/{file.name} holds fewer rows than it says")

@@ -6,12 +6,13 @@ different schemas, and a measurement is one readable SQL query.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -22,6 +23,8 @@ from engine.machine import usable_cores
 from engine.record import SCHEMA_VERSION
 from evaluators.shifts.parts import missing_columns, readable_parts
 from evaluators.shifts.views import create_views, schema_of
+
+T = TypeVar("T")
 
 MEMORY_LIMIT_MIB = 1536
 
@@ -68,12 +71,14 @@ class RunTables:
     def query(self, sql: str) -> pa.Table:
         """The rows of a query, all at once. Raises StoreError where a part turns out to be damaged; OutOfMemory."""
         with self._failures():
-            return self.database.sql(sql).to_arrow_table()
+            return interruptibly(self.database, lambda: self.database.sql(sql).to_arrow_table())
 
     def batches(self, sql: str, rows: int = 1 << 16) -> Iterator[pa.RecordBatch]:
         """The rows of a query, streamed. Raises StoreError where a part turns out to be damaged."""
         with self._failures():
-            yield from self.database.sql(sql).to_arrow_reader(rows)
+            reader = interruptibly(self.database, lambda: self.database.sql(sql).to_arrow_reader(rows))
+            while (batch := interruptibly(self.database, lambda: next(reader, None))) is not None:
+                yield batch
 
     def kept(self, name: str, sql: str) -> str:
         """The table of a query, by its name in SQL: counted once however many measurements ask for it.
@@ -82,7 +87,8 @@ class RunTables:
         """
         table = f"{schema_of(self.name)}.{name}"
         with self._failures():
-            self.database.execute(f"CREATE TABLE IF NOT EXISTS {table} AS {sql}")
+            create = f"CREATE TABLE IF NOT EXISTS {table} AS {sql}"
+            interruptibly(self.database, lambda: self.database.execute(create))
         return table
 
     def require(self, *columns: str) -> None:
@@ -98,8 +104,7 @@ class RunTables:
     @contextmanager
     def _failures(self) -> Iterator[None]:
         try:
-            with interruptible():
-                yield
+            yield
         except (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException):
             raise  # a fault of the query, not of the data
         except duckdb.OutOfMemoryException as error:
@@ -110,15 +115,20 @@ class RunTables:
             raise StoreError(f"{self.path}: its tables cannot be read: {reason(error)[:300]}") from error
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """DuckDB runs Python's signal handlers inside a query and makes a RuntimeError of what they raise."""
-    try:
-        yield
-    except (RuntimeError, duckdb.InterruptException) as error:
-        if isinstance(error, duckdb.InterruptException) or "interrupt" in str(error).lower():
-            raise KeyboardInterrupt from error
-        raise
+def interruptibly(database: duckdb.DuckDBPyConnection, work: Callable[[], T]) -> T:
+    """What `work` returns, done in a thread: Ctrl-C and SIGTERM reach this one at once, and end the query.
+
+    In the main thread DuckDB would make a RuntimeError of them, and let its own threads go on to the end of the query.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(work)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            while not future.done():  # a query that has not begun yet would forget that it is interrupted
+                database.interrupt()
+                wait([future], timeout=0.05)
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +168,7 @@ def open_run(database: duckdb.DuckDBPyConnection, path: Path, name: str, decode:
     if not parts:
         return OpenedRun(None, (*notes, f"{path} holds no responses that can be read"))
     try:
-        with interruptible():
-            views = create_views(database, name, parts)
+        views = interruptibly(database, lambda: create_views(database, name, parts))
     except duckdb.Error as error:
         if not decode:
             return open_run(database, path, name, decode=True)
