@@ -36,6 +36,14 @@ def contents(path: Path) -> set[str]:
     return names
 
 
+def check_is_run(path: Path) -> None:
+    """Raise RunDirectoryError where no run.json is to be read."""
+    if not os.path.isfile(path / "run.json"):
+        is_there = os.path.exists(path)
+        what = "holds no run.json" if os.path.isdir(path) else "is a file" if is_there else "does not exist"
+        raise RunDirectoryError(f"run directory {path} {what}: give the --out folder of an `xsample run`")
+
+
 def take_lock(path: Path) -> int:
     """Lock the folder for this process and write into the lock file who holds it. The kernel ends the lock with us."""
     try:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from engine.digest import digest
 from engine.errors import ConfigError
+from engine.manifest import is_scored, part
 from engine.record import TRAJECTORY_KEY, Trajectory
 from engine.store import RunStore
 
@@ -40,12 +41,11 @@ def read_match(run: Path, trajectories: Iterable[Trajectory], identity: Mapping[
     it is no run directory.
     """
     store = RunStore.read(run)
-    there = store.manifest.get("identity")
-    if isinstance(there, dict) and "responses" in there:
+    if is_scored(store.manifest):
         raise ConfigError(
             f"match is {str(run)!r}, which `xsample score` made: give the --out folder of an `xsample run`"
         )
-    _refuse_difference(run, there if isinstance(there, dict) else {}, identity)
+    _refuse_difference(run, part(store.manifest, "identity"), identity)
     rows = store.responses([*TRAJECTORY_KEY, "interventions", "tokens"]).to_pydict()
     keys = list(map(Trajectory, *(rows[name] for name in TRAJECTORY_KEY)))
     interventions = dict(zip(keys, rows["interventions"], strict=True))

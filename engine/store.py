@@ -20,7 +20,7 @@ import pyarrow.dataset as ds
 
 from engine.errors import RunDirectoryError, StoreError
 from engine.files import is_temporary, read_json, reason, sync_folder, write_json
-from engine.folder import contents, create_folder, take_lock
+from engine.folder import check_is_run, contents, create_folder, take_lock
 from engine.problem import GRADERS, GraderName, Problem
 from engine.record import (
     GRADES,
@@ -73,15 +73,7 @@ class RunStore:
     @classmethod
     def read(cls, path: Path) -> RunStore:
         """A run directory as it is now, to read, grade or summarise, also while it is being written. Takes no lock."""
-        if not os.path.isfile(path / "run.json"):
-            what = (
-                "holds no run.json"
-                if os.path.isdir(path)
-                else "is a file"
-                if os.path.exists(path)
-                else "does not exist"
-            )
-            raise RunDirectoryError(f"run directory {path} {what}: give the --out folder of an `xsample run`")
+        check_is_run(path)
         return cls(path, _read_manifest(path))
 
     def close(self) -> None:

@@ -27,6 +27,7 @@ _SIGNS = (" ", "\N{WHITE DIAMOND}", "\N{BLACK DIAMOND}")
 _POLICIES = ("base", "rl")
 _NUM_TOP = 5  # of the most probable tokens
 _LEAST_TOP = 32  # columns that they need to stand in a table
+_TEXTS = ("", "token", "policy")  # columns that are not numbers
 _ANY_WIDTH = 10_000  # columns, more than any row has
 
 
@@ -127,10 +128,9 @@ def _count(value: int | None) -> str:
 def _table(listed: Sequence[_Listed], primary: str | None, most_top: int | None = None) -> Table:
     """Only the most probable tokens are ever wrapped, and in `most_top` columns if that is given."""
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    said = {f"{primary} would\nhave said": "left"} if primary else {}
-    columns = {"": "left", "position": "right", "token": "left", **said, "js": "right", "policy": "left"}
-    for title, justify in (columns | dict.fromkeys(("p", "rank", "entropy", "nucleus"), "right")).items():
-        table.add_column(title, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    said = [f"{primary} would\nhave said"] if primary else []
+    for title in ("", "position", "token", *said, "js", "policy", "p", "rank", "entropy", "nucleus"):
+        table.add_column(title, justify="left" if title in _TEXTS or title in said else "right", no_wrap=True)
     table.add_column("most probable", overflow="fold", max_width=most_top)
     for one in listed:
         place = [one.sign, one.position, one.token, *([one.said] if primary else []), one.js]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from engine.terminal import visible
+from evaluators.html import environment, hash_source
 from evaluators.inspector.alignment import Aligned, align
 from evaluators.inspector.colours import LEGEND, shade
 from evaluators.inspector.columns import page_data
@@ -30,8 +28,9 @@ def inspect_html(sample: Sample, show_text: bool) -> str:
     data = page_data(sample, aligned)
     has_broken = any("\N{REPLACEMENT CHARACTER}" in text for _, text in data["names"])
     style, script = _asset("page.css"), _asset("page.js")
-    template = _environment().get_template("page.html.j2")
-    return template.render(
+    templates = environment(_HERE)
+    templates.filters["visible"] = visible
+    return templates.get_template("page.html.j2").render(
         sample=sample,
         settings=settings(sample.manifest),
         blocks=_blocks(sample, aligned),
@@ -65,15 +64,6 @@ def _blocks(sample: Sample, aligned: list[Aligned]) -> list[dict[str, Any]]:
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["visible"] = visible
-    return environment
-
-
-@cache
 def _asset(name: str) -> Markup:
     """A file of ours, to stand in the page as it is."""
     return Markup((_HERE / name).read_text(encoding="utf-8"))
@@ -82,13 +72,9 @@ def _asset(name: str) -> Markup:
 def _policy(style: str, script: str) -> str:
     """Content-Security-Policy: our style and our script by their hashes, and nothing else."""
     return (
-        f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; img-src data:; "
+        f"default-src 'none'; style-src '{hash_source(style)}'; script-src '{hash_source(script)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
-
-
-def _digest(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
 
 
 def _as_json(value: dict[str, Any]) -> Markup:

@@ -18,6 +18,7 @@ import pyarrow.dataset as ds
 
 from engine.errors import RunDirectoryError, StoreError, UsageError
 from engine.files import reason
+from engine.manifest import is_gated
 from engine.problem import Problem
 from engine.record import RESPONSES, TOKENS, TRAJECTORY_KEY, Trajectory
 from engine.store import RunStore
@@ -60,7 +61,7 @@ def read_sample(run: Path, problem: str, sample: int) -> Sample:
         question=asked.question or None if asked else None,
         prompt="".join(texts.get(token, f"#{token}") for token in prompt),
         answer=asked.answer if asked else None,
-        gated=_is_gated(store),
+        gated=is_gated(store.manifest),
         trajectories=trajectories,
         texts=texts,
         notes=tuple(notes),
@@ -73,12 +74,6 @@ def _expected(store: RunStore) -> list[Trajectory]:
         return list(store.expected())
     except (KeyError, TypeError, AttributeError):
         return []
-
-
-def _is_gated(store: RunStore) -> bool:
-    """A run that does not say what its set is may hold a gated one."""
-    task = store.manifest.get("task")
-    return not (isinstance(task, dict) and task.get("gated") is False)
 
 
 def _check_known(run: Path, expected: Iterable[Trajectory], problem: str, sample: int) -> None:

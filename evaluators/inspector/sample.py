@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from engine.manifest import is_scored
 from engine.record import Trajectory
 
 PRIMARY = {"forward": "base", "reverse": "rl"}
@@ -65,8 +66,7 @@ class Sample:
     @property
     def is_scored(self) -> bool:
         """Whether the responses are given ones that `xsample score` measured."""
-        identity = self.manifest.get("identity")
-        return isinstance(identity, Mapping) and "responses" in identity
+        return is_scored(self.manifest)
 
     def primary(self, key: Trajectory) -> str | None:
         """The policy that is primary in a trajectory; None of a given response, which neither made here.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from engine.manifest import part
 from engine.record import GIVEN, Trajectory
 from engine.terminal import visible
 from evaluators.inspector.alignment import Aligned
@@ -43,7 +44,7 @@ def who(primary: str | None) -> str:
 
 def settings(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The settings that the numbers depend on, those that are set."""
-    models, config, task = (_mapping(manifest.get(name)) for name in ("models", "config", "task"))
+    models, config, task = (part(manifest, name) for name in ("models", "config", "task"))
     found = {f"{name} model": models.get(name) for name in ("base", "rl")} | {"task": task.get("name")}
     found |= {name.replace("_", " "): config.get(name) for name in _SETTINGS}
     return [(name, str(value)) for name, value in found.items() if value is not None]
@@ -97,7 +98,3 @@ def signs(text: str, chars: str) -> str:
     for char in chars:
         text = text.replace(char, _SIGNS[char])
     return visible(text)
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

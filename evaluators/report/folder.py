@@ -16,7 +16,6 @@ from engine.errors import RunDirectoryError, StoreError
 from engine.files import is_temporary, reason, write_whole
 
 INDEX = "index.html"
-MARK = "xsample report"  # the page's generator, by which a report is known
 FOLDERS = ("tables", "figures")
 _MARKED = re.compile(rb'<meta name="generator" content="xsample report">')
 _LINKED = re.compile(rb'href="((?:tables|figures)/[a-z0-9_]+\.(?:csv|png|svg))"')

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from evaluators.figures.style import colours
+from evaluators.html import environment, hash_source
 from evaluators.report import overview
 from evaluators.report.cells import cell
 from evaluators.report.measure import Measured
@@ -66,23 +65,20 @@ def render(
 ) -> str:
     """The whole page. `notes`: about whole runs; those of a section are in `measured`."""
     style = _style([run.name for run in runs])
-    environment = Environment(
-        loader=FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html.j2").render(
-        style=style,
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
-        names=[run.name for run in runs],
-        runs=overview.runs_grid(runs),
-        accuracy=overview.accuracy_grid(measured.tables),
-        num_arms=measured.tables["accuracy"].num_rows if "accuracy" in measured.tables else 0,
-        divergence=overview.divergence_grid(measured.tables),
-        notes=notes,
-        sections=[_shown(section, measured, drawn) for section in sections],
+    return (
+        environment(_FOLDER)
+        .get_template("page.html.j2")
+        .render(
+            style=style,
+            style_hash=hash_source(style),
+            names=[run.name for run in runs],
+            runs=overview.runs_grid(runs),
+            accuracy=overview.accuracy_grid(measured.tables),
+            num_arms=measured.tables["accuracy"].num_rows if "accuracy" in measured.tables else 0,
+            divergence=overview.divergence_grid(measured.tables),
+            notes=notes,
+            sections=[_shown(section, measured, drawn) for section in sections],
+        )
     )
 
 

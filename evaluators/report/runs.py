@@ -13,6 +13,7 @@ import duckdb
 
 from engine.errors import StoreError
 from engine.files import read_json
+from engine.manifest import is_gated, is_scored, part
 from engine.terminal import visible
 from evaluators.shifts.tables import RunTables, open_run
 
@@ -29,18 +30,17 @@ class Run:
 
     def part(self, name: str) -> dict[str, Any]:
         """An object of run.json; empty where it is not there, or is something else."""
-        part = self.manifest.get(name)
-        return part if isinstance(part, dict) else {}
+        return part(self.manifest, name)
 
     @property
     def is_scored(self) -> bool:
         """Whether the responses are given ones that `xsample score` measured."""
-        return "responses" in self.part("identity")
+        return is_scored(self.manifest)
 
     @property
     def is_gated(self) -> bool:
-        """Whether the text of its problems must not be published; where the manifest does not say, it must not."""
-        return self.part("task").get("gated") is not False
+        """Whether the text of its problems must not be published."""
+        return is_gated(self.manifest)
 
 
 def open_runs(database: duckdb.DuckDBPyConnection, runs: Sequence[Path]) -> list[Run]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from engine.manifest import part
 from evaluators.shifts.cutoffs import IS_HIGH, IS_MEASURED
 from evaluators.shifts.grid import groups, js_counts
 from evaluators.shifts.tables import RunTables
@@ -31,9 +32,7 @@ _OVERLAP = {
 
 def step_of(manifest: Mapping[str, Any]) -> int | None:
     """The training step that the rl model's name says: 100 of global_step_100/actor or checkpoint-100; else None."""
-    models = manifest.get("models")
-    name = str(models.get("rl", "")) if isinstance(models, dict) else ""
-    found = _STEP.findall(name)
+    found = _STEP.findall(str(part(manifest, "models").get("rl", "")))
     return int(found[-1]) if found else None
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from engine.manifest import part
 from evaluators.shifts.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
 from evaluators.shifts.grid import js_counts
 from evaluators.shifts.tables import RunTables
@@ -70,9 +71,9 @@ def truncation_name(temperature: float, top_p: float, top_k: int) -> str:
 
 def _own(manifest: dict[str, Any]) -> str:
     """The truncation of the run, or that it is not known."""
-    config = manifest.get("config")
+    config = part(manifest, "config")
     try:
-        return truncation_name(float(config["temperature"]), float(config["top_p"]), int(config["top_k"] or 0))  # type: ignore[index]
+        return truncation_name(float(config["temperature"]), float(config["top_p"]), int(config["top_k"] or 0))
     except (TypeError, ValueError, KeyError):
         return "as sampled (not known)"
 

@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 import duckdb
 import pyarrow as pa
 
-from engine.errors import RunDirectoryError, StoreError, XsampleError
+from engine.errors import StoreError, XsampleError
 from engine.files import read_json, reason
+from engine.folder import check_is_run
 from engine.machine import usable_cores
 from engine.record import SCHEMA_VERSION
 from evaluators.shifts.parts import missing_columns, readable_parts
@@ -180,9 +181,7 @@ def open_run(database: duckdb.DuckDBPyConnection, path: Path, name: str, decode:
 
 def _manifest(path: Path) -> tuple[dict[str, Any], list[str]]:
     """run.json and what is to be said about it."""
-    if not (path / "run.json").is_file():
-        what = "holds no run.json" if path.is_dir() else "is a file" if path.exists() else "does not exist"
-        raise RunDirectoryError(f"run directory {path} {what}: give the --out folder of an `xsample run`")
+    check_is_run(path)
     try:
         manifest = read_json(path / "run.json")
     except StoreError as error:

@@ -13,6 +13,7 @@ from typing import Any
 from engine.config import RunConfig
 from engine.errors import RunDirectoryError, TaskError
 from engine.given import Given, GivenSet
+from engine.manifest import is_gated
 from engine.problem import Task
 from engine.record import TRAJECTORY_KEY, Trajectory
 from engine.store import RunStore
@@ -96,7 +97,7 @@ def _of_run(place: Path, config: RunConfig) -> GivenSet:
         responses=responses,
         problems=problems,
         grader=config.grader or (store.grader if problems else "math"),
-        gated=bool((store.manifest.get("task") or {}).get("gated")),
+        gated=is_gated(store.manifest),
     )
 
 
