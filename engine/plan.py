@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import os
 import platform
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.config import RunConfig
-from engine.errors import ConfigError
 from engine.given import GivenSet
 from engine.machine import usable_cores, visible_gpus
 from engine.preflight import MemoryEstimate, PairInfo, check_given, check_prompts, estimate_memory, inspect_pair
@@ -138,29 +136,14 @@ class Plan:
             binding[policy] = "|".join(",".join(map(str, cores)) for cores in lists)
         return binding
 
-    @contextmanager
-    def cluster(self) -> Iterator[None]:
+    def cluster(self) -> AbstractContextManager[None]:
         """The Ray cluster of the run: the one at ray_address, or one of our own for this block."""
-        import ray
+        from engine.cluster import joined_cluster, own_cluster
 
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # a process a core, of which none is used
         if self.config.ray_address:
-            _join_cluster(self.config.ray_address)
-        else:
-            cores = 2 * self.config.pairs * self.config.tensor_parallel_size
-            ray.init(
-                address="local",
-                num_cpus=max(cores, len(os.sched_getaffinity(0))),
-                include_dashboard=False,
-                logging_level="ERROR",
-                log_to_driver=False,
-                object_store_memory=2**28,
-            )
-        try:
-            yield
-        finally:
-            ray.shutdown()
+            return joined_cluster(self.config.ray_address)
+        cores = 2 * self.config.pairs * self.config.tensor_parallel_size
+        return own_cluster(max(cores, len(os.sched_getaffinity(0))))
 
     def manifest(self) -> dict[str, Any]:
         """What run.json holds. `identity` must be equal for a run to be resumed."""
@@ -218,22 +201,6 @@ class Plan:
 def _models(pair: PairInfo) -> dict[str, Any]:
     """What identifies the pair."""
     return {"base": pair.base_fingerprint, "rl": pair.rl_fingerprint, "stop_token_ids": list(pair.stop_token_ids)}
-
-
-def _join_cluster(address: str) -> None:
-    import ray
-
-    host, _, port = address.rpartition(":")
-    try:
-        if host and "/" not in host and port.isdecimal():  # Ray itself would try for minutes
-            socket.create_connection((host, int(port)), 10).close()
-        ray.init(address=address, logging_level="ERROR", log_to_driver=False)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ConfigError(
-            f"ray_address {address}: no Ray cluster can be joined there ({reason}); give host:port of its head node, "
-            "auto on a node of a running cluster, or leave it out for a cluster of this run's own"
-        ) from None
 
 
 def prepare(config: RunConfig, task: Task) -> Plan:
