@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from engine.errors import IncompleteRunError, RunDirectoryError, UsageError, XsampleError
+from engine.errors import GivenUpError, IncompleteRunError, RunDirectoryError, UsageError, XsampleError
 from engine.problem import GRADERS, GraderName
 from engine.shell import Stopped, debug_option, say, show, sigterm_like_ctrl_c
 
@@ -46,9 +46,11 @@ def finish(store: RunStore, grader: GraderName | None, show_measured: bool = Fal
     if report:
         _report_at_the_end(store.path)
     if missing:
-        raise IncompleteRunError(
-            f"{missing} of {store.num_expected} trajectories are missing, and these numbers are of the rest alone "
-            f"(what ends early is there first): the same command with --out {store.path} makes them"
+        failures = store.failures()
+        given_up = f", {len(failures)} of them given up after {failures[0].attempts} failures" if failures else ""
+        raise (GivenUpError if len(failures) == missing else IncompleteRunError)(
+            f"{missing} of {store.num_expected} trajectories are missing{given_up}, and these numbers are of the rest "
+            f"alone (what ends early is there first): the same command with --out {store.path} makes them"
         )
 
 
@@ -166,7 +168,7 @@ def verify_command(ctx: click.Context, run: Path, list_all: bool) -> None:
     from engine.verify import verify_run
 
     found = verify_run(RunStore.read(run))
-    for kind in ("unreadable", "missing", "double", "unexpected", "miscounted"):
+    for kind in ("unreadable", "foreign", "missing", "failed", "double", "unexpected", "miscounted"):
         _list_wrong(kind, [str(item) for item in getattr(found, kind)], list_all)
     if not found.complete:
         ctx.exit(1)

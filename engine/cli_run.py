@@ -11,7 +11,9 @@ import click
 
 from engine.cli_read import finish
 from engine.errors import ConfigError, StoreError
+from engine.log import shown
 from engine.options import ConfigCommand, arguments, overrides
+from engine.shard import WHOLE
 from engine.shell import Stopped, debug_option, say, show, sigterm_like_ctrl_c
 from engine.terminal import visible
 
@@ -63,7 +65,7 @@ def run_command(ctx: click.Context, /, config: Path | None, dry_run: bool, repor
     if dry_run:
         _show_plan(plan)
     else:
-        finish(_execute(ctx, plan), plan.grader, report=report)
+        _finish(plan, _execute(ctx, plan), report)
 
 
 @click.command("score", cls=ConfigCommand, leave_out=_NOT_SCORED)
@@ -97,7 +99,7 @@ def score_command(
     if dry_run:
         _show_plan(plan)
     else:
-        finish(_execute(ctx, plan), plan.grader if plan.problems else None, show_measured=True, report=report)
+        _finish(plan, _execute(ctx, plan), report, show_measured=True)
 
 
 def _settings_to_score(ctx: click.Context, given: Path, file: Path | None) -> RunConfig:
@@ -134,6 +136,15 @@ def _show_plan(plan: Plan) -> None:
     click.echo(f"\nThe first prompt, {len(plan.first_prompt_ids)} tokens:\n{visible(plan.first_prompt)}")
 
 
+def _finish(plan: Plan, store: RunStore, report: bool, show_measured: bool = False) -> None:
+    """Summary and report; a shard has neither."""
+    if plan.shard == WHOLE:
+        finish(store, plan.grader if plan.problems else None, show_measured, report)
+        return
+    click.echo(f"run directory: {store.path}")
+    say(f"note: shard {plan.shard} is made; when all are, the same command without --shard grades and reports the run")
+
+
 def _execute(ctx: click.Context, plan: Plan) -> RunStore:
     """Carry the plan out. Stopped by Ctrl-C or SIGTERM it says which command goes on."""
     from engine.display import open_display
@@ -143,8 +154,14 @@ def _execute(ctx: click.Context, plan: Plan) -> RunStore:
     if plan.memory.warning:
         say(f"warning: {plan.memory.warning}")
     try:
-        grading = Grader(plan.problems, plan.grader) if plan.problems else nullcontext()
-        with sigterm_like_ctrl_c(), grading as grader, open_display() as display:
+        graded = plan.problems and plan.shard == WHOLE
+        grading = Grader(plan.problems, plan.grader) if graded else nullcontext()
+        with (
+            sigterm_like_ctrl_c(),
+            grading as grader,
+            open_display() as display,
+            shown(display.note, plan.config.verbose),
+        ):
             display.note(f"run directory: {plan.out}")
             return execute(plan, grader, display)
     except StoreError as error:

@@ -84,7 +84,7 @@ def _token(folder: Path) -> dict[str, str | None]:
 
 def _forget_token() -> None:
     """Let Ray read the token anew: it keeps that of an earlier cluster of this process, or the user's own."""
-    from ray._raylet import AuthenticationTokenLoader
+    from ray._private.authentication.authentication_token_setup import AuthenticationTokenLoader
 
     AuthenticationTokenLoader.instance().reset_cache()
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from engine.errors import ConfigError
 from engine.problem import GraderName
+from engine.shard import parse_shard
 from engine.switching import (
     CriterionName,
     EosRule,
@@ -108,6 +109,8 @@ class RunConfig(BaseModel):
     trust_remote_code: bool = Field(False, description="run code that a model folder brings along")
 
     # Where it goes
+    shard: str | None = Field(None, description="K/N: only this share of the run, beside the others in the same --out")
+    verbose: int = Field(0, ge=0, le=2, description="say what is done; twice: every lease, and all that vLLM logs")
     out: Path | None = Field(None, description="run directory; the same one again resumes. Default: runs/<name>-<time>")
 
     @field_validator("budget", mode="before")
@@ -120,6 +123,11 @@ class RunConfig(BaseModel):
     def _check_window(cls, value: object) -> str | None:
         return None if value is None else check_window(value)
 
+    @field_validator("shard", mode="before")
+    @classmethod
+    def _check_shard(cls, value: object) -> str | None:
+        return None if value is None else str(parse_shard(str(value)))
+
     @field_validator("out", "prompt_template", "match", mode="before")
     @classmethod
     def _parse_path(cls, value: object) -> object:
@@ -130,6 +138,8 @@ class RunConfig(BaseModel):
         if (self.base is None) != (self.rl is None):
             given, missing = ("base", "rl") if self.rl is None else ("rl", "base")
             raise ValueError(f"{given} is given without {missing}: a pair needs both, or neither for the embedded pair")
+        if self.shard and not self.out:
+            raise ValueError(f"shard is {self.shard}, but there is no out: give the --out that all shards share")
         if self.prompt and self.prompt_template:
             raise ValueError("prompt and prompt_template both say what is asked around the question: give one")
         if self.temperature == 0 and (self.top_p < 1 or self.top_k > 1):

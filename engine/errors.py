@@ -8,8 +8,10 @@
     │   └── RunDirectoryError                an --out folder that cannot be used
     ├── StoreError                  exit 1   the run directory failed under us (disk full, unreadable part)
     ├── EngineError                 exit 1   an engine could not be started or died
-    │   └── LockstepError                    the two engines are not at the same row, or one is silent
+    │   └── LostEngineError                  it may be there the next time: it died, or ran out of memory
+    │       └── LockstepError                the two engines are not at the same row, or one is silent
     └── IncompleteRunError          exit 3   the run ended with trajectories missing; it can be resumed
+        └── GivenUpError            exit 4   those that are missing failed again and again
 
 A message names the setting, its value and the way out. Anything else that escapes is a bug.
 """
@@ -51,7 +53,11 @@ class EngineError(XsampleError):
     """An engine could not be started, or died."""
 
 
-class LockstepError(EngineError):
+class LostEngineError(EngineError):
+    """An engine died, ran out of memory or fell silent: started again it may work."""
+
+
+class LockstepError(LostEngineError):
     """The engines of a pair disagree on sequence, position or previous token, or one is silent."""
 
 
@@ -59,3 +65,9 @@ class IncompleteRunError(XsampleError):
     """Trajectories are missing after all retries; what was committed stays and the run can be resumed."""
 
     exit_code = 3
+
+
+class GivenUpError(IncompleteRunError):
+    """The trajectories that are missing were given up after they had failed again and again; the rest is there."""
+
+    exit_code = 4

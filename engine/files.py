@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +20,7 @@ from engine.errors import StoreError
 
 def write_whole(target: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Write `target` whole or not at all, durably. The name tells writers apart: two may grade one run."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("wb") as file:
             write(file)
@@ -34,6 +35,14 @@ def write_whole(target: Path, write: Callable[[BinaryIO], Any]) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def remove(file: Path) -> None:
+    """Remove a file if it is there. Raises StoreError."""
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"{file} cannot be removed: {reason(error)}") from error
 
 
 def write_json(target: Path, value: dict[str, Any]) -> None:

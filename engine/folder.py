@@ -1,12 +1,8 @@
-"""The folder of a run: where one can go, and the lock that keeps a second process out."""
+"""The folder of a run: where one can go, and what is one."""
 
 from __future__ import annotations
 
-import fcntl
 import os
-import socket
-import warnings
-from contextlib import suppress
 from pathlib import Path
 
 from engine.errors import RunDirectoryError
@@ -28,7 +24,7 @@ def contents(path: Path) -> set[str]:
         raise RunDirectoryError(f"--out {path} is a file: give a folder")
     try:
         children = path.iterdir() if os.path.isdir(path) else ()
-        names = {child.name for child in children if child.name != ".lock" and not is_temporary(child)}
+        names = {child.name for child in children if not child.name.startswith(".lock") and not is_temporary(child)}
     except (OSError, ValueError) as error:
         raise RunDirectoryError(f"--out {path} cannot be used: {reason(error)}; give another folder") from None
     if names and "run.json" not in names:
@@ -42,25 +38,3 @@ def check_is_run(path: Path) -> None:
         is_there = os.path.exists(path)
         what = "holds no run.json" if os.path.isdir(path) else "is a file" if is_there else "does not exist"
         raise RunDirectoryError(f"run directory {path} {what}: give the --out folder of an `xsample run`")
-
-
-def take_lock(path: Path) -> int:
-    """Lock the folder for this process and write into the lock file who holds it. The kernel ends the lock with us."""
-    try:
-        lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise RunDirectoryError(f"--out {path} cannot be written: {reason(error)}; give another folder") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(lock, 200).decode(errors="replace").strip()
-        os.close(lock)
-        raise RunDirectoryError(
-            f"--out {path} is in use ({holder}): wait for that run, or give another --out"
-        ) from None
-    except OSError as error:  # some cluster file systems are mounted without flock
-        warnings.warn(f"{path} cannot be locked ({reason(error)}): start no second run with it", stacklevel=3)
-    with suppress(OSError):  # only a note to whoever is refused
-        os.truncate(lock, 0)
-        os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-    return lock

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,19 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from engine.errors import EngineError, LockstepError
+from engine.errors import EngineError, LockstepError, LostEngineError
 from engine.sampler import Phase
 from engine.worker import Finished, Place, PolicyWorker, Progress, Requests, WorkerConfig
 
 POLICIES = ("base", "rl")
 # Share of a GPU's free memory, less the weights, that the KV cache gets: activations and CUDA graphs need the rest.
 _KV_SHARE = 0.8
-_LOADING_SECONDS = 3600.0
+_ONE_NODE_SECONDS, _ROOM_SECONDS, _PLACING_SECONDS, _LOADING_SECONDS = 10.0, 60.0, 300.0, 3600.0
 _GRACE_SECONDS = 30.0
 _CLOSING_SECONDS = 5.0
 # Settings of the user's shell that workers on other nodes must have too.
 _PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME", "HF_TOKEN", "VLLM_USE_V2_MODEL_RUNNER")
+_LESS_MEMORY = "give a smaller --kv-cache-gib, --max-num-seqs or --max-num-batched-tokens"
 _VLLM_SHARED_MEMORY = ("/dev/shm/psm_*", "/dev/shm/vllm_dist_*", "/dev/shm/sem.mp-*")
 
 
@@ -51,7 +52,7 @@ class PairConfig:
 
 
 class Twins:
-    """Two engines that meet in their samplers. `start` once, then `stream` phases; `kill` always, also after an error.
+    """Two engines that meet in their samplers. `place`, `load`, `stream` phases; `kill` always, also after an error.
 
     worker_class: what hosts an engine; benchmarks put a stopwatch into it, tests a fault.
     """
@@ -64,44 +65,62 @@ class Twins:
         self._processes: list[psutil.Process] = []
         self._shared_memory: set[Path] = set()
 
-    def start(self) -> str:
-        """Place, load and introduce the two engines. Returns a line that says where. Raises EngineError."""
-        try:
-            self._place()
-            blocks = self._load()
-            kind = self._meet()
-            self._look_around()
-        except ray.exceptions.RayError as error:
-            raise _as_engine_error(error) from None
-        hosts = " and ".join(sorted({_address(place) for place in self.places.values()}))
-        return f"pair on {hosts}, {kind} rendezvous, {blocks} KV blocks an engine"
+    def place(self) -> str:
+        """Choose where the two engines run. Returns a line that says where. Raises EngineError."""
+        with self._errors():
+            self._group = self._room()
+            self._start_workers()
+        kind = self._rendezvous()
+        where = {policy: _address(place) for policy, place in self.places.items()}
+        hosts = f"on {where['base']}" if self._on_one_host() else f"base on {where['base']}, rl on {where['rl']}"
+        return f"pair {hosts}, {kind} rendezvous"
 
-    def _place(self) -> None:
+    def load(self) -> int:
+        """Load and introduce the two engines: minutes. Returns the number of KV blocks of each. Raises EngineError."""
+        with self._errors():
+            blocks = self._load()
+            self._meet()
+            self._look_around()
+        return blocks
+
+    def _room(self) -> PlacementGroup:
+        """Room for both engines, on one node if any has it, else on two."""
         config = self._config
         per_engine = {"CPU": float(config.tensor_parallel_size)} | ({"GPU": config.gpus} if config.gpus else {})
-        shared = {"CPU": 2 * per_engine["CPU"], "GPU": 2 * config.gpus}
-        self._group = placement_group([shared] if config.share_gpu else [per_engine] * 2, strategy="PACK")
-        if not self._group.wait(60):
-            have = ray.cluster_resources()
-            raise EngineError(
-                f"no room for a pair: it needs 2 x {per_engine}, the cluster has CPU {have.get('CPU', 0):g}, "
-                f"GPU {have.get('GPU', 0):g}; give fewer --pairs or a smaller --tensor-parallel-size"
-            )
+        both = {name: 2 * number for name, number in per_engine.items()}
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        fits = any(all(node.get(name, 0) >= number for name, number in both.items()) for node in nodes)
+        for strategy, seconds in (("STRICT_PACK", _ONE_NODE_SECONDS if fits else 0.0), ("PACK", _ROOM_SECONDS)):
+            if not seconds:
+                continue
+            group = placement_group([both] if config.share_gpu else [per_engine] * 2, strategy=strategy)
+            if group.wait(seconds):
+                return group
+            remove_placement_group(group)
+        have = ray.cluster_resources()
+        raise EngineError(
+            f"no room for a pair: it needs 2 x {per_engine}, the cluster has CPU {have.get('CPU', 0):g}, "
+            f"GPU {have.get('GPU', 0):g}; give fewer --pairs or a smaller --tensor-parallel-size"
+        )
+
+    def _start_workers(self) -> None:
+        config = self._config
+        per_engine = float(config.tensor_parallel_size)
         for bundle, policy in enumerate(POLICIES):
             actor = ray.remote(self._worker_class).options(
-                num_cpus=per_engine["CPU"],
+                num_cpus=per_engine,
                 num_gpus=config.gpus,
                 max_restarts=0,
                 runtime_env={"env_vars": self._environment(policy)},
                 scheduling_strategy=PlacementGroupSchedulingStrategy(self._group, 0 if config.share_gpu else bundle),
             )
             self.workers[policy] = actor.remote(config.workers[policy])
-        self.places = {p: ray.get(w.place.remote(), timeout=300) for p, w in self.workers.items()}
+        self.places = {p: ray.get(w.place.remote(), timeout=_PLACING_SECONDS) for p, w in self.workers.items()}
 
     def _environment(self, policy: str) -> dict[str, str]:
         variables = {
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine core in the worker's process
-            "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
+            "VLLM_CONFIGURE_LOGGING": "0",  # its records go where ours do
             "VLLM_NO_USAGE_STATS": "1",
             "TOKENIZERS_PARALLELISM": "false",
         }
@@ -130,37 +149,53 @@ class Twins:
             )
         return int(blocks[0])
 
-    def _meet(self) -> str:
+    def _on_one_host(self) -> bool:
         base, rl = (self.places[policy] for policy in POLICIES)
-        one_host = base.node_id == rl.node_id
+        return base.node_id == rl.node_id
+
+    def _rendezvous(self) -> str:
+        """How the samplers meet: what was asked for, or what their places allow."""
+        one_host = self._on_one_host()
         kind = {"auto": "shm" if one_host else "tcp"}.get(self._config.rendezvous, self._config.rendezvous)
         if kind == "shm" and not one_host:
-            raise EngineError(
-                f"rendezvous is shm, but the engines are on {_address(base)} and {_address(rl)}: give auto or tcp"
-            )
-        opener, joiner = (self.workers[policy] for policy in POLICIES)
-        meetings = ray.get(opener.open.remote(kind, "127.0.0.1" if one_host else _address(base)))
-        ray.get([opener.accept.remote(), joiner.join.remote(meetings)])
+            base, rl = (_address(self.places[policy]) for policy in POLICIES)
+            raise EngineError(f"rendezvous is shm, but the engines are on {base} and {rl}: give auto or tcp")
         return kind
+
+    def _meet(self) -> None:
+        opener, joiner = (self.workers[policy] for policy in POLICIES)
+        host = "127.0.0.1" if self._on_one_host() else _address(self.places[POLICIES[0]])
+        meetings = ray.get(opener.open.remote(self._rendezvous(), host), timeout=self._patience)
+        ray.get([opener.accept.remote(), joiner.join.remote(meetings)], timeout=self._patience)
+
+    @property
+    def _patience(self) -> float:
+        """Seconds. The twin of a dead or stalled engine notices first, with a better message: give it the time to."""
+        return self._config.workers[POLICIES[0]].step_timeout + _GRACE_SECONDS
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Ray's errors as ours."""
+        try:
+            yield
+        except ray.exceptions.RayError as error:
+            log = self._config.workers[POLICIES[0]].log
+            raise _as_engine_error(error, f"; its logs are in {log.folder}" if log else "") from None
 
     def stream(self, work: Mapping[str, tuple[Phase, Requests]]) -> Iterator[tuple[str, Finished | Progress]]:
         """Run a phase on each policy of `work`; their messages as they come. A long silence is an error."""
-        try:
+        with self._errors():
             yield from self._stream(work)
-        except ray.exceptions.RayError as error:
-            raise _as_engine_error(error) from None
 
     def _stream(self, work: Mapping[str, tuple[Phase, Requests]]) -> Iterator[tuple[str, Finished | Progress]]:
         pending = {
             self.workers[policy].run.options(num_returns="streaming").remote(*phase): policy
             for policy, phase in work.items()
         }
-        # The twin of a dead or stalled engine notices first, with a better message: give it the time to.
-        timeout = self._config.workers[POLICIES[0]].step_timeout + _GRACE_SECONDS
         while pending:
-            ready, _ = ray.wait(list(pending), num_returns=1, timeout=timeout)
+            ready, _ = ray.wait(list(pending), num_returns=1, timeout=self._patience)
             if not ready:
-                raise LockstepError(f"no engine of the pair has said anything for {timeout:g} s (step_timeout)")
+                raise LockstepError(f"no engine of the pair has said anything for {self._patience:g} s (step_timeout)")
             try:
                 reference = next(ready[0])
             except StopIteration:
@@ -210,14 +245,18 @@ def _address(place: Place) -> str:
     return next(str(node["NodeManagerAddress"]) for node in ray.nodes() if node["NodeID"] == place.node_id)
 
 
-def _as_engine_error(error: Exception) -> EngineError:
-    """Ray's error as one of ours: the cause's own words, on one line."""
+def _as_engine_error(error: Exception, logs: str) -> EngineError:
+    """Ray's error as one of ours: the cause's own words, on one line. logs: where more is said of it."""
     cause = getattr(error, "cause", None) or error
     if isinstance(cause, EngineError):
         return type(cause)(str(cause))
+    if isinstance(cause, MemoryError | ray.exceptions.OutOfMemoryError) or "out of memory" in str(cause).lower():
+        return LostEngineError(f"an engine ran out of memory: {_first_line(cause)}; {_LESS_MEMORY}{logs}")
     if isinstance(error, ray.exceptions.ActorDiedError | ray.exceptions.ActorUnavailableError):
-        return EngineError(f"an engine's process died: {_first_line(error)}")
-    return EngineError(f"an engine failed: {type(cause).__name__}: {_first_line(cause)}")
+        return LostEngineError(f"an engine's process died: {_first_line(error)}{logs}")
+    if isinstance(error, ray.exceptions.GetTimeoutError):
+        return LostEngineError(f"an engine did not answer in time{logs}")
+    return EngineError(f"an engine failed: {type(cause).__name__}: {_first_line(cause)}{logs}")
 
 
 def _first_line(error: BaseException) -> str:

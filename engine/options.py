@@ -50,6 +50,8 @@ def _option(name: str, field: FieldInfo) -> click.Option:
     if field.default is not None and field.default is not False:
         help_text += f" [default: {_written(field.default)}]"
     kind = _without_none(field.annotation)
+    if name == "verbose":
+        return click.Option(["-v", flag, name], count=True, help=field.description)
     if get_origin(kind) is Literal:
         return click.Option([flag, name], type=click.Choice(get_args(kind)), help=help_text)
     if kind is bool:

@@ -8,7 +8,7 @@ pair is then killed and started anew by the scheduler.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -63,9 +63,13 @@ class Pair:
         self.twins = Twins(config, worker_class)
         self._stop_token = config.workers["base"].stop_token_ids[0]
 
-    def start(self) -> str:
-        """Place, load and introduce the two engines. Returns a line that says where. Raises EngineError."""
-        return self.twins.start()
+    def start(self, tell: Callable[[str], object] = lambda line: None) -> str:
+        """Place, load and introduce the two engines. Returns a line for the user. Raises EngineError.
+
+        tell: is given the line that says where, before anything is loaded.
+        """
+        tell(self.twins.place())
+        return f"pair ready, {self.twins.load()} KV blocks an engine"
 
     def kill(self) -> None:
         """End both engines now, whatever they are doing."""

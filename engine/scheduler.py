@@ -1,11 +1,13 @@
 """Scheduler: which trajectories are on which pair, and what happens when a pair fails.
 
 A thread a pair takes a lease from one queue, runs it, and puts what finishes into one channel that the caller reads.
-A failed pair is started anew and only what had not finished runs again, at most three times.
+A failed pair is started anew and only what had not finished runs again: once as it was, then in pieces, one after the
+other, so that what fails every time takes little with it; a piece that fails too is given up, and the run goes on.
 """
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections import deque
@@ -13,13 +15,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from engine.errors import EngineError, IncompleteRunError
+from engine.errors import EngineError, IncompleteRunError, LostEngineError
 from engine.job import Job
+from engine.log import record
 from engine.pair import Completed, Pair
 from engine.switching import Rule
 from engine.worker import Progress
 
-MAX_RETRIES = 3
+# Failures of a trajectory before it is given up, and starts of a pair in a row that may fail.
+MAX_FAILURES = 3
+_PIECES = 8
+# Failures with nothing finished between them, after which the trouble is not with a few trajectories.
+_MOST_IN_A_ROW = 6
 # Stems a slot in one lease: enough to keep the slots busy, few enough that pairs end together, that the rows of stems
 # whose forks are still to be made fit into memory, and that little is lost when a pair dies before they are.
 _LEASE_STEMS = 16
@@ -41,7 +48,16 @@ class Done:
     completed: Completed
 
 
-Event = Done | Progress | Note
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """Trajectories that have failed too often; `jobs` are indices of the run."""
+
+    jobs: Sequence[int]
+    attempts: int
+    error: str
+
+
+Event = Done | Progress | Note | GivenUp
 
 
 class Scheduler:
@@ -50,7 +66,8 @@ class Scheduler:
     def __init__(self, pairs: Sequence[Pair], jobs: Sequence[Job], rule: Rule, num_slots: int) -> None:
         self._pairs, self._jobs, self._rule, self._num_slots = pairs, jobs, rule, num_slots
         self._waiting = deque(self._stems(range(len(jobs))))
-        self._retries = [0] * len(jobs)
+        self._suspects: deque[list[int]] = deque()  # pieces of leases that have failed twice
+        self._failures, self._in_a_row = [0] * len(jobs), 0
         self._lock = threading.Lock()
         self._events: queue.Queue[Event | BaseException | None] = queue.Queue(maxsize=4 * len(pairs))
         self._threads = [threading.Thread(target=self._drive, args=(p,), daemon=True) for p in self._pairs]
@@ -58,9 +75,9 @@ class Scheduler:
         self._was_ready, self._num_left = False, len(pairs)
 
     def events(self) -> Iterator[Event | None]:
-        """Everything that happens, until all jobs are done; None a few times a second, so that the reader can look up.
+        """Everything that happens, until all jobs are done or given up; None a few times a second, to look up.
 
-        Raises IncompleteRunError when a job has failed too often, EngineError when a pair cannot be started at all.
+        Raises IncompleteRunError when everything fails, EngineError when a pair cannot be started at all.
         """
         for thread in self._threads:
             thread.start()
@@ -77,8 +94,8 @@ class Scheduler:
                 raise event
             else:
                 yield event
-        if self._waiting:
-            raise IncompleteRunError(f"{sum(map(len, self._waiting))} trajectories are left and no pair to make them")
+        if left := sum(map(len, (*self._waiting, *self._suspects))):
+            raise IncompleteRunError(f"{left} trajectories are left and no pair to make them")
 
     def close(self) -> None:
         """Kill every pair and wait for the threads. Safe at any time and more than once."""
@@ -107,7 +124,10 @@ class Scheduler:
             while not self._closing.is_set():
                 try:
                     if not ready:
-                        self._events.put(Note(pair.start(), ready=True))
+                        if not self._has_work():
+                            break
+                        where = pair.start(lambda line: self._events.put(Note(line, ready=False)))
+                        self._events.put(Note(where, ready=True))
                         ready, starts_failed, self._was_ready = True, 0, True
                         if self._closing.is_set():
                             break
@@ -118,20 +138,28 @@ class Scheduler:
                 except EngineError as error:
                     if self._closing.is_set():
                         break
-                    if not ready and (starts_failed := starts_failed + 1) > (MAX_RETRIES if self._was_ready else 0):
+                    if not ready and (starts_failed := starts_failed + 1) >= self._most_starts(error):
                         if not self._can_do_without_one():
-                            raise  # never once started: the settings are wrong, and trying again will not help
+                            raise
                         self._events.put(Note(f"a pair cannot be started, the others go on: {error}", ready=False))
                         break
+                    self._events.put(Note(f"a pair failed: {error}", ready=False))
                     self._give_back(lease, error)
                     lease, ready = [], False
                     pair.kill()
-                    self._events.put(Note(f"a pair failed and is started again: {error}", ready=False))
             self._events.put(None)
         except BaseException as error:  # the thread's boundary: the reader raises it
             self._events.put(error)
         finally:
             pair.kill()
+
+    def _most_starts(self, error: EngineError) -> int:
+        """Starts that may fail: where none ever went well the settings may be wrong, and another would not help."""
+        return MAX_FAILURES if self._was_ready or isinstance(error, LostEngineError) else 1
+
+    def _has_work(self) -> bool:
+        with self._lock:
+            return bool(self._waiting or self._suspects)
 
     def _can_do_without_one(self) -> bool:
         """Whether other pairs are left; the one that asks is then counted out."""
@@ -142,11 +170,13 @@ class Scheduler:
     def _run(self, pair: Pair, lease: list[int]) -> None:
         jobs = [self._jobs[index] for index in lease]
         names = tuple(lease)
+        record("a lease begins", logging.DEBUG, trajectories=len(lease), first_job=lease[0])
         for event in pair.run(jobs, self._rule):
             if isinstance(event, Progress):
                 self._events.put(event)
             elif len(event.job):
                 self._events.put(Done(names, event))
+                self._in_a_row = 0
                 gone = {names[int(index)] for index in event.job}
                 lease[:] = [index for index in lease if index not in gone]
         if lease:
@@ -159,17 +189,31 @@ class Scheduler:
     def _take(self) -> list[int]:
         """The next lease: a share of what is left that shrinks towards the end (guided self-scheduling)."""
         with self._lock:
+            if not self._waiting and self._suspects:
+                return self._suspects.popleft()
             share = -(-len(self._waiting) // (1 if len(self._pairs) == 1 else 2 * len(self._pairs)))
             size = min(max(share, self._num_slots), _LEASE_STEMS * self._num_slots, len(self._waiting))
             return [index for _ in range(size) for index in self._waiting.popleft()]
 
     def _give_back(self, lease: list[int], error: EngineError) -> None:
-        """Queue again what has not finished. Raises IncompleteRunError when that was tried often enough."""
+        """Queue again what has not finished, or give it up. Raises IncompleteRunError when nothing finishes at all."""
+        if not lease:
+            return
         with self._lock:
             for index in lease:
-                self._retries[index] += 1
-            self._waiting.extendleft(reversed(self._stems(lease)))
-            if any(self._retries[index] > MAX_RETRIES for index in lease):
-                raise IncompleteRunError(
-                    f"{len(lease)} trajectories failed {MAX_RETRIES + 1} times, the last time with: {error}"
-                )
+                self._failures[index] += 1
+            self._in_a_row += 1
+            if self._in_a_row >= _MOST_IN_A_ROW:
+                raise IncompleteRunError(f"the engines failed {self._in_a_row} times with nothing done: {error}")
+            twice = [index for index in lease if self._failures[index] == MAX_FAILURES - 1]
+            self._suspects.extend(_pieces(self._stems(twice)))
+            again = [index for index in lease if self._failures[index] < MAX_FAILURES - 1]
+            self._waiting.extendleft(reversed(self._stems(again)))
+        if gone := [index for index in lease if self._failures[index] >= MAX_FAILURES]:
+            self._events.put(GivenUp(gone, MAX_FAILURES, str(error)))
+
+
+def _pieces(stems: Sequence[list[int]]) -> list[list[int]]:
+    """A lease of these stems as smaller ones."""
+    size = -(-len(stems) // _PIECES) or 1
+    return [[index for stem in stems[at : at + size] for index in stem] for at in range(0, len(stems), size)]

@@ -111,7 +111,7 @@ def _remove(folder: Path) -> None:
 
 def _is_of(process: psutil.Process, folder: Path) -> bool:
     try:
-        return process.pid != os.getpid() and process.environ().get(VARIABLE) == str(folder)
+        return process.pid != os.getpid() and bool(process.environ().get(VARIABLE) == str(folder))
     except (psutil.Error, OSError):
         return False
 

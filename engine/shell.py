@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from engine.errors import XsampleError
+from engine.log import logger
 from engine.terminal import visible
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Commands(click.Group):
 def _fail(ctx: click.Context, message: str, exit_code: int, error: BaseException) -> NoReturn:
     if ctx.meta.get("debug"):
         traceback.print_exception(error)
+    logger.error(message, exc_info=error, extra={"on_screen": True})  # the last record of the run's log, if it has one
     say(message)
     ctx.exit(exit_code)
 

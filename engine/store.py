@@ -9,7 +9,6 @@ models or Ray, and keeps nothing of what it wrote in memory.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,11 +17,16 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from engine.digest import digest_of
 from engine.errors import RunDirectoryError, StoreError
-from engine.files import is_temporary, read_json, reason, sync_folder, write_json
-from engine.folder import check_is_run, contents, create_folder, take_lock
+from engine.files import read_json, reason, remove, sync_folder, write_json
+from engine.folder import check_is_run, contents, create_folder
+from engine.lock import FolderLock
+from engine.manifest import part
+from engine.parts import FOLDERS, drop_uncommitted, marked, part_name, part_numbers, refuse_foreign
 from engine.problem import GRADERS, GraderName, Problem
 from engine.record import (
+    FAILURES,
     GRADES,
     PROBLEMS,
     RESPONSES,
@@ -30,10 +34,12 @@ from engine.record import (
     TOKENS,
     TRAJECTORY_KEY,
     VOCABULARY,
+    Failure,
     Grade,
     Trajectory,
     expected_trajectories,
 )
+from engine.shard import WHOLE, Shard
 from engine.tables import conform, decodes, from_rows, read_table, write_table
 
 ROWS_PER_GROUP = {"tokens": 1 << 17, "responses": 256}  # both a few MiB: what a reader of one response must decode
@@ -43,25 +49,33 @@ _ABSENT = "nothing"
 class RunStore:
     """The run directory `path`. `open` to write (and resume), `read` to read what is committed by now."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any], lock: int | None = None) -> None:
+    def __init__(
+        self, path: Path, manifest: dict[str, Any], lock: FolderLock | None = None, shard: Shard = WHOLE
+    ) -> None:
         self.path = path
         self.manifest = manifest
-        self._lock = lock
+        self.fingerprint = digest_of(part(manifest, "identity"))
+        self._lock, self._shard = lock, shard
         # Who only reads sees one state: what it grades is what it summarises, though the run goes on.
-        self._seen = None if lock is not None else _part_numbers(path / "responses")
-        self._next_part = max(_part_numbers(path / "responses"), default=-1) + 1
+        self._seen = None if lock is not None else part_numbers(path / "responses")
+        self._next_part = shard.first_part(part_numbers(path / "responses"))
 
     @classmethod
-    def open(cls, path: Path, manifest: dict[str, Any]) -> RunStore:
-        """Create the run directory, or resume the same run. Raises RunDirectoryError if it cannot be used."""
+    def open(cls, path: Path, manifest: dict[str, Any], shard: Shard = WHOLE) -> RunStore:
+        """Create the run directory, or resume the same run; shards of one number may have it open together.
+
+        Raises RunDirectoryError if it cannot be used, StoreError if it is damaged.
+        """
         create_folder(path)
-        lock = take_lock(path)
+        lock = FolderLock(path, shard)
         try:
             stored = _resume_or_start(path, _plain({"schema_version": SCHEMA_VERSION} | manifest))
-            _drop_uncommitted(path)
-            return cls(path, stored, lock)
+            drop_uncommitted(path, shard)
+            store = cls(path, stored, lock, shard)
+            refuse_foreign(path, store.fingerprint)
+            return store
         except BaseException:
-            os.close(lock)
+            lock.close()
             raise
 
     @classmethod
@@ -79,7 +93,7 @@ class RunStore:
     def close(self) -> None:
         """Let go of the lock. Nothing is pending: every commit is on disk when it returns."""
         if self._lock is not None:
-            os.close(self._lock)
+            self._lock.close()
             self._lock = None
 
     def __enter__(self) -> RunStore:
@@ -91,11 +105,10 @@ class RunStore:
     def commit(self, tokens: pa.Table, responses: pa.Table) -> None:
         """Add one part. When this returns it is on disk; when it raises StoreError it never was."""
         assert self._lock is not None, "commit needs a store from RunStore.open that is not closed"
-        name = f"part-{self._next_part:06d}.parquet"
-        tokens, responses = conform(tokens, TOKENS), conform(responses, RESPONSES)
-        write_table(self.path / "tokens" / name, tokens, ROWS_PER_GROUP["tokens"])
-        write_table(self.path / "responses" / name, responses, ROWS_PER_GROUP["responses"])
-        self._next_part += 1
+        name, tables = part_name(self._next_part), (conform(tokens, TOKENS), conform(responses, RESPONSES))
+        for folder, table in zip(FOLDERS, tables, strict=True):
+            write_table(self.path / folder / name, marked(table, self.fingerprint), ROWS_PER_GROUP[folder])
+        self._next_part += self._shard.total
 
     def done(self) -> set[Trajectory]:
         """The trajectories that are committed, read from the parts; ask once, after `open`."""
@@ -105,27 +118,27 @@ class RunStore:
     def response_parts(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """These columns of the committed responses, a part at a time: all at once may not fit into memory."""
         schema = pa.schema([RESPONSES.field(name) for name in columns], RESPONSES.metadata)
-        for part in self._parts("responses"):
-            yield read_table(part, schema)
+        for file in self._parts("responses"):
+            yield read_table(file, schema)
 
     def responses(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All committed responses, or only these columns of them, in the order of their commits."""
         schema = RESPONSES if columns is None else pa.schema([RESPONSES.field(c) for c in columns], RESPONSES.metadata)
-        parts = [read_table(part, schema) for part in self._parts("responses")]
+        parts = [read_table(file, schema) for file in self._parts("responses")]
         return pa.concat_tables(parts) if parts else schema.empty_table()
 
     def tokens(self) -> ds.Dataset:
         """The committed tokens as a dataset, to be filtered and streamed: it may not fit into memory."""
-        return ds.dataset([str(part) for part in self._parts("tokens")], schema=TOKENS, format="parquet")
+        return ds.dataset([str(file) for file in self._parts("tokens")], schema=TOKENS, format="parquet")
 
     def unreadable(self) -> list[Path]:
         """Every file of the run that is missing or cannot be decoded to its last row. Reads everything."""
         schemas = {"tokens": TOKENS, "responses": RESPONSES}
-        parts = [(part, schema) for folder, schema in schemas.items() for part in self._parts(folder)]
+        parts = [(file, schema) for folder, schema in schemas.items() for file in self._parts(folder)]
         parts += [(self.path / "problems.parquet", PROBLEMS)] if "task" in self.manifest else []
         vocabulary = self.path / "vocabulary.parquet"
         parts += [(vocabulary, VOCABULARY)] if vocabulary.exists() else []
-        return [part for part, schema in parts if not decodes(part, schema)]
+        return [file for file, schema in parts if not decodes(file, schema)]
 
     @property
     def grader(self) -> GraderName:
@@ -170,6 +183,21 @@ class RunStore:
         table = read_table(self.path / "vocabulary.parquet", VOCABULARY)
         return dict(zip(table["token"].to_pylist(), table["text"].to_pylist(), strict=True))
 
+    def write_failures(self, failures: Iterable[Failure]) -> None:
+        """Replace failures.parquet: the trajectories that were given up, and why; without any there is no file."""
+        rows = [(*failure.key, *failure[1:]) for failure in failures]
+        if rows:
+            write_table(self.path / "failures.parquet", from_rows(rows, FAILURES), 1 << 16)
+        else:
+            remove(self.path / "failures.parquet")
+
+    def failures(self) -> list[Failure]:
+        """The trajectories that the last session gave up."""
+        if not (self.path / "failures.parquet").exists():
+            return []
+        rows = read_table(self.path / "failures.parquet", FAILURES).to_pylist()
+        return [Failure(Trajectory(*(row.pop(name) for name in TRAJECTORY_KEY)), **row) for row in rows]
+
     def write_grades(self, grades: Iterable[Grade]) -> None:
         """Replace grades.parquet, in the order of the keys: the same grades are the same bytes."""
         table = from_rows([(*grade.key, *grade[1:]) for grade in grades], GRADES)
@@ -195,14 +223,8 @@ class RunStore:
             raise RunDirectoryError(f"{self.path} holds no {name} yet: run `xsample grade {self.path}` first")
 
     def _parts(self, folder: str) -> list[Path]:
-        numbers = _part_numbers(self.path / "responses") if self._seen is None else self._seen
+        numbers = part_numbers(self.path / "responses") if self._seen is None else self._seen
         return [self.path / folder / name for _, name in sorted(numbers.items())]
-
-
-def _part_numbers(folder: Path) -> dict[int, str]:
-    """Number -> file name of the parts in `folder`; hidden and foreign files are not parts."""
-    names = (part.name for part in folder.glob("part-*.parquet"))
-    return {int(name[5:-8]): name for name in names if name[5:-8].isdecimal()}
 
 
 def _plain(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -254,22 +276,3 @@ def _refuse_difference(path: Path, stored: dict[str, Any], wanted: dict[str, Any
         raise RunDirectoryError(
             f"--out {path} holds another run: {'; '.join(differing)}. Give another --out, or the same settings"
         )
-
-
-def _drop_uncommitted(path: Path) -> None:
-    """Remove what a run that was killed left behind: temporary files, and tokens whose responses never came."""
-    committed = _part_numbers(path / "responses")
-    written = _part_numbers(path / "tokens")
-    for number in committed:
-        if number not in written:
-            raise StoreError(
-                f"{path}/tokens/{committed[number]} is missing though its responses are there: "
-                f"put it back, or remove responses/{committed[number]} to have these responses made again"
-            )
-    debris = [path / "tokens" / name for number, name in written.items() if number not in committed]
-    debris += [f for folder in (path, path / "tokens", path / "responses") for f in folder.iterdir() if is_temporary(f)]
-    for file in debris:
-        try:
-            file.unlink()
-        except OSError as error:
-            raise StoreError(f"{file} cannot be removed: {reason(error)}") from error

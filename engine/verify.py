@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from engine.parts import foreign_parts
 from engine.record import TRAJECTORY_KEY, Trajectory
 from engine.store import RunStore
 
@@ -25,6 +26,8 @@ class Verification:
     unexpected: trajectories that this run does not ask for
     miscounted: trajectories whose token rows are not the positions 0 ... tokens - 1, each once
     unreadable: parts that cannot be decoded; their trajectories count as missing
+    foreign:    parts that belong to another run
+    failed:     those missing that were given up, after failing again and again
     """
 
     num_expected: int
@@ -34,11 +37,14 @@ class Verification:
     unexpected: tuple[Trajectory, ...]
     miscounted: tuple[Trajectory, ...]
     unreadable: tuple[Path, ...]
+    foreign: tuple[Path, ...] = ()
+    failed: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
         """Whether nothing is wrong."""
-        return not (self.missing or self.double or self.unexpected or self.miscounted or self.unreadable)
+        wrong = (self.missing, self.double, self.unexpected, self.miscounted, self.unreadable, self.foreign)
+        return not any(wrong)
 
 
 def verify_run(store: RunStore) -> Verification:
@@ -63,6 +69,8 @@ def verify_run(store: RunStore) -> Verification:
         unexpected=tuple(found.keys() - expected.keys()),
         miscounted=tuple(miscounted),
         unreadable=tuple(unreadable),
+        foreign=tuple(foreign_parts(store.path, store.fingerprint)),
+        failed=tuple(f"{f.key}, {f.attempts} times: {f.error}" for f in store.failures() if f.key not in found),
     )
 
 

@@ -11,7 +11,7 @@ import itertools
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from engine.errors import EngineError
+from engine.log import LogConfig, redirect_streams
 from engine.rendezvous import Meeting
 from engine.sampler import Phase, SamplerConfig
 
@@ -30,12 +31,13 @@ _TELL_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """One engine. engine_args are vLLM's own; stop_token_ids the union of both policies' EOS ids."""
+    """One engine. engine_args are vLLM's own; stop_token_ids the union of both policies' EOS ids; log: its own."""
 
     sampler: SamplerConfig
     engine_args: dict[str, Any]
     stop_token_ids: tuple[int, ...]
     step_timeout: float
+    log: LogConfig | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,8 @@ class PolicyWorker:
 
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
+        if config.log:
+            redirect_streams(config.log)
 
     def place(self) -> Place:
         """Where this worker runs; asked before `load`, which needs to know what the twin has."""

@@ -90,8 +90,8 @@ class OpenPair(Pair):
     def __init__(self, config: PairConfig) -> None:
         super().__init__(config, OpenWorker)
 
-    def start(self) -> str:
-        line = super().start()
+    def start(self, tell: Callable[[str], object] = lambda line: None) -> str:
+        line = super().start(tell)
         self.ready()
         return line
 
@@ -113,12 +113,12 @@ class KeptPair(OpenPair):
         self.num_starts = 0
         self._is_up = False
 
-    def start(self) -> str:
+    def start(self, tell: Callable[[str], object] = lambda line: None) -> str:
         if self._is_up:
             self.ready()
             return "up"
         self.num_starts += 1
-        line = super().start()
+        line = super().start(tell)
         self._is_up = True
         return line
 

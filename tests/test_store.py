@@ -50,7 +50,7 @@ def key(n: int = 0, budget: int | None = 8) -> Trajectory:
 
 
 def hidden_files(path: Path) -> list[Path]:
-    return [file for file in path.rglob(".*") if file.name != ".lock"]
+    return [file for file in path.rglob(".*") if not file.name.startswith(".lock")]
 
 
 @pytest.fixture

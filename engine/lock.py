@@ -1,0 +1,84 @@
+"""The lock of a run's folder: one process writes it, or the shards of one number; the kernel ends it with them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import warnings
+from contextlib import suppress
+from pathlib import Path
+
+from engine.errors import RunDirectoryError
+from engine.files import reason
+from engine.shard import WHOLE, Shard
+
+
+class FolderLock:
+    """Held from its making to `close`. Raises RunDirectoryError where somebody else holds it."""
+
+    def __init__(self, path: Path, shard: Shard = WHOLE) -> None:
+        self._path, self._shard = path, shard
+        self._descriptors: list[int] = []
+        try:
+            if shard.total > 1:
+                self._share()
+                self._take(f".lock-{shard.number}-of-{shard.total}", fcntl.LOCK_EX, self._holder)
+            else:
+                self._take(".lock", fcntl.LOCK_EX, self._holder)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go."""
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+    @property
+    def _holder(self) -> str:
+        return f"process {os.getpid()} on {socket.gethostname()}"
+
+    @property
+    def _shards(self) -> str:
+        return f"{self._shard.total} shards"
+
+    def _share(self) -> None:
+        """Beside other shards, as long as they are of the same number."""
+        try:
+            lock = self._take(".lock", fcntl.LOCK_EX, self._shards)
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        except RunDirectoryError:
+            lock = self._take(".lock", fcntl.LOCK_SH, None)
+            if (holder := _read(lock)) != self._shards:
+                raise self._in_use(holder) from None
+
+    def _take(self, name: str, kind: int, note: str | None) -> int:
+        """Lock a file of the folder, and write into it who holds it."""
+        try:
+            lock = os.open(self._path / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        except OSError as error:
+            raise RunDirectoryError(
+                f"--out {self._path} cannot be written: {reason(error)}; give another folder"
+            ) from None
+        try:
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _read(lock)
+            os.close(lock)
+            raise self._in_use(holder) from None
+        except OSError as error:  # some cluster file systems are mounted without flock
+            warnings.warn(f"{self._path} cannot be locked ({reason(error)}): start no second run with it", stacklevel=4)
+        self._descriptors.append(lock)
+        if note is not None:
+            with suppress(OSError):  # only for whoever is refused
+                os.truncate(lock, 0)
+                os.pwrite(lock, f"{note}\n".encode(), 0)
+        return lock
+
+    def _in_use(self, holder: str) -> RunDirectoryError:
+        return RunDirectoryError(f"--out {self._path} is in use ({holder}): wait for that run, or give another --out")
+
+
+def _read(lock: int) -> str:
+    return os.pread(lock, 200, 0).decode(errors="replace").strip()
