@@ -13,10 +13,12 @@ import psutil
 import pyarrow as pa
 import pytest
 import ray
+import torch
 
 import engine.scheduler
 from engine import vllm_plugin
-from engine.errors import EngineError, IncompleteRunError, LockstepError
+from engine.cli_read import finish
+from engine.errors import EngineError, GivenUpError, LockstepError, LostEngineError
 from engine.join import token_rows
 from engine.pair import Pair
 from engine.plan import Plan
@@ -74,6 +76,10 @@ def be_stopped(step: Any, *arguments: Any) -> Any:
     return step(*arguments)
 
 
+def run_out_of_memory(step: Any, *arguments: Any) -> Any:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+
 def spoil(worker: PolicyWorker, fault: Any, marker: Path) -> None:
     """Do `fault` once at a later step of the paired phase, and say when in `marker`."""
     sampler: Any = vllm_plugin._the_sampler()
@@ -126,7 +132,8 @@ def carry_out(pair: Pair, plan: Plan) -> tuple[list[pa.Table], list[pa.Table]]:
         ("rl", drop_a_row, LockstepError, "rows, its twin at"),
         ("base", swap_two_rows, LockstepError, "not at the same place in row 0"),
         ("rl", change_a_token, LockstepError, "decided was token"),
-        ("base", be_killed, EngineError, "died"),
+        ("base", be_killed, LostEngineError, "died"),
+        ("base", run_out_of_memory, LostEngineError, "ran out of memory: CUDA out of memory"),
         ("rl", be_stopped, LockstepError, f"did not answer within {ENGINES['step_timeout']} s"),
     ],
 )
@@ -178,7 +185,22 @@ def poison(worker: PolicyWorker, noise_key: int) -> None:
     sampler.step = lose
 
 
-def test_a_run_whose_pair_fails_every_time_ends_after_its_retries_says_what_is_missing_and_keeps_the_rest(
+def test_a_pair_that_ran_out_of_memory_while_loading_is_started_again(store: RunStore, tmp_path: Path) -> None:
+    plan, marker = plan_of(**PART, limit=1, samples=1), tmp_path / "tried"
+
+    class ShortOfMemory(PolicyWorker):
+        def load(self, kv_cache_bytes: int | None) -> int:
+            if not marker.exists():
+                marker.touch()
+                raise MemoryError("cannot allocate 20 GiB")
+            return super().load(kv_cache_bytes)
+
+    before, after = carry_out(Pair(plan.pair_config(0), ShortOfMemory), plan)
+    assert marker.exists()
+    assert_same(pa.concat_tables(before + after), of_plan(store, plan))
+
+
+def test_what_fails_every_time_is_given_up_and_recorded_the_rest_is_made_and_the_next_session_tries_it_again(
     store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = plan_of(**PART, out=str(tmp_path / "run"))
@@ -190,24 +212,24 @@ def test_a_run_whose_pair_fails_every_time_ends_after_its_retries_says_what_is_m
         poisoned.append(pair.do("rl", poison, noise_key))
 
     monkeypatch.setattr(pair, "ready", poison_it)
-    monkeypatch.setattr(engine.scheduler, "MAX_RETRIES", 1)  # each costs a start
-    with pytest.raises(IncompleteRunError) as caught:
-        complete(plan)
+    monkeypatch.setattr(engine.scheduler, "MAX_FAILURES", 2)  # each costs a start
+    made = complete(plan)
     assert len(poisoned) == 2
 
-    partial = RunStore.read(plan.out)
-    found = verify_run(partial)
-    assert found.missing[-1] == last
-    assert 0 < len(found.missing) < plan.work.num_trajectories
+    found = verify_run(RunStore.read(plan.out))
+    failures = made.failures()
+    assert found.missing == tuple(failure.key for failure in failures)
+    assert last in found.missing
+    assert len(found.missing) <= plan.work.num_trajectories // 8
+    assert len(found.failed) == len(failures)
+    assert all(failure.attempts == 2 and "twin" in failure.error for failure in failures)
     assert not (found.double or found.unexpected or found.miscounted or found.unreadable)
-    committed = partial.tokens().to_table()
+    committed = made.tokens().to_table()
     assert_same(committed, of_keys(of_plan(store, plan), keys_of(committed)))
-
-    message = str(caught.value)
-    assert f"{len(found.missing)} of {plan.work.num_trajectories} trajectories are missing" in message
-    first = found.missing[0]
-    assert f"{first.problem} sample {first.sample} {first.direction} budget unlimited" in message
-    assert f"--out {plan.out}" in message
+    with pytest.raises(GivenUpError, match=f"{len(failures)} of them given up after 2 failures"):
+        finish(made, plan.grader)
 
     monkeypatch.undo()
-    assert_same(complete(plan).tokens().to_table(), of_plan(store, plan))
+    whole = complete(plan)
+    assert whole.failures() == []
+    assert_same(whole.tokens().to_table(), of_plan(store, plan))

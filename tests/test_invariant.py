@@ -94,7 +94,9 @@ def test_the_same_tokens_over_tcp_with_prompts_in_chunks_and_a_kv_cache_that_is_
     pair = WatchedPair(with_engine_args(plan.pair_config(0), block_size=32))
     connect()
     try:
-        assert "tcp rendezvous, 24 KV blocks" in pair.start()
+        where: list[str] = []
+        assert pair.start(where.append) == "pair ready, 24 KV blocks an engine"
+        assert where == ["pair on 127.0.0.1, tcp rendezvous"]
         rows = carry_out(pair, plan)
     finally:
         pair.kill()

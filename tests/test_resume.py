@@ -31,9 +31,9 @@ import engine.cli, engine.run
 from engine.pair import Completed, Pair
 
 class NarratedPair(Pair):
-    def start(self):
+    def start(self, tell):
         print("*loading", flush=True)
-        return super().start()
+        return super().start(tell)
     def _run_stems(self, *arguments):
         return self._told("paired", super()._run_stems(*arguments))
     def _run_tails(self, *arguments):

@@ -1,0 +1,137 @@
+"""Logs: a JSON line a record, whatever it holds; what belongs in files stays off the screen, and no log ends a run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.cli import commands
+from engine.log import LogConfig, _File, _JsonLines, logger, record, remove_empty, shown, write_logs
+from tests.engines import ROOT
+
+ENGINE = """
+import ctypes, logging, os, sys, warnings
+from pathlib import Path
+from engine.log import LogConfig, redirect_streams
+redirect_streams(LogConfig(Path(sys.argv[1]) / "logs", "base-0", int(sys.argv[2])))
+logging.getLogger("vllm.worker").info("vLLM's own words")
+warnings.warn("a warning")
+print("printed", flush=True)
+ctypes.CDLL(None).write(2, b"from C\\n", 7)
+"""
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    root, level, vllm = logging.getLogger(), logger.level, logging.getLogger("vllm").level
+    handlers = list(root.handlers)
+    yield
+    for handler in [handler for handler in root.handlers if handler not in handlers]:
+        root.removeHandler(handler)
+        handler.close()
+    logger.setLevel(level)
+    logging.getLogger("vllm").setLevel(vllm)
+
+
+def lines(folder: Path, process: str) -> list[dict[str, Any]]:
+    [file] = folder.glob(f"{process}-*.jsonl")
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_a_record_has_its_time_level_process_message_and_fields(tmp_path: Path) -> None:
+    write_logs(LogConfig(tmp_path / "logs", "driver"))
+    record("a part is committed", trajectories=3)
+    [line] = lines(tmp_path / "logs", "driver")
+    assert (line["level"], line["process"], line["message"], line["trajectories"]) == (
+        "INFO", "driver", "a part is committed", 3
+    )  # fmt: skip
+    assert line["time"].endswith("+00:00")
+
+
+@given(st.text())
+def test_whatever_a_message_holds_is_one_line_that_no_terminal_obeys(text: str) -> None:
+    made = _JsonLines("driver").format(logging.LogRecord("xsample", logging.INFO, "", 0, text, None, None))
+    assert made.isascii() and made.isprintable()
+    assert json.loads(made)["message"] == text
+
+
+def test_libraries_are_recorded_from_warnings_on_and_ours_in_detail_if_asked_for(tmp_path: Path) -> None:
+    for verbose, expected in ((0, ["w"]), (1, ["i", "w"]), (2, ["d", "i", "w"])):
+        write_logs(LogConfig(tmp_path / str(verbose), "driver", verbose))
+        for level, text in ((logging.DEBUG, "d"), (logging.INFO, "i"), (logging.WARNING, "w")):
+            logging.getLogger("vllm.engine").log(level, text)
+        record("a lease begins", logging.DEBUG)
+        found = [line["message"] for line in lines(tmp_path / str(verbose), "driver")]
+        assert found == [*expected, *(["a lease begins"] if verbose == 2 else [])]
+
+
+def test_the_screen_shows_records_only_if_asked_for_and_none_twice(tmp_path: Path) -> None:
+    write_logs(LogConfig(tmp_path / "logs", "driver", 2))
+    for verbose, expected in ((0, []), (1, ["done, n 1"]), (2, ["done, n 1", "detail"])):
+        seen: list[str] = []
+        with shown(seen.append, verbose):
+            record("done", n=1)
+            record("detail", logging.DEBUG)
+            record("seen already", on_screen=True)
+        assert seen == expected
+
+
+def test_an_engine_s_process_writes_a_log_and_what_libraries_print_beside_it(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ENGINE, str(tmp_path), "1"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+    assert [line["logger"] for line in lines(tmp_path / "logs", "base-0")] == ["vllm.worker", "py.warnings"]
+    [output] = (tmp_path / "logs").glob("base-0-*.out")
+    assert output.read_text() == "printed\nfrom C\n"
+
+
+def test_on_a_host_that_does_not_see_the_run_directory_nothing_is_made(tmp_path: Path) -> None:
+    folder = tmp_path / "elsewhere"
+    done = subprocess.run([sys.executable, "-c", ENGINE, str(folder), "0"], cwd=ROOT, capture_output=True, timeout=60)
+    assert (done.returncode, folder.exists()) == (0, False)
+
+
+def test_files_that_nobody_wrote_to_are_removed(tmp_path: Path) -> None:
+    (tmp_path / "base-0.out").touch()
+    (tmp_path / "rl-0.out").write_text("Segmentation fault\n")
+    remove_empty(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["rl-0.out"]
+
+
+def test_a_log_that_cannot_be_written_ends_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "logs").write_text("not a folder")
+    write_logs(LogConfig(tmp_path / "logs", "driver"))
+    record("lost")
+    (tmp_path / "full").mkdir()
+    write_logs(LogConfig(tmp_path / "full", "driver"))
+    record("opened")
+    [handler] = [handler for handler in logging.getLogger().handlers if isinstance(handler, _File)]
+    with open("/dev/full", "w") as full:
+        handler.setStream(full)
+        record("lost too")
+        with pytest.raises(OSError, match="No space"):
+            full.flush()
+            full.close()
+    assert capsys.readouterr().err == ""
+
+
+def test_the_error_that_ends_a_command_is_the_last_record_with_its_traceback(tmp_path: Path) -> None:
+    write_logs(LogConfig(tmp_path / "logs", "driver"))
+    record("the run begins")
+    done = CliRunner().invoke(commands, ["verify", str(tmp_path / "none")])
+    *_, last = lines(tmp_path / "logs", "driver")
+    assert done.exit_code == 2
+    assert done.stderr == f"xsample: {last['message']}\n"
+    assert last["level"] == "ERROR"
+    assert "RunDirectoryError" in last["traceback"]

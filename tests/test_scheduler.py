@@ -1,0 +1,137 @@
+"""What the scheduler does with pairs that fail: everything comes out once or is given up, and little goes with it.
+
+Pairs are scripted here, so that hundreds of patterns of failure take a second; test_failure has real engines.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.errors import EngineError, IncompleteRunError, LostEngineError
+from engine.job import Job
+from engine.pair import Completed, Pair
+from engine.scheduler import MAX_FAILURES, Done, GivenUp, Note, Scheduler
+from engine.switching import Rule
+
+SLOTS = 4
+ROWS = pa.table({"sequence": pa.array([], pa.int32())})
+
+
+class Script:
+    """A pair that finishes jobs one after the other, and fails at those that are poisoned; `starts` may fail first."""
+
+    def __init__(self, poisoned: set[int], starts: Sequence[EngineError] = (), faults: int = 0) -> None:
+        self.poisoned, self.starts, self.faults = poisoned, list(starts), faults
+        self.num_starts = 0
+
+    def start(self, tell: Callable[[str], object]) -> str:
+        self.num_starts += 1
+        if self.starts:
+            raise self.starts.pop(0)
+        return "ready"
+
+    def kill(self) -> None:
+        pass
+
+    def run(self, jobs: Sequence[Job], rule: Rule) -> Iterator[Completed]:
+        for index, job in enumerate(jobs):
+            if job.noise_key in self.poisoned:
+                raise LostEngineError("poisoned")
+            yield Completed(np.array([index]), np.array([True]), ROWS, np.array([index]))
+            if self.faults:
+                self.faults -= 1
+                raise LostEngineError("a passing fault")
+
+
+def carry_out(num_jobs: int, *pairs: Script) -> tuple[Counter[int], list[GivenUp]]:
+    """How often each job came out, and what was given up."""
+    jobs = [Job([1], number, True, 0, 1) for number in range(num_jobs)]
+    scheduler = Scheduler([cast(Pair, pair) for pair in pairs], jobs, Rule(), SLOTS)
+    done: Counter[int] = Counter()
+    given_up = []
+    try:
+        for event in scheduler.events():
+            if isinstance(event, Done):
+                done.update(event.jobs[int(index)] for index in event.completed.job)
+            elif isinstance(event, GivenUp):
+                given_up.append(event)
+    finally:
+        scheduler.close()
+    return done, given_up
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 80), st.sets(st.integers(0, 79), max_size=2), st.integers(0, 1), st.integers(1, 2))
+def test_everything_comes_out_once_or_is_given_up_with_what_fails_every_time(
+    num_jobs: int, poisoned: set[int], faults: int, num_pairs: int
+) -> None:
+    poisoned = {number for number in poisoned if number < num_jobs}
+    done, given_up = carry_out(num_jobs, Script(poisoned, faults=faults), *[Script(poisoned)] * (num_pairs - 1))
+    gone = [job for event in given_up for job in event.jobs]
+    assert sorted([*done.elements(), *gone]) == list(range(num_jobs))
+    assert poisoned <= set(gone)
+    assert len(gone) <= len(poisoned) * -(-num_jobs // 8)
+    assert all(event.attempts == MAX_FAILURES and event.error == "poisoned" for event in given_up)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 80), st.integers(0, MAX_FAILURES - 1))
+def test_faults_that_pass_cost_no_trajectory(num_jobs: int, faults: int) -> None:
+    done, given_up = carry_out(num_jobs, Script(set(), faults=faults))
+    assert (sorted(done.elements()), given_up) == (list(range(num_jobs)), [])
+
+
+def test_one_that_fails_every_time_costs_two_restarts() -> None:
+    pair = Script({79})
+    done, given_up = carry_out(80, pair)
+    assert (len(done), [len(event.jobs) for event in given_up], pair.num_starts) == (79, [1], MAX_FAILURES)
+
+
+def test_where_everything_fails_the_run_ends_and_says_why() -> None:
+    with pytest.raises(IncompleteRunError, match="failed 6 times with nothing done: poisoned"):
+        carry_out(80, Script(set(range(80))))
+
+
+def test_a_start_that_may_go_well_the_next_time_is_tried_again() -> None:
+    pair = Script(set(), [LostEngineError("killed by the system")] * (MAX_FAILURES - 1))
+    assert len(carry_out(3, pair)[0]) == 3
+    assert pair.num_starts == MAX_FAILURES
+
+
+@pytest.mark.parametrize(
+    ("error", "starts"), [(EngineError("no such setting"), 1), (LostEngineError("x"), MAX_FAILURES)]
+)
+def test_a_start_that_never_goes_well_is_an_error(error: EngineError, starts: int) -> None:
+    pair = Script(set(), [error] * 9)
+    with pytest.raises(EngineError, match=str(error)):
+        carry_out(3, pair)
+    assert pair.num_starts == starts
+
+
+def test_the_other_pairs_go_on_without_one_that_cannot_be_started_again() -> None:
+    broken = Script(set(), faults=1)
+
+    def start(tell: Any) -> str:
+        broken.num_starts += 1
+        if broken.num_starts > 1:
+            raise EngineError("no room")
+        return "ready"
+
+    broken.start = start  # type: ignore[method-assign]
+    assert len(carry_out(80, broken, Script(set()))[0]) == 80
+
+
+def test_a_note_says_that_a_pair_failed_and_why() -> None:
+    jobs = [Job([1], number, True, 0, 1) for number in range(3)]
+    scheduler = Scheduler([cast(Pair, Script(set(), faults=1))], jobs, Rule(), SLOTS)
+    notes = [event.text for event in scheduler.events() if isinstance(event, Note)]
+    scheduler.close()
+    assert notes == ["ready", "a pair failed: a passing fault", "ready"]
