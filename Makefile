@@ -16,7 +16,7 @@ export HF_HUB_OFFLINE ?= 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: install demo test check bench clean help
+.PHONY: install demo test check chaos fuzz bench clean help
 
 install: .venv/.project  ## build .venv from the lock, and the project into it
 
@@ -30,6 +30,12 @@ check: .venv/.project  ## lint, format and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+chaos: .venv/.project  ## 50 runs that are killed at random and resumed, half an hour
+	$(BIN)/python -m tests.chaos --runs 50
+
+fuzz: .venv/.project  ## 10,000 hostile inputs of each kind, half an hour
+	XSAMPLE_FUZZ_CASES=10000 $(BIN)/python -m pytest tests/test_fuzz_*.py
 
 bench: .venv/.project  ## speed of the pair, beside what users do today, of a sweep, and of grading
 	$(BIN)/python -m benchmarks.paired

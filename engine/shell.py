@@ -27,7 +27,11 @@ _PIPE_WIDTH = 120  # rich would assume 80 columns where there is no terminal, an
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: cleaned up after like Ctrl-C, and told apart in the exit code."""
+    """SIGTERM, or the loss of the terminal: cleaned up after like Ctrl-C, and told apart in the exit code."""
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__()
+        self.number = number
 
 
 class Stopped(XsampleError):
@@ -35,7 +39,7 @@ class Stopped(XsampleError):
 
     def __init__(self, message: str, by: KeyboardInterrupt) -> None:
         super().__init__(message)
-        self.exit_code = 128 + (signal.SIGTERM if isinstance(by, Terminated) else signal.SIGINT)
+        self.exit_code = 128 + (by.number if isinstance(by, Terminated) else signal.SIGINT)
 
 
 class Commands(click.Group):
@@ -82,12 +86,13 @@ debug_option = click.option(
 
 @contextmanager
 def sigterm_like_ctrl_c() -> Iterator[None]:
-    """Inside the block SIGTERM raises Terminated."""
+    """Inside the block SIGTERM and SIGHUP raise Terminated; one that is ignored, as with nohup, stays so."""
 
     def terminate(number: int, frame: FrameType | None) -> NoReturn:
-        raise Terminated
+        raise Terminated(number)
 
-    previous = signal.signal(signal.SIGTERM, terminate)
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, terminate) for number in numbers}
     try:
         yield
     except SystemExit as end:
@@ -95,7 +100,8 @@ def sigterm_like_ctrl_c() -> Iterator[None]:
             raise Terminated from end
         raise
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def say(message: str) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM held back until the work is at a safe point, so that no commit is ever cut in two."""
+"""Ctrl-C, SIGTERM and a lost terminal held back until the work is at a safe point, so that no commit is ever cut in two."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from types import FrameType, TracebackType
 from typing import Any
 
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 class Interrupted(BaseException):
     """A signal has come; unwinds to the end of the `HeldSignals` block, which then delivers it."""
 
 
 class HeldSignals:
-    """Inside the block SIGINT and SIGTERM are only noted; `check` unwinds when one has come.
+    """Inside the block the signals of `ENDING` are only noted; `check` unwinds when one has come.
 
     After the block, with clean-up done, the signal goes to whoever handled it before. Does nothing outside the main
     thread, where Python takes no signals.
@@ -25,8 +28,9 @@ class HeldSignals:
 
     def __enter__(self) -> HeldSignals:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._note)
+            for number in ENDING:
+                if signal.getsignal(number) != signal.SIG_IGN:  # as with nohup
+                    self._previous[number] = signal.signal(number, self._note)
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:

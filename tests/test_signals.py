@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.signals import HeldSignals, Interrupted
+from engine.signals import ENDING, HeldSignals, Interrupted
 
 ROOT = Path(__file__).parents[1]
 PROLOGUE = """
@@ -26,7 +26,7 @@ def say(*words):
 def send(name):
     os.kill(os.getpid(), getattr(signal, name))
 """
-SIGNALS = pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+SIGNALS = pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 
 
 def run(program: str, *arguments: str) -> tuple[list[str], int]:
@@ -143,10 +143,10 @@ def test_an_error_of_the_block_is_not_hidden_by_a_signal() -> None:
 
 
 def test_without_a_signal_nothing_happens_and_the_handlers_are_as_before() -> None:
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in ENDING]
     with HeldSignals() as held:
         held.check()
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in ENDING] == before
 
 
 def test_handlers_are_as_before_also_after_a_signal_and_after_an_error() -> None:
@@ -165,12 +165,14 @@ def test_handlers_are_as_before_also_after_a_signal_and_after_an_error() -> None
 
 def test_a_signal_that_was_ignored_before_stays_ignored() -> None:
     lines, status = run("""
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-with HeldSignals():
-    send("SIGINT")
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+with HeldSignals() as held:
+    send("SIGHUP")
+    held.check()
+    say("goes on")
 say("after")
 """)
-    assert (lines, status) == (["after"], 0)
+    assert (lines, status) == (["goes on", "after"], 0)
 
 
 def test_outside_the_main_thread_it_does_nothing() -> None:
