@@ -16,7 +16,7 @@ export HF_HUB_OFFLINE ?= 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: install demo test check chaos fuzz bench clean help
+.PHONY: install demo test check chaos fuzz image-check bench clean help
 
 install: .venv/.project  ## build .venv from the lock, and the project into it
 
@@ -37,6 +37,9 @@ chaos: .venv/.project  ## 50 runs that are killed at random and resumed, half an
 fuzz: .venv/.project  ## 10,000 hostile inputs of each kind, half an hour
 	XSAMPLE_FUZZ_CASES=10000 $(BIN)/python -m pytest tests/test_fuzz_*.py
 
+image-check: .venv/.project  ## the steps of the CPU image in a new Debian root, as root, five minutes
+	$(BIN)/python -m tests.replay_image
+
 bench: .venv/.project  ## speed of the pair, beside what users do today, of a sweep, and of grading
 	$(BIN)/python -m benchmarks.paired
 	$(BIN)/python -m benchmarks.sweep
@@ -47,7 +50,7 @@ clean:  ## remove .venv and every cache; runs/ stays
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 	@echo
 	@echo "PYTHON=python3.12 chooses the interpreter, TORCH_INDEX=URL where torch's CPU build comes from."
 
@@ -59,6 +62,8 @@ help:  ## this list
 	  "make: $(PYTHON) has no venv module: install it (on Debian and Ubuntu: apt install python3-venv)"; exit 1; }
 	@command -v "$${CXX:-g++}" >/dev/null || echo >&2 \
 	  "make: note: there is no C++ compiler (g++): on the CPU, --no-enforce-eager will not work"
+	@$(PYTHON) -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null || echo >&2 \
+	  "make: note: there is no libnuma, which vLLM's CPU kernels need: apt install libnuma1, or dnf install numactl-libs"
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
 	@echo "installing $(TORCH), then the rest of $(LOCK): a minute or two, 2 GB"

@@ -43,13 +43,14 @@ def tasks_command() -> None:
 
 
 @click.command("doctor")
+@click.option("--quick", is_flag=True, help="only what needs no import and no run changes: for health checks")
 @debug_option
 @click.pass_context
-def doctor_command(ctx: click.Context) -> None:
+def doctor_command(ctx: click.Context, quick: bool) -> None:
     """Is this machine able to run? Exit code 1 if not."""
     from engine.doctor import diagnose, render
 
-    findings = diagnose()
+    findings = diagnose(quick)
     show(render(findings))
     if any(finding.ok is False for finding in findings):
         ctx.exit(1)

@@ -167,7 +167,7 @@ def verify_command(ctx: click.Context, run: Path, list_all: bool) -> None:
     from engine.store import RunStore
     from engine.verify import verify_run
 
-    found = verify_run(RunStore.read(run))
+    found = verify_run(RunStore.read(run, as_is=True))
     for kind in ("unreadable", "foreign", "missing", "failed", "double", "unexpected", "miscounted"):
         _list_wrong(kind, [str(item) for item in getattr(found, kind)], list_all)
     if not found.complete:

@@ -22,7 +22,7 @@ def write_whole(target: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Write `target` whole or not at all, durably. The name tells writers apart: two may grade one run."""
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:  # a new file: never through a link
             write(file)
             file.flush()
             os.fsync(file.fileno())

@@ -47,7 +47,9 @@ def foreign_parts(path: Path, run: str) -> Iterator[Path]:
 def refuse_foreign(path: Path, run: str) -> None:
     """Raise StoreError where a part is of another run."""
     for part in foreign_parts(path, run):
-        raise StoreError(f"{part} is a part of another run: move it out of tokens/ and responses/, under its number")
+        raise StoreError(
+            f"{part} is a part of another run: move it out of {path}, with the file of that name in the other folder"
+        )
 
 
 def drop_uncommitted(path: Path, shard: Shard = WHOLE) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a lost terminal held back until the work is at a safe point, so that no commit is ever cut in two."""
+"""Ctrl-C, SIGTERM and a lost terminal held back until the work is at a safe point: no commit is ever cut in two."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Any
-
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

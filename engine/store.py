@@ -85,10 +85,16 @@ class RunStore:
             _refuse_difference(path, _read_manifest(path).get("identity", {}), _plain(manifest)["identity"])
 
     @classmethod
-    def read(cls, path: Path) -> RunStore:
-        """A run directory as it is now, to read, grade or summarise, also while it is being written. Takes no lock."""
+    def read(cls, path: Path, as_is: bool = False) -> RunStore:
+        """A run directory as it is now, to read, grade or summarise, also while it is being written. Takes no lock.
+
+        Raises RunDirectoryError where there is none, StoreError where parts of another run are in it, unless as_is.
+        """
         check_is_run(path)
-        return cls(path, _read_manifest(path))
+        store = cls(path, _read_manifest(path))
+        if not as_is:
+            refuse_foreign(path, store.fingerprint)
+        return store
 
     def close(self) -> None:
         """Let go of the lock. Nothing is pending: every commit is on disk when it returns."""
@@ -103,12 +109,13 @@ class RunStore:
         self.close()
 
     def commit(self, tokens: pa.Table, responses: pa.Table) -> None:
-        """Add one part. When this returns it is on disk; when it raises StoreError it never was."""
+        """Add one part. When this returns it is on disk; when it raises StoreError it is there whole, or not at all."""
         assert self._lock is not None, "commit needs a store from RunStore.open that is not closed"
-        name, tables = part_name(self._next_part), (conform(tokens, TOKENS), conform(responses, RESPONSES))
+        name = part_name(self._next_part)
+        self._next_part += self._shard.total  # first: a number is never used again, whatever became of its files
+        tables = (conform(tokens, TOKENS), conform(responses, RESPONSES))
         for folder, table in zip(FOLDERS, tables, strict=True):
             write_table(self.path / folder / name, marked(table, self.fingerprint), ROWS_PER_GROUP[folder])
-        self._next_part += self._shard.total
 
     def done(self) -> set[Trajectory]:
         """The trajectories that are committed, read from the parts; ask once, after `open`."""

@@ -26,7 +26,7 @@ class Verification:
     unexpected: trajectories that this run does not ask for
     miscounted: trajectories whose token rows are not the positions 0 ... tokens - 1, each once
     unreadable: parts that cannot be decoded; their trajectories count as missing
-    foreign:    parts that belong to another run
+    foreign:    parts that belong to another run; their trajectories do not count
     failed:     those missing that were given up, after failing again and again
     """
 
@@ -49,11 +49,11 @@ class Verification:
 
 def verify_run(store: RunStore) -> Verification:
     """Compare the run with what its manifest expects."""
-    unreadable = store.unreadable()
+    unreadable, foreign = store.unreadable(), tuple(foreign_parts(store.path, store.fingerprint))
     found: Counter[Trajectory] = Counter()
     miscounted: list[Trajectory] = []
     num_tokens = 0
-    for responses, tokens in _readable_parts(store.path, {part.name for part in unreadable}):
+    for responses, tokens in _readable_parts(store.path, {part.name for part in [*unreadable, *foreign]}):
         lengths = _lengths(responses)
         found.update(_keys(responses))
         num_tokens += sum(lengths.values())
@@ -69,7 +69,7 @@ def verify_run(store: RunStore) -> Verification:
         unexpected=tuple(found.keys() - expected.keys()),
         miscounted=tuple(miscounted),
         unreadable=tuple(unreadable),
-        foreign=tuple(foreign_parts(store.path, store.fingerprint)),
+        foreign=foreign,
         failed=tuple(f"{f.key}, {f.attempts} times: {f.error}" for f in store.failures() if f.key not in found),
     )
 

