@@ -35,7 +35,7 @@ _VLLM_SHARED_MEMORY = ("/dev/shm/psm_*", "/dev/shm/vllm_dist_*", "/dev/shm/sem.m
 
 @dataclass(frozen=True, slots=True)
 class PairConfig:
-    """How to start a pair.
+    """How to start pair `number` of the run, from 1.
 
     workers: policy -> its engine. weight_bytes: of all that shares a device. kv_cache_bytes: an engine and device;
     None: by the free GPU memory. cores: OpenMP binding of each policy, CPU only, in vLLM's notation.
@@ -49,6 +49,7 @@ class PairConfig:
     kv_cache_bytes: int | None
     rendezvous: str
     cores: Mapping[str, str]
+    number: int = 1
 
 
 class Twins:
@@ -66,14 +67,14 @@ class Twins:
         self._shared_memory: set[Path] = set()
 
     def place(self) -> str:
-        """Choose where the two engines run. Returns a line that says where. Raises EngineError."""
+        """Choose where the two engines run. Returns where that is, and how they meet. Raises EngineError."""
         with self._errors():
             self._group = self._room()
             self._start_workers()
         kind = self._rendezvous()
         where = {policy: _address(place) for policy, place in self.places.items()}
         hosts = f"on {where['base']}" if self._on_one_host() else f"base on {where['base']}, rl on {where['rl']}"
-        return f"pair {hosts}, {kind} rendezvous"
+        return f"{hosts}, {kind} rendezvous"
 
     def load(self) -> int:
         """Load and introduce the two engines: minutes. Returns the number of KV blocks of each. Raises EngineError."""

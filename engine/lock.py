@@ -45,24 +45,32 @@ class FolderLock:
 
     def _share(self) -> None:
         """Beside other shards, as long as they are of the same number."""
+        gate = self._open(".lock-shards")
         try:
-            lock = self._take(".lock", fcntl.LOCK_EX, self._shards)
-            fcntl.flock(lock, fcntl.LOCK_SH)
-        except RunDirectoryError:
-            lock = self._take(".lock", fcntl.LOCK_SH, None)
-            if (holder := _read(lock)) != self._shards:
-                raise self._in_use(holder) from None
+            with suppress(OSError):  # without flock there is no lock either, and `_take` says so
+                fcntl.flock(gate, fcntl.LOCK_EX)  # for milliseconds: one shard at a time makes the lock, or joins it
+            try:
+                self._admit_others(self._take(".lock", fcntl.LOCK_EX, self._shards))
+            except RunDirectoryError:
+                lock = self._take(".lock", fcntl.LOCK_SH, None)
+                if (holder := _read(lock)) != self._shards:
+                    raise self._in_use(holder) from None
+        finally:
+            os.close(gate)
+
+    def _admit_others(self, lock: int) -> None:
+        try:
+            _try(lock, fcntl.LOCK_SH)  # which lets go of it for a moment: a whole run may get in between
+        except BlockingIOError:
+            raise self._in_use(_read(lock)) from None
+        except OSError:
+            pass  # there is no flock, as was said
 
     def _take(self, name: str, kind: int, note: str | None) -> int:
         """Lock a file of the folder, and write into it who holds it."""
+        lock = self._open(name)
         try:
-            lock = os.open(self._path / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        except OSError as error:
-            raise RunDirectoryError(
-                f"--out {self._path} cannot be written: {reason(error)}; give another folder"
-            ) from None
-        try:
-            fcntl.flock(lock, kind | fcntl.LOCK_NB)
+            _try(lock, kind)
         except BlockingIOError:
             holder = _read(lock)
             os.close(lock)
@@ -76,9 +84,22 @@ class FolderLock:
                 os.pwrite(lock, f"{note}\n".encode(), 0)
         return lock
 
+    def _open(self, name: str) -> int:
+        try:
+            return os.open(self._path / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        except OSError as error:
+            raise RunDirectoryError(
+                f"--out {self._path} cannot be written: {reason(error)}; give another folder"
+            ) from None
+
     def _in_use(self, holder: str) -> RunDirectoryError:
         return RunDirectoryError(f"--out {self._path} is in use ({holder}): wait for that run, or give another --out")
 
 
 def _read(lock: int) -> str:
     return os.pread(lock, 200, 0).decode(errors="replace").strip()
+
+
+def _try(lock: int, kind: int) -> None:
+    """Raises BlockingIOError where somebody else has it."""
+    fcntl.flock(lock, kind | fcntl.LOCK_NB)

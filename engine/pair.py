@@ -60,7 +60,7 @@ class Pair:
     """Two engines. `start`, then `run` leases one after the other; `kill` always, also after an error."""
 
     def __init__(self, config: PairConfig, worker_class: type[PolicyWorker] = PolicyWorker) -> None:
-        self.twins = Twins(config, worker_class)
+        self.twins, self.name = Twins(config, worker_class), f"pair {config.number}"
         self._stop_token = config.workers["base"].stop_token_ids[0]
 
     def start(self, tell: Callable[[str], object] = lambda line: None) -> str:
@@ -68,8 +68,8 @@ class Pair:
 
         tell: is given the line that says where, before anything is loaded.
         """
-        tell(self.twins.place())
-        return f"pair ready, {self.twins.load()} KV blocks an engine"
+        tell(f"{self.name}: {self.twins.place()}")
+        return f"{self.name}: ready, {self.twins.load()} KV blocks an engine"
 
     def kill(self) -> None:
         """End both engines now, whatever they are doing."""

@@ -100,7 +100,7 @@ class Plan:
                 policy, self.pair.vocab_size, sampling, config.record_threshold, config.record_top_k
             )
             args = self._engine_args(model)
-            log = self.log_config(f"{policy}-{number}")
+            log = self.log_config(f"{policy}-{number + 1}")
             workers[policy] = WorkerConfig(sampler, args, self.pair.stop_token_ids, config.step_timeout, log)
         # On the CPU also beside num_kv_blocks, which wins: without it vLLM insists on 92 % of the memory being free.
         kv_gib = config.kv_cache_gib or (None if on_gpu else _CPU_KV_GIB)
@@ -113,6 +113,7 @@ class Plan:
             kv_cache_bytes=int(kv_gib * 2**30) if kv_gib else None,
             rendezvous=config.rendezvous,
             cores={} if on_gpu else self._cores(number),
+            number=number + 1,
         )
 
     def _engine_args(self, model: str) -> dict[str, Any]:

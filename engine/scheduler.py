@@ -141,9 +141,9 @@ class Scheduler:
                     if not ready and (starts_failed := starts_failed + 1) >= self._most_starts(error):
                         if not self._can_do_without_one():
                             raise
-                        self._events.put(Note(f"a pair cannot be started, the others go on: {error}", ready=False))
+                        self._events.put(Note(f"{pair.name} cannot be started, the others go on: {error}", ready=False))
                         break
-                    self._events.put(Note(f"a pair failed: {error}", ready=False))
+                    self._events.put(Note(f"{pair.name} failed: {error}", ready=False))
                     self._give_back(lease, error)
                     lease, ready = [], False
                     pair.kill()

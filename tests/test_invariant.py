@@ -95,8 +95,8 @@ def test_the_same_tokens_over_tcp_with_prompts_in_chunks_and_a_kv_cache_that_is_
     connect()
     try:
         where: list[str] = []
-        assert pair.start(where.append) == "pair ready, 24 KV blocks an engine"
-        assert where == ["pair on 127.0.0.1, tcp rendezvous"]
+        assert pair.start(where.append) == "pair 1: ready, 24 KV blocks an engine"
+        assert where == ["pair 1: on 127.0.0.1, tcp rendezvous"]
         rows = carry_out(pair, plan)
     finally:
         pair.kill()

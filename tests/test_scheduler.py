@@ -28,6 +28,8 @@ ROWS = pa.table({"sequence": pa.array([], pa.int32())})
 class Script:
     """A pair that finishes jobs one after the other, and fails at those that are poisoned; `starts` may fail first."""
 
+    name = "pair 1"
+
     def __init__(self, poisoned: set[int], starts: Sequence[EngineError] = (), faults: int = 0) -> None:
         self.poisoned, self.starts, self.faults = poisoned, list(starts), faults
         self.num_starts = 0
@@ -134,4 +136,4 @@ def test_a_note_says_that_a_pair_failed_and_why() -> None:
     scheduler = Scheduler([cast(Pair, Script(set(), faults=1))], jobs, Rule(), SLOTS)
     notes = [event.text for event in scheduler.events() if isinstance(event, Note)]
     scheduler.close()
-    assert notes == ["ready", "a pair failed: a passing fault", "ready"]
+    assert notes == ["ready", "pair 1 failed: a passing fault", "ready"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import ConfigError, RunDirectoryError
+from engine.lock import FolderLock
 from engine.record import Trajectory
 from engine.settings import load
 from engine.shard import WHOLE, Shard, parse_shard
@@ -106,3 +108,27 @@ def test_shards_that_start_at_once_in_processes_of_their_own_make_one_run(tmp_pa
         process.join(60)
     assert [process.exitcode for process in processes] == [0] * 4
     assert verify_run(RunStore.read(tmp_path)).complete
+
+
+def _hold(path: Path, number: int, together: Any, refused: Any) -> None:
+    for _ in range(50):
+        together.wait(30)
+        try:
+            lock = FolderLock(path, Shard(number, 4))
+        except RunDirectoryError:
+            refused.value += 1
+            together.wait(30)
+        else:
+            together.wait(30)
+            lock.close()
+
+
+def test_shards_that_start_in_the_same_moment_do_not_refuse_each_other(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    together, refused = spawn.Barrier(4), spawn.Value("i", 0)
+    processes = [spawn.Process(target=_hold, args=(tmp_path, number, together, refused)) for number in range(1, 5)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert ([process.exitcode for process in processes], refused.value) == ([0] * 4, 0)
