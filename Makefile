@@ -31,7 +31,7 @@ check: .venv/.project  ## lint, format and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-chaos: .venv/.project  ## 50 runs that are killed at random and resumed, half an hour
+chaos: .venv/.project  ## 50 runs that are killed at random and resumed, about an hour
 	$(BIN)/python -m tests.chaos --runs 50
 
 fuzz: .venv/.project  ## 10,000 hostile inputs of each kind, half an hour

@@ -65,7 +65,7 @@ def run_command(ctx: click.Context, /, config: Path | None, dry_run: bool, repor
     if dry_run:
         _show_plan(plan)
     else:
-        _finish(plan, _execute(ctx, plan), report)
+        _carry_out(ctx, plan, report)
 
 
 @click.command("score", cls=ConfigCommand, leave_out=_NOT_SCORED)
@@ -99,7 +99,7 @@ def score_command(
     if dry_run:
         _show_plan(plan)
     else:
-        _finish(plan, _execute(ctx, plan), report, show_measured=True)
+        _carry_out(ctx, plan, report, show_measured=True)
 
 
 def _settings_to_score(ctx: click.Context, given: Path, file: Path | None) -> RunConfig:
@@ -136,37 +136,37 @@ def _show_plan(plan: Plan) -> None:
     click.echo(f"\nThe first prompt, {len(plan.first_prompt_ids)} tokens:\n{visible(plan.first_prompt)}")
 
 
-def _finish(plan: Plan, store: RunStore, report: bool, show_measured: bool = False) -> None:
-    """Summary and report; a shard has neither."""
-    if plan.shard == WHOLE:
-        finish(store, plan.grader if plan.problems else None, show_measured, report)
-        return
-    click.echo(f"run directory: {store.path}")
-    say(f"note: shard {plan.shard} is made; when all are, the same command without --shard grades and reports the run")
-
-
-def _execute(ctx: click.Context, plan: Plan) -> RunStore:
-    """Carry the plan out. Stopped by Ctrl-C or SIGTERM it says which command goes on."""
-    from engine.display import open_display
-    from engine.run import execute
-    from evaluators.grading.grader import Grader
-
+def _carry_out(ctx: click.Context, plan: Plan, report: bool, show_measured: bool = False) -> None:
+    """From the plan to the summary. Stopped by a signal it says which command goes on."""
     if plan.memory.warning:
         say(f"warning: {plan.memory.warning}")
     try:
-        graded = plan.problems and plan.shard == WHOLE
-        grading = Grader(plan.problems, plan.grader) if graded else nullcontext()
-        with (
-            sigterm_like_ctrl_c(),
-            grading as grader,
-            open_display() as display,
-            shown(display.note, plan.config.verbose),
-        ):
-            display.note(f"run directory: {plan.out}")
-            return execute(plan, grader, display)
+        with sigterm_like_ctrl_c():
+            _finish(plan, _execute(plan), report, show_measured)
     except StoreError as error:
         raise StoreError(f"{error} (with --out {plan.out})") from error
     except KeyboardInterrupt as by:
         out = [] if plan.config.out else ["--out", str(plan.out)]
         resume = shlex.join(["xsample", str(ctx.command.name), *arguments(ctx), *out])
         raise Stopped(f"stopped; what was finished is kept, this goes on with it: {resume}", by) from by
+
+
+def _execute(plan: Plan) -> RunStore:
+    from engine.display import open_display
+    from engine.run import execute
+    from evaluators.grading.grader import Grader
+
+    graded = plan.problems and plan.shard == WHOLE
+    grading = Grader(plan.problems, plan.grader) if graded else nullcontext()
+    with grading as grader, open_display() as display, shown(display.note, plan.config.verbose):
+        display.note(f"run directory: {plan.out}")
+        return execute(plan, grader, display)
+
+
+def _finish(plan: Plan, store: RunStore, report: bool, show_measured: bool) -> None:
+    """Summary and report; a shard has neither."""
+    if plan.shard == WHOLE:
+        finish(store, plan.grader if plan.problems else None, show_measured, report)
+        return
+    click.echo(f"run directory: {store.path}")
+    say(f"note: shard {plan.shard} is made; when all are, the same command without --shard grades and reports the run")

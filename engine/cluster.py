@@ -11,8 +11,10 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, EngineError
+from engine.log import record
 from engine.session import VARIABLE, environment, session
 
 _LOOPBACK = "127.0.0.1"
@@ -33,20 +35,51 @@ def own_cluster(num_cpus: int) -> Iterator[None]:
         inherited = _SETTINGS | _token(folder) | {VARIABLE: str(folder), "TMPDIR": str(folder)}
         with environment(inherited), _staying_on_loopback():
             _forget_token()
-            ray.init(
-                address="local",
-                num_cpus=num_cpus,
-                include_dashboard=False,
-                logging_level="ERROR",
-                log_to_driver=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                _node_ip_address=_LOOPBACK,
-                _temp_dir=str(folder / "ray"),
-            )
+            _quiet()
+            try:
+                ray.init(
+                    address="local",
+                    num_cpus=num_cpus,
+                    include_dashboard=False,
+                    logging_level="ERROR",
+                    log_to_driver=False,
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                    _node_ip_address=_LOOPBACK,
+                    _temp_dir=str(folder / "ray"),
+                )
+            except Exception as error:  # Ray has no errors of its own for this
+                raise EngineError(f"Ray could not be started: {next(iter(str(error).splitlines()), error)}") from None
         try:
             yield
         finally:
             ray.shutdown()
+
+
+def lost() -> list[str]:
+    """The processes that have died without which Ray cannot go on; of a cluster of our own only.
+
+    Ray itself ends the driver, with no clean-up: at the next object where the raylet died, a minute after the GCS did.
+    """
+    from ray._private.worker import global_worker
+
+    dead = global_worker.node.dead_processes() if global_worker.node else []
+    return [name for name, _ in dead if name in ("gcs_server", "raylet")]
+
+
+def check() -> None:
+    """Raise EngineError if Ray cannot go on."""
+    if dead := lost():
+        raise EngineError(f"Ray ended: its {' and '.join(dead)} died, perhaps for want of memory")
+
+
+def _quiet() -> None:
+    """Keep what Ray says of its processes, also with log_to_driver off, out of standard output: into our log."""
+    from ray._private import worker
+
+    def to_log(data: dict[str, Any], ignore_prefix: bool) -> None:
+        record("Ray says", lines=data["lines"])
+
+    worker.print_to_stdstream = to_log
 
 
 @contextmanager

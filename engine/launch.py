@@ -17,6 +17,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from engine.cluster import lost
 from engine.errors import EngineError, LockstepError, LostEngineError
 from engine.sampler import Phase
 from engine.worker import Finished, Place, PolicyWorker, Progress, Requests, WorkerConfig
@@ -179,7 +180,9 @@ class Twins:
         """Ray's errors as ours."""
         try:
             yield
-        except ray.exceptions.RayError as error:
+        except Exception as error:
+            if not isinstance(error, ray.exceptions.RayError) and type(error) is not Exception:
+                raise  # a plain Exception is a placement group's, whose cluster has died
             log = self._config.workers[POLICIES[0]].log
             raise _as_engine_error(error, f"; its logs are in {log.folder}" if log else "") from None
 
@@ -209,6 +212,8 @@ class Twins:
         if not ray.is_initialized():  # they ended with their cluster, and asking Ray would start another
             self.workers, self.places, self._group = {}, {}, None
         self._look_around()
+        if lost():  # asking Ray would take a minute
+            self.workers, self._group = {}, None
         if self._config.tensor_parallel_size > 1 and self.workers:
             with suppress(Exception):  # a dead or busy engine does not answer
                 closing = [worker.close.remote() for worker in list(self.workers.values())]

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine import cluster
 from engine.display import Display, Snapshot
 from engine.errors import EngineError, GivenUpError, IncompleteRunError
 from engine.join import response_rows, token_rows
@@ -109,6 +110,7 @@ def _make(plan: Plan, keys: Sequence[Trajectory], recorder: _Recorder, signals: 
                         recorder.started()
             recorder.refresh()
             signals.check()
+            cluster.check()
     except (IncompleteRunError, EngineError) as error:
         recorder.commit()
         if isinstance(error, EngineError) and not recorder.num_done:

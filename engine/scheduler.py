@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ _MOST_IN_A_ROW = 6
 # Stems a slot in one lease: enough to keep the slots busy, few enough that pairs end together, that the rows of stems
 # whose forks are still to be made fit into memory, and that little is lost when a pair dies before they are.
 _LEASE_STEMS = 16
+_CLOSING_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,9 @@ class Scheduler:
         """Kill every pair and wait for the threads. Safe at any time and more than once."""
         self._closing.set()
         for thread in self._threads:
-            while thread.is_alive():  # it may be in the middle of starting what was killed a moment ago
+            until = time.monotonic() + _CLOSING_SECONDS  # a thread that waits for a Ray that has died never ends
+            # It may be in the middle of starting what was killed a moment ago.
+            while thread.is_alive() and time.monotonic() < until:
                 for pair in self._pairs:
                     pair.kill()
                 self._drain()

@@ -110,8 +110,14 @@ def _remove(folder: Path) -> None:
 
 
 def _is_of(process: psutil.Process, folder: Path) -> bool:
+    """By its environment; one of Ray's, whose title is written over its environment, by its log."""
     try:
-        return process.pid != os.getpid() and bool(process.environ().get(VARIABLE) == str(folder))
+        if process.pid == os.getpid():
+            return False
+        if process.environ().get(VARIABLE) == str(folder):
+            return True
+        is_of_ray = " ".join(process.cmdline()).startswith("ray::")
+        return is_of_ray and any(Path(file.path).is_relative_to(folder) for file in process.open_files())
     except (psutil.Error, OSError):
         return False
 
