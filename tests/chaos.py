@@ -361,6 +361,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=50, metavar="N", help="default: 50")
     parser.add_argument("--seed", type=int, default=None, metavar="S", help="default: another one every time")
     given = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as a background job of a shell it is ignored
     seed = random.SystemRandom().randrange(2**32) if given.seed is None else given.seed
     folder = Path(tempfile.mkdtemp(prefix="c"))  # short: sockets have their paths in it
     print(f"seed {seed}, in {folder}", flush=True)
