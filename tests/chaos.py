@@ -33,7 +33,7 @@ from tests.engines import ROOT, assert_same
 from tests.leftovers import Traces, settled
 
 SETTINGS = {
-    "budget": "0,2,unlimited", "direction": "both", "dtype": "float32", "limit": 60, "samples": 4,
+    "budget": "0,2,unlimited", "direction": "both", "dtype": "float32", "limit": 30, "samples": 4,
     "kv-cache-gib": 0.25, "step-timeout": 10,
 }  # fmt: skip
 STAGES = ("starting", "loading", "sampling", "grading", "report")
