@@ -294,7 +294,9 @@ class ChaosRun:
         ]
         if code not in (0, 137) and not unheard and not (lines and lines[-1].startswith("xsample: ")):
             self.faults.append(f"exit {code}, and the last line is {lines[-1:]}")
-        if code != 137:
+        if unheard:
+            pass  # it had started nothing, nor cleared up after the one before
+        elif code != 137:
             self.faults += self.traces.left()
         elif not at_once:
             self.faults += self.traces.left(folders=1, within=_FORGOTTEN_SECONDS)
