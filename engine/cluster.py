@@ -87,6 +87,8 @@ def joined_cluster(address: str) -> Iterator[None]:
     """The cluster at `address` for this block. Raises ConfigError where there is none."""
     import ray
 
+    if address == "local":
+        raise ConfigError("ray_address is local: leave it out for a cluster of this run's own")
     host, _, port = address.rpartition(":")
     try:
         if host and "/" not in host and port.isdecimal():  # Ray itself would try for minutes

@@ -18,15 +18,19 @@ from typing import Any, BinaryIO
 from engine.errors import StoreError
 
 
-def write_whole(target: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Write `target` whole or not at all, durably. The name tells writers apart: two may grade one run."""
+def write_whole(target: Path, write: Callable[[BinaryIO], Any], replace: bool = True) -> None:
+    """Write `target` whole or not at all, durably. The name tells writers apart: two may grade one run.
+
+    replace: if it is there already; else it stays, also one that came in this moment. Raises StoreError.
+    """
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:  # a new file: never through a link
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(target)
+        if replace or not _linked(temporary, target):
+            temporary.replace(target)
         sync_folder(target.parent)
     except OSError as error:
         raise StoreError(
@@ -37,6 +41,17 @@ def write_whole(target: Path, write: Callable[[BinaryIO], Any]) -> None:
             temporary.unlink()
 
 
+def _linked(temporary: Path, target: Path) -> bool:
+    """Give the file its name, unless another has it. False where the file system has no links."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        pass
+    except OSError:
+        return target.exists()
+    return True
+
+
 def remove(file: Path) -> None:
     """Remove a file if it is there. Raises StoreError."""
     try:
@@ -45,10 +60,10 @@ def remove(file: Path) -> None:
         raise StoreError(f"{file} cannot be removed: {reason(error)}") from error
 
 
-def write_json(target: Path, value: dict[str, Any]) -> None:
-    """Write a JSON object. A number that is not finite becomes null: JSON has no other word for it."""
+def write_json(target: Path, value: dict[str, Any], replace: bool = True) -> None:
+    """Write a JSON object, as `write_whole`. A number that is not finite becomes null, as JSON has no word for it."""
     text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_whole(target, lambda file: file.write(text.encode("utf-8")))
+    write_whole(target, lambda file: file.write(text.encode("utf-8")), replace)
 
 
 def read_json(file: Path) -> dict[str, Any]:

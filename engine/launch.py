@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from engine.cluster import lost
 from engine.errors import EngineError, LockstepError, LostEngineError
+from engine.log import remove_if_empty
 from engine.sampler import Phase
 from engine.worker import Finished, Place, PolicyWorker, Progress, Requests, WorkerConfig
 
@@ -29,7 +30,7 @@ _ONE_NODE_SECONDS, _ROOM_SECONDS, _PLACING_SECONDS, _LOADING_SECONDS = 10.0, 60.
 _GRACE_SECONDS = 30.0
 _CLOSING_SECONDS = 5.0
 # Settings of the user's shell that workers on other nodes must have too.
-_PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME", "HF_TOKEN", "VLLM_USE_V2_MODEL_RUNNER")
+_PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME", "VLLM_USE_V2_MODEL_RUNNER")
 _LESS_MEMORY = "give a smaller --kv-cache-gib, --max-num-seqs or --max-num-batched-tokens"
 _VLLM_SHARED_MEMORY = ("/dev/shm/psm_*", "/dev/shm/vllm_dist_*", "/dev/shm/sem.mp-*")
 
@@ -222,10 +223,14 @@ class Twins:
             with suppress(Exception):  # the cluster itself may be gone
                 ray.kill(worker)
         for process in self._processes:  # a stopped process does not hear Ray
-            with suppress(psutil.NoSuchProcess):
+            with suppress(psutil.Error):
                 process.kill()
         for file in self._shared_memory:
-            file.unlink(missing_ok=True)
+            with suppress(OSError):
+                file.unlink()
+        for policy, place in self.places.items():
+            if log := self._config.workers[policy].log:
+                remove_if_empty(log, place.pid)
         if self._group:
             with suppress(Exception):
                 remove_placement_group(self._group)

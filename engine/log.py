@@ -10,12 +10,15 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from pathlib import Path
 
 logger = logging.getLogger("xsample")
@@ -68,10 +71,10 @@ def redirect_streams(config: LogConfig) -> None:
         os.close(output)
 
 
-def remove_empty(folder: Path) -> None:
-    """Remove the files that nobody wrote to."""
+def remove_if_empty(config: LogConfig, pid: int) -> None:
+    """Remove what a process that has ended would have written to its standard streams, had it said anything."""
     with suppress(OSError):
-        for file in folder.glob("*.out"):
+        for file in config.folder.glob(f"{config.process}-*-{pid}.out"):
             if not file.stat().st_size:
                 file.unlink()
 
@@ -93,8 +96,18 @@ class _File(logging.FileHandler):
 
     def __init__(self, config: LogConfig) -> None:
         config.folder.mkdir(exist_ok=True)
+        if config.folder.is_symlink():
+            raise OSError(f"{config.folder} is a link")
         super().__init__(_path(config, ".jsonl"), encoding="ascii", delay=True)
         self.setFormatter(_JsonLines(config.process))
+
+    def _open(self) -> TextIOWrapper:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        return open(os.open(self.baseFilename, flags, 0o666), "a", encoding="ascii")
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(Exception):  # no file can be opened
+            super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass
@@ -135,5 +148,5 @@ class _Shown(logging.Handler):
 
 
 def _path(config: LogConfig, suffix: str) -> Path:
-    started = time.strftime("%Y%m%d-%H%M%S")
-    return config.folder / f"{config.process}-{started}-{os.getpid()}{suffix}"
+    host, started = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname()), time.strftime("%Y%m%d-%H%M%S")
+    return config.folder / f"{config.process}-{host}-{started}-{os.getpid()}{suffix}"

@@ -101,7 +101,9 @@ class Plan:
             )
             args = self._engine_args(model)
             log = self.log_config(f"{policy}-{number + 1}")
-            workers[policy] = WorkerConfig(sampler, args, self.pair.stop_token_ids, config.step_timeout, log)
+            workers[policy] = WorkerConfig(
+                sampler, args, self.pair.stop_token_ids, config.step_timeout, log, os.environ.get("HF_TOKEN")
+            )
         # On the CPU also beside num_kv_blocks, which wins: without it vLLM insists on 92 % of the memory being free.
         kv_gib = config.kv_cache_gib or (None if on_gpu else _CPU_KV_GIB)
         return PairConfig(
@@ -208,6 +210,7 @@ class Plan:
             ("KV cache", f"{self.memory.kv_per_sequence / 2**20:.1f} MiB a sequence of {self.max_model_len} tokens"),
             *([("warning", self.memory.warning)] if self.memory.warning else []),
             ("disk", f"at most about {self.work.most_tokens * _BYTES_PER_TOKEN / 2**30:.2f} GiB"),
+            *([("shard", f"{self.shard}, these numbers are of the whole run")] if self.config.shard else []),
             ("out", str(self.out)),
         ]
 

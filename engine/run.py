@@ -20,7 +20,7 @@ from engine import cluster
 from engine.display import Display, Snapshot
 from engine.errors import EngineError, GivenUpError, IncompleteRunError
 from engine.join import response_rows, token_rows
-from engine.log import record, remove_empty, write_logs
+from engine.log import record, write_logs
 from engine.pair import Completed, Pair
 from engine.plan import Plan, prepare
 from engine.prompt import token_texts
@@ -119,7 +119,6 @@ def _make(plan: Plan, keys: Sequence[Trajectory], recorder: _Recorder, signals: 
     finally:
         scheduler.close()
         recorder.commit()
-        remove_empty(plan.log_config("driver").folder)
 
 
 class _Recorder:

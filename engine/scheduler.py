@@ -27,7 +27,7 @@ from engine.worker import Progress
 MAX_FAILURES = 3
 _PIECES = 8
 # Failures with nothing finished between them, after which the trouble is not with a few trajectories.
-_MOST_IN_A_ROW = 6
+_MOST_IN_A_ROW = 2 + _PIECES
 # Stems a slot in one lease: enough to keep the slots busy, few enough that pairs end together, that the rows of stems
 # whose forks are still to be made fit into memory, and that little is lost when a pair dies before they are.
 _LEASE_STEMS = 16
@@ -212,8 +212,9 @@ class Scheduler:
             twice = [index for index in lease if self._failures[index] == MAX_FAILURES - 1]
             self._suspects.extend(_pieces(self._stems(twice)))
             again = [index for index in lease if self._failures[index] < MAX_FAILURES - 1]
-            self._waiting.extendleft(reversed(self._stems(again)))
+            self._waiting.extend(self._stems(again))  # behind what may be sound
         if gone := [index for index in lease if self._failures[index] >= MAX_FAILURES]:
+            self._in_a_row = 0
             self._events.put(GivenUp(gone, MAX_FAILURES, str(error)))
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,25 +19,41 @@ from pathlib import Path
 
 import psutil
 
+from engine.errors import ConfigError
+from engine.files import reason
+
 VARIABLE = "XSAMPLE_SESSION"
-_PREFIX = "xsample-"
+_NAME = re.compile(r"xsample-[a-z0-9_]{8}")
+_MARK = ".session"  # a folder without it is none of ours, whatever its name; its lock is that of the session
 # A Unix socket's path has at most 107 bytes; the longest name below a session's folder is that of Ray's object store.
 _LONGEST_SOCKET = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
-MOST_BYTES = 107 - _LONGEST_SOCKET - len(f"/{_PREFIX}12345678")
+MOST_BYTES = 107 - _LONGEST_SOCKET - len("/xsample-12345678")
 _SHARED_MEMORY = Path("/dev/shm")
 
 
 def root() -> Path:
     """Where sessions are: TMPDIR, or /tmp where that path is too long for a socket below it."""
-    folder = tempfile.gettempdir()
+    try:
+        folder = tempfile.gettempdir()
+    except OSError:  # none that can be written to
+        folder = "/tmp"
     return Path(folder if len(os.fsencode(folder)) <= MOST_BYTES else "/tmp")
 
 
 @contextmanager
 def session() -> Iterator[Path]:
-    """A new private folder for this block. What runs with it in its environment ends with the block."""
+    """A new private folder for this block. What runs with it in its environment ends with the block.
+
+    Raises ConfigError where there can be none.
+    """
     remove_abandoned()
-    folder, lock = _create()
+    try:
+        folder, lock = _create()
+    except OSError as error:
+        raise ConfigError(
+            f"TMPDIR is {os.environ.get('TMPDIR', 'not set')}, and no folder can be made there or in /tmp "
+            f"({reason(error)}): set TMPDIR to a short path on this machine that you can write to"
+        ) from None
     try:
         yield folder
     finally:
@@ -46,9 +64,9 @@ def session() -> Iterator[Path]:
 def remove_abandoned() -> None:
     """End the processes and remove the folders of sessions whose own process is dead."""
     with suppress(OSError):
-        for folder in root().glob(f"{_PREFIX}*"):
-            lock = _lock(folder)
-            if lock is not None:
+        for folder in [folder for folder in root().iterdir() if _is_session(folder)]:
+            with suppress(OSError):  # held, or gone, or on a file system without locks
+                lock = _lock(folder)
                 _remove(folder)
                 os.close(lock)
 
@@ -74,26 +92,37 @@ def _set(variables: Mapping[str, str | None]) -> None:
 
 def _create() -> tuple[Path, int]:
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root()))
-        lock = _lock(folder)
-        if lock is not None and os.fstat(lock).st_nlink:  # else another run took it for abandoned in between
-            return folder, lock
+        folder = Path(tempfile.mkdtemp(prefix="xsample-", dir=root()))
+        mark = os.open(folder / _MARK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            was_swept = not os.fstat(mark).st_nlink
+        except BlockingIOError:
+            was_swept = True
+        except OSError:  # no locks here: then nobody can sweep it either
+            was_swept = False
+        if not was_swept:
+            return folder, mark
+        os.close(mark)  # another run took it for abandoned in between
 
 
-def _lock(folder: Path) -> int | None:
-    """The lock of a session, as a descriptor; None if it is held, or is not ours."""
+def _is_session(folder: Path) -> bool:
+    """Whether the folder is one that `_create` has made, for this user."""
+    if not _NAME.fullmatch(folder.name):
+        return False
+    found = folder.lstat()
+    return stat.S_ISDIR(found.st_mode) and stat.S_IMODE(found.st_mode) == 0o700 and found.st_uid == os.getuid()
+
+
+def _lock(folder: Path) -> int:
+    """The lock of a session, as a descriptor. Raises OSError if it is held, or there is none."""
+    mark = os.open(folder / _MARK, os.O_RDWR | os.O_NOFOLLOW)
     try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        return None
-    try:
-        if os.fstat(descriptor).st_uid == os.getuid():
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
-    except OSError:
-        pass
-    os.close(descriptor)
-    return None
+        os.close(mark)
+        raise
+    return mark
 
 
 def _remove(folder: Path) -> None:

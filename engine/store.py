@@ -242,14 +242,14 @@ def _plain(manifest: dict[str, Any]) -> dict[str, Any]:
 
 def _resume_or_start(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     try:
-        if (path / "run.json").exists():
-            stored = _read_manifest(path)
-            _refuse_difference(path, stored.get("identity", {}), manifest["identity"])
-        else:
-            stored = manifest
-            write_json(path / "run.json", stored)
-        for folder in ("tokens", "responses"):
+        if not (path / "run.json").exists():
+            write_json(path / "run.json", manifest, replace=False)  # another shard may just have done so
+        stored = _read_manifest(path)
+        _refuse_difference(path, stored.get("identity", {}), manifest["identity"])
+        for folder in FOLDERS:
             (path / folder).mkdir(exist_ok=True)
+            if (path / folder).is_symlink():
+                raise RunDirectoryError(f"--out {path} has a link for {folder}/: a run directory holds its own files")
         sync_folder(path)
     except (OSError, StoreError) as error:
         raise RunDirectoryError(f"--out {path} cannot be used: {reason(error)}") from error

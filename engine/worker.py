@@ -31,13 +31,17 @@ _TELL_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """One engine. engine_args are vLLM's own; stop_token_ids the union of both policies' EOS ids; log: its own."""
+    """One engine. engine_args are vLLM's own; stop_token_ids the union of both policies' EOS ids; log: its own.
+
+    hub_token: the user's, for a worker on another node; not in its environment, which Ray puts on command lines.
+    """
 
     sampler: SamplerConfig
     engine_args: dict[str, Any]
     stop_token_ids: tuple[int, ...]
     step_timeout: float
     log: LogConfig | None = field(default=None, compare=False)
+    hub_token: str | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,8 @@ class PolicyWorker:
 
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
+        if config.hub_token:
+            os.environ["HF_TOKEN"] = config.hub_token
         if config.log:
             redirect_streams(config.log)
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.cli import commands
-from engine.log import LogConfig, _JsonLines, logger, record, remove_empty, shown, write_logs
+from engine.log import LogConfig, _JsonLines, logger, record, remove_if_empty, shown, write_logs
 from tests.engines import ROOT
 
 ENGINE = """
@@ -102,11 +102,12 @@ def test_on_a_host_that_does_not_see_the_run_directory_nothing_is_made(tmp_path:
     assert (done.returncode, folder.exists()) == (0, False)
 
 
-def test_files_that_nobody_wrote_to_are_removed(tmp_path: Path) -> None:
-    (tmp_path / "base-0.out").touch()
-    (tmp_path / "rl-0.out").write_text("Segmentation fault\n")
-    remove_empty(tmp_path)
-    assert [file.name for file in tmp_path.iterdir()] == ["rl-0.out"]
+def test_what_an_ended_engine_did_not_write_to_is_removed_and_no_file_of_another(tmp_path: Path) -> None:
+    for name, text in (("base-0-a-1.out", ""), ("base-0-a-2.out", ""), ("rl-0-a-1.out", "Segmentation fault")):
+        (tmp_path / name).write_text(text)
+    for process in ("base-0", "rl-0"):
+        remove_if_empty(LogConfig(tmp_path, process), 1)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["base-0-a-2.out", "rl-0-a-1.out"]
 
 
 FULL = """
@@ -114,6 +115,10 @@ import resource, sys
 from pathlib import Path
 from engine.log import LogConfig, record, write_logs
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+gone = Path(sys.argv[1]).parent / "gone"
+write_logs(LogConfig(gone, "driver"))
+gone.rmdir()
+record("lost")
 for folder in sys.argv[1:]:
     write_logs(LogConfig(Path(folder), "driver"))
     record("lost")
@@ -123,7 +128,8 @@ print("goes on")
 
 def test_a_log_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    folders = [str(tmp_path / name) for name in ("file", "full")]
+    (tmp_path / "link").symlink_to("/proc")
+    folders = [str(tmp_path / name) for name in ("file", "link", "full")]
     done = subprocess.run([sys.executable, "-c", FULL, *folders], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr, done.returncode) == ("goes on\n", "", 0)
 

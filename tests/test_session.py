@@ -129,7 +129,9 @@ def test_a_folder_that_is_too_long_for_a_socket_is_not_used(monkeypatch: pytest.
 def test_what_is_no_session_of_ours_is_left_alone(temporary_root: Path) -> None:
     (temporary_root / "xsample-file").touch()
     (temporary_root / "elsewhere").mkdir()
-    (temporary_root / "xsample-link").symlink_to(temporary_root / "elsewhere")
+    (temporary_root / "xsample-abcdefgh").symlink_to(temporary_root / "elsewhere")
+    for name in ("xsample-12345678", "xsample-main"):  # such as an unpacked release, or a run directory
+        (temporary_root / name).mkdir(mode=0o700)
     before = set(temporary_root.iterdir())
     remove_abandoned()
     assert set(temporary_root.iterdir()) == before

@@ -132,3 +132,41 @@ def test_shards_that_start_in_the_same_moment_do_not_refuse_each_other(tmp_path:
     for process in processes:
         process.join(60)
     assert ([process.exitcode for process in processes], refused.value) == ([0] * 4, 0)
+
+
+def _open(path: Path, number: int, together: Any, admitted: Any) -> None:
+    for attempt in range(20):
+        together.wait(30)
+        try:
+            store = RunStore.open(path / str(attempt), MANIFEST | {"identity": {"seed": number}}, Shard(number, 2))
+        except RunDirectoryError:
+            together.wait(30)
+        else:
+            admitted[attempt] += 1
+            together.wait(30)
+            store.close()
+
+
+def test_of_two_shards_with_different_settings_that_start_in_the_same_moment_one_is_refused(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    together, admitted = spawn.Barrier(2), spawn.Array("i", 20)
+    processes = [spawn.Process(target=_open, args=(tmp_path, number, together, admitted)) for number in (1, 2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert ([process.exitcode for process in processes], list(admitted)) == ([0, 0], [1] * 20)
+
+
+@pytest.mark.parametrize("folder", ["tokens", "responses"])
+def test_a_run_directory_with_links_out_of_it_is_refused_and_nothing_there_is_touched(
+    tmp_path: Path, folder: str
+) -> None:
+    with RunStore.open(tmp_path / "other", MANIFEST) as store:
+        commit(store, KEYS[:1])
+    RunStore.open(tmp_path / "run", MANIFEST).close()
+    (tmp_path / "run" / folder).rmdir()
+    (tmp_path / "run" / folder).symlink_to(tmp_path / "other" / folder)
+    with pytest.raises(RunDirectoryError, match=f"has a link for {folder}/"):
+        RunStore.open(tmp_path / "run", MANIFEST)
+    assert RunStore.read(tmp_path / "other").done() == set(KEYS[:1])
