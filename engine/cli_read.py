@@ -170,6 +170,8 @@ def verify_command(ctx: click.Context, run: Path, list_all: bool) -> None:
     found = verify_run(RunStore.read(run, as_is=True))
     for kind in ("unreadable", "foreign", "missing", "failed", "double", "unexpected", "miscounted"):
         _list_wrong(kind, [str(item) for item in getattr(found, kind)], list_all)
+    if found.unreadable or found.foreign:
+        say("put these files back; or remove parts, both files of a number: the same run makes them again")
     if not found.complete:
         ctx.exit(1)
     click.echo(f"complete: {found.num_expected:,} trajectories, {found.num_tokens:,} tokens")

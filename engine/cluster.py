@@ -23,6 +23,7 @@ _SETTINGS: dict[str, str | None] = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_prestart_worker_first_driver": "0",  # a process a core, of which none is used
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "error",  # to standard error, where it is no use
 }
 
 
@@ -100,7 +101,8 @@ def joined_cluster(address: str) -> Iterator[None]:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(
             f"ray_address {address}: no Ray cluster can be joined there ({reason}); give host:port of its head node, "
-            "auto on a node of a running cluster, or leave it out for a cluster of this run's own"
+            "auto on a node of a running cluster, with its token in RAY_AUTH_TOKEN if it asks for one, "
+            "or leave it out for a cluster of this run's own"
         ) from None
     try:
         yield

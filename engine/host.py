@@ -100,6 +100,8 @@ def find_temporary_folder() -> Finding:
         tempfile.TemporaryFile(dir=root()).close()
     except OSError as error:
         return Finding(name, f"{wanted}: {error.strerror}", False, "set TMPDIR to a folder that you can write to")
+    if (given := os.environ.get("TMPDIR", wanted)) and Path(given).absolute() != Path(wanted).absolute():
+        return Finding(name, f"{wanted}, not {given}", None, "TMPDIR cannot be written to: set another")
     if (num_bytes := len(os.fsencode(wanted))) > MOST_BYTES:
         advice = f"sockets there have too long a path: runs use {root()}; set TMPDIR to at most {MOST_BYTES} bytes"
         return Finding(name, f"TMPDIR has {num_bytes} bytes", None, advice)

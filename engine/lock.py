@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,10 +14,13 @@ from engine.shard import WHOLE, Shard
 
 
 class FolderLock:
-    """Held from its making to `close`. Raises RunDirectoryError where somebody else holds it."""
+    """Held from its making to `close`. Raises RunDirectoryError where somebody else holds it.
+
+    note: what the user should know of it, if anything.
+    """
 
     def __init__(self, path: Path, shard: Shard = WHOLE) -> None:
-        self._path, self._shard = path, shard
+        self._path, self._shard, self.note = path, shard, ""
         self._descriptors: list[int] = []
         try:
             if shard.total > 1:
@@ -76,7 +78,7 @@ class FolderLock:
             os.close(lock)
             raise self._in_use(holder) from None
         except OSError as error:  # some cluster file systems are mounted without flock
-            warnings.warn(f"{self._path} cannot be locked ({reason(error)}): start no second run with it", stacklevel=4)
+            self.note = f"{self._path} cannot be locked ({reason(error)}): start no second run with it"
         self._descriptors.append(lock)
         if note is not None:
             with suppress(OSError):  # only for whoever is refused
@@ -88,9 +90,8 @@ class FolderLock:
         try:
             return os.open(self._path / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         except OSError as error:
-            raise RunDirectoryError(
-                f"--out {self._path} cannot be written: {reason(error)}; give another folder"
-            ) from None
+            way_out = "mend that and run it again" if (self._path / "run.json").exists() else "give another folder"
+            raise RunDirectoryError(f"--out {self._path} cannot be written: {reason(error)}; {way_out}") from None
 
     def _in_use(self, holder: str) -> RunDirectoryError:
         return RunDirectoryError(f"--out {self._path} is in use ({holder}): wait for that run, or give another --out")

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.errors import StoreError
-from engine.files import is_temporary, remove
+from engine.files import is_temporary, reason, remove
 from engine.shard import WHOLE, Shard
 
 FOLDERS = ("tokens", "responses")
@@ -42,6 +42,19 @@ def foreign_parts(path: Path, run: str) -> Iterator[Path]:
         for folder in FOLDERS:
             if _run_of(path / folder / name) not in (None, run):
                 yield path / folder / name
+
+
+def refuse_unreadable(path: Path) -> None:
+    """Raise StoreError where the footer of a part cannot be read."""
+    for name in part_numbers(path / "responses").values():
+        for file in (path / folder / name for folder in FOLDERS):
+            try:
+                pq.read_metadata(file)
+            except (OSError, pa.ArrowException, ValueError) as error:
+                raise StoreError(
+                    f"{file} cannot be read: {reason(error)}; restore it, or remove tokens/{name} and responses/{name} "
+                    "to have these responses made again"
+                ) from error
 
 
 def refuse_foreign(path: Path, run: str) -> None:

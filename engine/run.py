@@ -56,6 +56,8 @@ def execute(plan: Plan, grader: Grader | None, display: Display) -> RunStore:
     after clean-up. Whatever happens, what was committed stays.
     """
     with RunStore.open(plan.out, plan.manifest(), plan.shard) as store:
+        if store.note:
+            display.note(store.note)
         write_logs(plan.log_config("driver"))
         record("the run begins", out=str(plan.out), shard=str(plan.shard), versions=store.manifest["versions"])
         store.write_problems(plan.problems, plan.work.gated)

@@ -11,6 +11,7 @@ import fcntl
 import os
 import re
 import shutil
+import socket
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -94,6 +95,7 @@ def _create() -> tuple[Path, int]:
     while True:
         folder = Path(tempfile.mkdtemp(prefix="xsample-", dir=root()))
         mark = os.open(folder / _MARK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        os.write(mark, _host())
         try:
             fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
             was_swept = not os.fstat(mark).st_nlink
@@ -118,11 +120,17 @@ def _lock(folder: Path) -> int:
     """The lock of a session, as a descriptor. Raises OSError if it is held, or there is none."""
     mark = os.open(folder / _MARK, os.O_RDWR | os.O_NOFOLLOW)
     try:
+        if os.read(mark, 300) != _host():  # some shared file systems lock within a host only
+            raise OSError("it is of another host")
         fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(mark)
         raise
     return mark
+
+
+def _host() -> bytes:
+    return socket.gethostname().encode()
 
 
 def _remove(folder: Path) -> None:

@@ -23,7 +23,7 @@ from engine.files import read_json, reason, remove, sync_folder, write_json
 from engine.folder import check_is_run, contents, create_folder
 from engine.lock import FolderLock
 from engine.manifest import part
-from engine.parts import FOLDERS, drop_uncommitted, marked, part_name, part_numbers, refuse_foreign
+from engine.parts import FOLDERS, drop_uncommitted, marked, part_name, part_numbers, refuse_foreign, refuse_unreadable
 from engine.problem import GRADERS, GraderName, Problem
 from engine.record import (
     FAILURES,
@@ -58,6 +58,7 @@ class RunStore:
         self._lock, self._shard = lock, shard
         # Who only reads sees one state: what it grades is what it summarises, though the run goes on.
         self._seen = None if lock is not None else part_numbers(path / "responses")
+        self.note = lock.note if lock else ""
         self._next_part = shard.first_part(part_numbers(path / "responses"))
 
     @classmethod
@@ -72,6 +73,7 @@ class RunStore:
             stored = _resume_or_start(path, _plain({"schema_version": SCHEMA_VERSION} | manifest))
             drop_uncommitted(path, shard)
             store = cls(path, stored, lock, shard)
+            refuse_unreadable(path)
             refuse_foreign(path, store.fingerprint)
             return store
         except BaseException:
@@ -143,8 +145,8 @@ class RunStore:
         schemas = {"tokens": TOKENS, "responses": RESPONSES}
         parts = [(file, schema) for folder, schema in schemas.items() for file in self._parts(folder)]
         parts += [(self.path / "problems.parquet", PROBLEMS)] if "task" in self.manifest else []
-        vocabulary = self.path / "vocabulary.parquet"
-        parts += [(vocabulary, VOCABULARY)] if vocabulary.exists() else []
+        others = {"vocabulary.parquet": VOCABULARY, "grades.parquet": GRADES, "failures.parquet": FAILURES}
+        parts += [(self.path / name, schema) for name, schema in others.items() if (self.path / name).exists()]
         return [file for file, schema in parts if not decodes(file, schema)]
 
     @property

@@ -50,6 +50,7 @@ class Verification:
 def verify_run(store: RunStore) -> Verification:
     """Compare the run with what its manifest expects."""
     unreadable, foreign = store.unreadable(), tuple(foreign_parts(store.path, store.fingerprint))
+    failures = [] if store.path / "failures.parquet" in unreadable else store.failures()
     found: Counter[Trajectory] = Counter()
     miscounted: list[Trajectory] = []
     num_tokens = 0
@@ -70,7 +71,7 @@ def verify_run(store: RunStore) -> Verification:
         miscounted=tuple(miscounted),
         unreadable=tuple(unreadable),
         foreign=foreign,
-        failed=tuple(f"{f.key}, {f.attempts} times: {f.error}" for f in store.failures() if f.key not in found),
+        failed=tuple(f"{f.key}, {f.attempts} times: {f.error}" for f in failures if f.key not in found),
     )
 
 

@@ -27,7 +27,7 @@ fi
 # Run a command to its end, and end the job with its exit code. SIGTERM is handed on to it.
 run_to_the_end() {
     local code=$STOPPED
-    [[ " $*" =~ " --out"|" --config" ]] || give_up "give --out: a job that is started again must find what it has made"
+    says_where "$@" || give_up "give --out: a job that is started again must find what it has made"
     if [[ -z $was_stopped ]]; then
         "$@" &
         command_id=$!
@@ -42,6 +42,19 @@ run_to_the_end() {
         requeue
     fi
     exit "$code"
+}
+
+# Whether the command has an --out, or a --config file with one.
+says_where() {
+    local option value
+    while (($#)); do
+        option=${1%%=*} value=${1#*=}
+        [[ $1 == *=* ]] || value=${2:-}
+        [[ $option != --out ]] || return 0
+        [[ $option != --config ]] || ! grep -qs "^out:" "$value" || return 0
+        shift
+    done
+    return 1
 }
 
 # The exit code of the command. A signal cuts `wait` short, and its trap says so.

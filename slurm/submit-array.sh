@@ -4,7 +4,7 @@
 #
 #     slurm/submit-array.sh 8 --base MODEL --rl MODEL --task aime24 --out RUN
 #
-# SBATCH_* variables (SBATCH_PARTITION, SBATCH_ACCOUNT, SBATCH_TIMELIMIT, ...) are options of both.
+# XSAMPLE_SBATCH="--partition=gpu --cpus-per-task=16" are sbatch options of both jobs; SBATCH_PARTITION and the like too.
 
 set -euo pipefail
 
@@ -16,7 +16,9 @@ num_tasks=$1
 shift
 scripts=$(dirname "${BASH_SOURCE[0]}")
 
-array=$(sbatch --parsable --array="1-$num_tasks" "$scripts/array.sbatch" "$@")
+read -ra options <<<"${XSAMPLE_SBATCH:-}"
+
+array=$(sbatch --parsable "${options[@]}" --array="1-$num_tasks" "$scripts/array.sbatch" "$@")
 array=${array%%;*} # a site with several clusters adds its name
-last=$(sbatch --parsable --dependency="afterany:$array" "$scripts/node.sbatch" "$@")
+last=$(sbatch --parsable "${options[@]}" --dependency="afterany:$array" "$scripts/node.sbatch" "$@")
 echo "array $array with $num_tasks tasks, then job ${last%%;*}"

@@ -383,10 +383,12 @@ def test_a_damaged_part_is_named_when_it_is_read(tmp_path: Path, damage: str) ->
             store.commit(*tables([key(n)]))
     part = tmp_path / "responses" / "part-000001.parquet"
     part.write_bytes({"cut": part.read_bytes()[:-100], "emptied": b"", "text": b"PAR1 not really PAR1"}[damage])
-    with RunStore.open(tmp_path, MANIFEST) as store:
-        assert store.unreadable() == [part]
-        with pytest.raises(StoreError, match=r"part-000001\.parquet cannot be read"):
-            store.done()
+    store = RunStore.read(tmp_path)
+    assert store.unreadable() == [part]
+    with pytest.raises(StoreError, match=r"part-000001\.parquet cannot be read"):
+        store.done()
+    with pytest.raises(StoreError, match=r"part-000001\.parquet cannot be read.*; restore it, or remove tokens/"):
+        RunStore.open(tmp_path, MANIFEST)
 
 
 def test_bytes_that_rotted_inside_a_part_are_found(tmp_path: Path) -> None:
