@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine.errors import ModelError, StoreError
-from engine.files import read_json
+from engine.files import read_json, reason
 
 _SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.py"]
 _TOKENIZER_FILES = ["tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "*.tiktoken"]
+_PICKLES = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle"]
+_SHARD = re.compile(r"[^/\0]+\.safetensors")
+_MOST_HEADER_BYTES = 100_000_000  # as in the safetensors library
 _MIB = 1 << 20
 _BLOCK, _NUM_BLOCKS = 1 << 16, 64
 _ADAPTER = "is an adapter: merge it into its base model (merge_and_unload, then save_pretrained) and give that folder"
@@ -46,14 +50,22 @@ class Checkpoint:
         file = self.folder / "generation_config.json"
         generation = _read_object(self.label, file) if file.exists() else {}
         values = [self.config.get("eos_token_id"), generation.get("eos_token_id")]
-        return {
-            int(i) for value in values if value is not None for i in (value if isinstance(value, list) else [value])
-        }
+        ids = [i for value in values if value is not None for i in (value if isinstance(value, list) else [value])]
+        for wrong in (i for i in ids if type(i) is not int):
+            raise ModelError(f"{self.label} names the EOS id {wrong!r:.60}, which is no token id: mend its config.json")
+        return set(ids)
 
 
 def open_checkpoint(setting: str, model: str) -> Checkpoint:
     """Check the folder or hub id `model`, given as `setting` ("--base"). Fetches a hub id into the hub's cache."""
     label = f"{setting} {model}"
+    try:
+        return _open(label, model)
+    except (OSError, RuntimeError) as error:  # RuntimeError: ~name of nobody
+        raise ModelError(f"{label} cannot be read: {reason(error)}: give a folder that can be") from error
+
+
+def _open(label: str, model: str) -> Checkpoint:
     local = Path(model).expanduser()
     is_local = local.exists()
     folder = local.resolve() if is_local else _fetch(label, model, _SMALL_FILES)
@@ -92,10 +104,11 @@ def _read_config(label: str, folder: Path) -> dict[str, Any]:
     if not (folder / "config.json").exists():
         raise ModelError(f"{label} {_what_instead_of_a_model(folder)}")
     config = _read_object(label, folder / "config.json")
-    architectures = config.get("architectures") or []
-    if not any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):
+    architectures = config.get("architectures")
+    names = architectures if isinstance(architectures, list) else []
+    if not any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in names):
         raise ModelError(
-            f"{label} is not a causal language model: its config.json says architectures {architectures}; "
+            f"{label} is not a causal language model: its config.json says architectures {names!s:.200}; "
             "give one of a ...ForCausalLM architecture"
         )
     return config
@@ -119,7 +132,7 @@ def _weight_files(label: str, folder: Path) -> list[Path]:
     """The safetensors files of the model, by name: those of the index, or the one, or all (adapters aside)."""
     index = folder / "model.safetensors.index.json"
     if index.exists():
-        names = sorted(set(_read_object(label, index).get("weight_map", {}).values()))
+        names = _names_in(label, index)
     elif (folder / "model.safetensors").exists():
         names = ["model.safetensors"]
     else:
@@ -127,15 +140,28 @@ def _weight_files(label: str, folder: Path) -> list[Path]:
     if not names:
         raise ModelError(f"{label} {_what_instead_of_weights(folder)}")
     for name in names:
-        if not (folder / name).exists():
+        if not (folder / name).is_file():
             raise ModelError(f"{label} is incomplete: {name} is in its index but not in the folder; copy it again")
     return [folder / name for name in names]
+
+
+def _names_in(label: str, index: Path) -> list[str]:
+    """The files that an index names: safetensors files beside it, not elsewhere, and no pickle."""
+    files = _read_object(label, index).get("weight_map")
+    names: list[Any] = list(files.values()) if isinstance(files, dict) else [None]
+    for name in names:
+        if not (isinstance(name, str) and _SHARD.fullmatch(name)):
+            raise ModelError(
+                f"{label} is damaged: {index.name} names {name!r:.60} as a weight file, which is no safetensors file "
+                "in the folder; fetch it again"
+            )
+    return sorted(set(names))
 
 
 def _what_instead_of_weights(folder: Path) -> str:
     if (folder / "adapter_config.json").exists():
         return _ADAPTER
-    if any(folder.glob("*.bin")) or any(folder.glob("*.pt")):
+    if any(file for pattern in _PICKLES for file in folder.glob(pattern)):
         return (
             "holds pickled weights only, which can run code when they are read: load it once where you trust it and "
             "save it again with save_pretrained, which writes safetensors"
@@ -173,11 +199,10 @@ def _header(label: str, file: Path) -> bytes:
     size = file.stat().st_size
     with file.open("rb") as data:
         length = int.from_bytes(data.read(8), "little")
-        header = data.read(length) if 0 < length <= size - 8 else b""
+        header = data.read(length) if 0 < length <= min(size - 8, _MOST_HEADER_BYTES) else b""
     try:
-        tensors = json.loads(header)
-        end = max((t["data_offsets"][1] for name, t in tensors.items() if name != "__metadata__"), default=0)
-    except (ValueError, KeyError, TypeError, AttributeError):
+        end = _end_of_data(json.loads(header))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ModelError(
             f"{label} is damaged: {file.name} is not a safetensors file; fetch it again (git: `git lfs pull`)"
         ) from None
@@ -186,6 +211,17 @@ def _header(label: str, file: Path) -> bytes:
             f"{label} is damaged: {file.name} has {size} bytes, its header says {8 + length + end}; copy it again"
         )
     return header
+
+
+def _end_of_data(tensors: dict[str, Any]) -> int:
+    """Where the data of the last tensor ends. Raises what it likes where they do not lie one behind the other."""
+    spans = [tensor["data_offsets"] for name, tensor in tensors.items() if name != "__metadata__"]
+    end = 0
+    for start, stop in sorted(spans):
+        if type(start) is not int or type(stop) is not int or not end == start <= stop:
+            raise ValueError("spans with gaps, or over each other")
+        end = stop
+    return end
 
 
 def _read_object(label: str, file: Path) -> dict[str, Any]:

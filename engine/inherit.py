@@ -38,7 +38,7 @@ def settings_of(run: Path, names: Iterable[str]) -> dict[str, Any]:
         for wrong in (e for e in error.errors(include_url=False) if e["loc"]):
             name = wrong["loc"][0]
             raise RunDirectoryError(
-                f"{run}/run.json: {name} is {wrong['input']!r}, which no run has: {_WAY_OUT}"
+                f"{run}/run.json: {name} is {wrong['input']!r:.200}, which no run has: {_WAY_OUT}"
             ) from None
     return settings
 

@@ -78,7 +78,7 @@ def check_room(run: Path, matched: Mapping[Trajectory, Matched], window: str | N
 
 def _refuse_difference(run: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
     differing = [
-        f"{name} ({there.get(key)!r} there, {here.get(key)!r} here)"
+        f"{name} ({there.get(key)!r:.200} there, {here.get(key)!r:.200} here)"
         for key, name in _COMPARED.items()
         if there.get(key) != here.get(key)
     ]

@@ -19,6 +19,7 @@ from engine.machine import available_memory, visible_gpus
 
 TINY_PAIR = Path(__file__).parent / "tiny_pair"
 _GIB = 1 << 30
+_MOST = 1 << 31  # of anything that config.json counts
 _DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length")
 
@@ -76,25 +77,24 @@ def inspect_pair(base: str | None, rl: str | None, trust_remote_code: bool) -> P
         open_checkpoint("--base", base or str(TINY_PAIR / "base")),
         open_checkpoint("--rl", rl or str(TINY_PAIR / "rl")),
     ]
-    configs = [_load_config(model, trust_remote_code) for model in models]
+    sizes = [_load_size(model, trust_remote_code) for model in models]
     tokenizers = [_load_tokenizer(model, trust_remote_code) for model in models]
     _refuse_other_vocabulary(models, tokenizers)
-    vocab_size = min(int(config.vocab_size) for config in configs)
-    kv_numbers = [_kv_numbers(config) for config in configs]
+    vocab_size = min(size.vocab for size in sizes)
     return PairInfo(
         base=models[0].name,
         rl=models[1].name,
         tokenizer=tokenizers[1],
         vocab_size=vocab_size,
         stop_token_ids=_stop_token_ids(models, tokenizers, vocab_size),
-        context_length=min(_context_length(config) for config in configs),
-        dtype=_dtype(configs[1]),
+        context_length=min(size.context for size in sizes),
+        dtype=sizes[1].dtype,
         base_weight_bytes=models[0].weight_bytes,
         rl_weight_bytes=models[1].weight_bytes,
         base_fingerprint=models[0].fingerprint,
         rl_fingerprint=models[1].fingerprint,
-        base_kv_numbers=kv_numbers[0],
-        rl_kv_numbers=kv_numbers[1],
+        base_kv_numbers=sizes[0].kv_numbers,
+        rl_kv_numbers=sizes[1].kv_numbers,
     )
 
 
@@ -204,15 +204,29 @@ def _gib(size: int) -> str:
     return f"{size / _GIB:.2f} GiB"
 
 
-def _load_config(model: Checkpoint, trust_remote_code: bool) -> Any:
-    """The language model's configuration, with the defaults that config.json leaves out."""
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """What config.json says of one model, with the defaults that it leaves out; context in tokens."""
+
+    vocab: int
+    context: int
+    dtype: str
+    kv_numbers: int
+
+
+def _load_size(model: Checkpoint, trust_remote_code: bool) -> _Size:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(model.folder, trust_remote_code=trust_remote_code)
+        loaded = AutoConfig.from_pretrained(model.folder, trust_remote_code=trust_remote_code)
+        config = loaded.get_text_config()
+        size = _Size(int(config.vocab_size), _context_length(config), _dtype(config), _kv_numbers(config))
+        for name, number in (("vocabulary", size.vocab), ("context", size.context), ("KV cache", size.kv_numbers)):
+            if not 0 < number < _MOST:
+                raise ValueError(f"its {name} would have {number} entries")
     except Exception as error:  # the boundary to transformers, whose parsers raise what they like
         raise _refusal(model, "config.json", error, trust_remote_code) from error
-    return config.get_text_config()
+    return size
 
 
 def _load_tokenizer(model: Checkpoint, trust_remote_code: bool) -> Any:

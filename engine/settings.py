@@ -16,6 +16,9 @@ from engine.config import RunConfig
 from engine.errors import ConfigError, RunDirectoryError
 from engine.inherit import MATCHED, settings_of
 
+MAX_CONFIG_BYTES = 1 << 16
+_MAX_SHOWN, _MAX_MESSAGE = 200, 600  # characters of a value, and of what is said of it, which may quote it again
+
 
 def load(file: Path | None, overrides: dict[str, Any], beneath: dict[str, Any] | None = None) -> RunConfig:
     """`beneath`, then `file` (YAML, may be None), then `overrides`, each over the one before. Raises ConfigError.
@@ -46,28 +49,68 @@ def _matched_settings(match: object) -> dict[str, Any]:
         raise ConfigError(f"match is {str(match)!r}: {' '.join(str(error).split())}") from None
 
 
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # it has no types
+    """YAML without what no configuration needs: aliases, which a few lines expand beyond any memory, and keys twice."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            alias = self.peek_event()
+            raise yaml.MarkedYAMLError(problem=f"aliases (*{alias.anchor}) are not read", problem_mark=alias.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        names = [key.value for key, _ in node.value if isinstance(key.value, str)]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise yaml.MarkedYAMLError(problem=f"key {twice!r} is there twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def _read_yaml(file: Path) -> dict[str, Any]:
+    text = _read_text(file)
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"config {file} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config {file} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
+        values = yaml.load(text, _Loader)
+        named = {str(key): value for key, value in values.items()} if isinstance(values, dict) else values
+    except Exception as error:  # the boundary to YAML, whose constructors raise what they like: 2001-99-99, !!int x
         hint = "; a window is written in quotes, window: '32:'" if "mapping values" in str(error) else ""
         raise ConfigError(f"config {file} is not YAML: {' '.join(str(error).split())}{hint}") from None
-    if values is None:
+    if named is None:
         return {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"config {file} holds a {type(values).__name__}: it must be keys and values (key: value)")
-    return {str(key): value for key, value in values.items()}
+    if not isinstance(named, dict):
+        raise ConfigError(f"config {file} holds a {type(named).__name__}: it must be keys and values (key: value)")
+    return named
+
+
+def _read_text(file: Path) -> str:
+    try:
+        with file.open("rb") as opened:  # no more than that of what may have no end
+            content = opened.read(MAX_CONFIG_BYTES + 1)
+        text = content.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"config {file} does not exist") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"config {file} cannot be read: {error}") from None
+    if len(content) > MAX_CONFIG_BYTES:
+        raise ConfigError(f"config {file} is longer than {MAX_CONFIG_BYTES:,} bytes: no configuration is")
+    return text
 
 
 def _explain(error: Any) -> str:
-    message = error["msg"].removeprefix("Value error, ")
+    message = _cut(error["msg"].removeprefix("Value error, "), _MAX_MESSAGE)
     if not error["loc"]:
-        return str(message)
-    stated = f"{error['loc'][0]} is {error['input']!r}: {message[0].lower()}{message[1:]}"
+        return message
+    stated = f"{error['loc'][0]} is {_shown(error['input'])}: {message[0].lower()}{message[1:]}"
     if error["type"] == "float_type" and isinstance(error["input"], str):
         stated += " (YAML takes 1e-3 for text: write 0.001 or 1.0e-3)"
     return stated
+
+
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # Python does not write out a number of thousands of digits
+        return f"a {type(value).__name__} of more digits than anyone reads"
+    return _cut(text, _MAX_SHOWN)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."

@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from evaluators.outcomes import Arm
+from engine.errors import StoreError
+from engine.files import reason
+from evaluators.outcomes import DIRECTIONS, Arm
 from evaluators.shifts.cutoffs import HIGH_DIVERGENCE
 
 _ARM = ["direction", "budget"]
@@ -23,14 +25,21 @@ def measured(tokens: ds.Dataset) -> list[dict[str, Any]]:
 
     tokens: how many; positions: those of them that both policies have measured; js_mean: over these, in nats;
     high_divergence_share: of these, those with js above HIGH_DIVERGENCE; entropy_*_mean, logp_*_mean: in nats, over the
-    tokens that the policy has seen. None is the mean of nothing.
+    tokens that the policy has seen. None is the mean of nothing. Raises StoreError where a part cannot be read.
     """
     arms: defaultdict[Arm, Totals] = defaultdict(lambda: defaultdict(float))
-    for batch in tokens.to_batches(columns=[*_ARM, *_MEANS]):
-        for totals in _totals(batch):
-            of_arm = arms[Arm(totals.pop("direction"), totals.pop("budget"))]
-            for name, total in totals.items():
-                of_arm[name] += total or 0  # a sum of nulls is null
+    try:
+        for batch in tokens.to_batches(columns=[*_ARM, *_MEANS]):
+            for totals in _totals(batch):
+                of_arm = arms[Arm(totals.pop("direction"), totals.pop("budget"))]
+                for name, total in totals.items():
+                    of_arm[name] += total or 0  # a sum of nulls is null
+    except (OSError, pa.ArrowException) as error:
+        raise StoreError(
+            f"the tokens of the run cannot be read: {reason(error)}; `xsample verify` says which"
+        ) from error
+    if unknown := {arm.direction for arm in arms} - set(DIRECTIONS):
+        raise StoreError(f"the tokens have a direction {min(map(str, unknown))!r:.60}, which no run has")
     return [arm._asdict() | _row(arms[arm]) for arm in sorted(arms, key=lambda arm: arm.place)]
 
 

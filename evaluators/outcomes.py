@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from engine.config import DIRECTIONS
+from engine.config import DIRECTIONS as MADE
 from engine.errors import XsampleError
 from engine.problem import GraderName
 from engine.record import GIVEN, TRAJECTORY_KEY
@@ -25,7 +25,7 @@ from evaluators.metrics import Counts, Votes
 COUNTED = ["tokens", "finish_reason", "interventions", "effective_interventions"]
 _GRADED = ["verdict", "answer"]
 _SILENT = [place for place, verdict in enumerate(VERDICTS) if verdict in ("no_answer", "guessed")]
-_DIRECTIONS = (*DIRECTIONS, GIVEN)  # the last was answered elsewhere and is only measured
+DIRECTIONS = (*MADE, GIVEN)  # the last was answered elsewhere and is only measured
 _UNLIMITED = 1 << 32  # above every int32
 _FACTOR = 1 << 33
 
@@ -39,7 +39,7 @@ class Arm(NamedTuple):
     @property
     def place(self) -> tuple[int, int]:
         """By which arms are ordered."""
-        return _DIRECTIONS.index(self.direction), _UNLIMITED if self.budget is None else self.budget
+        return DIRECTIONS.index(self.direction), _UNLIMITED if self.budget is None else self.budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,10 @@ class Outcomes:
 
 
 def read_outcomes(responses: pa.Table, grades: pa.Table, grader: GraderName = "math") -> Outcomes:
-    """Join and number. Raises XsampleError if a grade is missing or a trajectory is there twice."""
+    """Join and number.
+
+    Raises XsampleError if a grade is missing, a trajectory is there twice, or a row says what no run does.
+    """
     counted, graded = responses.select([*TRAJECTORY_KEY, *COUNTED]), grades.select([*TRAJECTORY_KEY, *_GRADED])
     rows = _join(keyed(counted), keyed(graded))
     arms, arm = _arms(rows)
@@ -152,11 +155,15 @@ def _first(table: pa.Table) -> tuple[Any, ...]:
 
 
 def _arms(rows: pa.Table) -> tuple[tuple[Arm, ...], Counts]:
-    direction = _places(rows["direction"], _DIRECTIONS)
+    if unknown := set(pc.unique(rows["direction"]).to_pylist()) - set(DIRECTIONS):
+        raise XsampleError(
+            f"a response has the direction {min(unknown)!r:.60}, which no run has: someone has changed it"
+        )
+    direction = _places(rows["direction"], DIRECTIONS)
     budget = _numbers(rows["budget"])
     found, number = np.unique(direction * _FACTOR + np.where(budget < 0, _UNLIMITED, budget), return_inverse=True)
     pairs = [divmod(arm, _FACTOR) for arm in found.tolist()]
-    return tuple(Arm(_DIRECTIONS[d], None if b == _UNLIMITED else b) for d, b in pairs), number
+    return tuple(Arm(DIRECTIONS[d], None if b == _UNLIMITED else b) for d, b in pairs), number
 
 
 def _answers(column: pa.ChunkedArray, grader: GraderName) -> Counts:
@@ -185,4 +192,6 @@ def _places(column: pa.ChunkedArray, known: tuple[str, ...]) -> Counts:
 
 
 def _numbers(column: pa.ChunkedArray) -> Counts:
+    if column.null_count:
+        raise XsampleError(f"{column.null_count} rows lack a number that every response has: someone has changed them")
     return np.asarray(column.to_numpy(), dtype=np.int64)

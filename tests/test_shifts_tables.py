@@ -21,7 +21,7 @@ from engine.record import RESPONSES, TOKENS, Trajectory
 from engine.shell import Terminated, sigterm_like_ctrl_c
 from evaluators.shifts.sparsity import js_histogram, js_shares
 from evaluators.shifts.tables import OpenedRun, OutOfMemory, RunTables, open_database, open_run
-from tests.shift_runs import random_run, set_version, tokens_of, trajectories, write_run
+from tests.shift_runs import MANIFEST, random_run, set_version, tokens_of, trajectories, write_run
 
 
 @pytest.fixture
@@ -347,3 +347,16 @@ def test_a_query_that_needs_too_much_memory_is_no_damage(database: duckdb.DuckDB
     database.execute("SET memory_limit = '4MiB'; SET temp_directory = ''")
     with pytest.raises(OutOfMemory, match="needs more than 1536 MiB: report fewer runs"):
         tables.query("SELECT list(range) AS n FROM range(10_000_000)")
+
+
+def test_a_part_of_another_run_is_left_out_and_named(
+    run: Path, tmp_path: Path, database: duckdb.DuckDBPyConnection
+) -> None:
+    keys = trajectories()[:1]
+    rows = {key: tokens_of(key, token=[1, 2]) for key in keys}
+    other = write_run(tmp_path / "other", rows, MANIFEST | {"identity": {"seed": 1}})
+    for folder in ("tokens", "responses"):
+        part(other, 0, folder).rename(part(run, 3, folder))
+    opened = open_run(database, run, "run")
+    assert "part-000003.parquet is left out: it is a part of another run" in opened.notes
+    assert count(opened) == rows_of(run, 0, 1, 2)

@@ -45,7 +45,8 @@ def align(tokens: Mapping[Trajectory, Sequence[int]]) -> list[Aligned]:
 
 
 def _place(key: Trajectory) -> tuple[int, float]:
-    return _DIRECTIONS.index(key.direction), -inf if key.budget is None else -key.budget
+    known = _DIRECTIONS.index(key.direction) if key.direction in _DIRECTIONS else len(_DIRECTIONS)
+    return known, -inf if key.budget is None else -key.budget
 
 
 def _nearest(key: Trajectory, earlier: Sequence[Trajectory], ids: Mapping[Trajectory, NDArray[np.int64]]) -> Aligned:

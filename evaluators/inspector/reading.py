@@ -19,6 +19,7 @@ import pyarrow.dataset as ds
 from engine.errors import RunDirectoryError, StoreError, UsageError
 from engine.files import reason
 from engine.manifest import is_gated
+from engine.parts import part_numbers
 from engine.problem import Problem
 from engine.record import RESPONSES, TOKENS, TRAJECTORY_KEY, Trajectory
 from engine.store import RunStore
@@ -26,6 +27,7 @@ from engine.tables import conform
 from evaluators.inspector.sample import Sample, Traced
 
 _MOST_NAMED = 3
+_MOST_CHARS = 1_000  # of a token
 _NO_GOLD = "the run holds no gold answers, so it is not graded: score its responses again with --task"
 _RESPONSE = (*TRAJECTORY_KEY, "prompt_token_ids", "token_ids", "finish_reason", "interventions",
              "effective_interventions")  # fmt: skip
@@ -72,7 +74,7 @@ def _expected(store: RunStore) -> list[Trajectory]:
     """What the run asks for; nothing where run.json does not say so."""
     try:
         return list(store.expected())
-    except (KeyError, TypeError, AttributeError):
+    except RunDirectoryError:
         return []
 
 
@@ -110,15 +112,15 @@ def _responses(run: Path, problem: str, sample: int, notes: list[str]) -> dict[T
     """The rows of RESPONSES by trajectory, each with the name of its part; of doubles the first."""
     schema = pa.schema([RESPONSES.field(name) for name in _RESPONSE])
     found: dict[Trajectory, tuple[dict[str, Any], str]] = {}
-    for part in sorted((run / "responses").glob("part-*.parquet")):
-        for row in _read(part, schema, problem, sample, notes).to_pylist():
-            found.setdefault(Trajectory(*(row[name] for name in TRAJECTORY_KEY)), (row, part.name))
+    for _, part in sorted(part_numbers(run / "responses").items()):
+        for row in _read(run / "responses" / part, schema, problem, sample, notes).to_pylist():
+            found.setdefault(Trajectory(*(row[name] for name in TRAJECTORY_KEY)), (row, part))
     return found
 
 
 def _read(part: Path, schema: pa.Schema, problem: str, sample: int, notes: list[str]) -> pa.Table:
     """The rows of the sample; columns that the part lacks are null, and a part that cannot be read is a note."""
-    where = (ds.field("problem") == problem) & (ds.field("sample") == sample)
+    where = (ds.field("problem") == problem) & (ds.field("sample") == sample) & ds.field("direction").is_valid()
     try:
         return ds.dataset([str(part)], schema=schema, format="parquet").to_table(filter=where)
     except (OSError, pa.ArrowException, ValueError) as error:
@@ -148,7 +150,7 @@ def _rows(key: Trajectory, response: dict[str, Any], tokens: pa.Table, notes: li
     """The rows of a trajectory, if they are those of its tokens; else rows of its tokens alone."""
     budget = pc.is_null(tokens["budget"]) if key.budget is None else pc.equal(tokens["budget"], key.budget)
     rows = tokens.filter(pc.and_(pc.equal(tokens["direction"], key.direction), budget)).sort_by("position")
-    ids = response["token_ids"] or []
+    ids = [token for token in response["token_ids"] or [] if token is not None]
     if rows["token"].to_pylist() == ids and rows["position"].to_pylist() == list(range(len(ids))):
         return rows
     notes.append(f"the token rows of {key} are not those of its {len(ids)} tokens: it is shown without numbers")
@@ -185,7 +187,12 @@ def _texts(store: RunStore, notes: list[str]) -> dict[int, str]:
         return {}
     if not texts:
         notes.append("the run does not hold the texts of its tokens: ids are shown")
-    return texts
+    return {token: _shortened(text) for token, text in texts.items()}
+
+
+def _shortened(text: str) -> str:
+    """A token's text: no tokenizer has one of a thousand characters, and it may be shown a thousand times."""
+    return text if len(text) <= _MOST_CHARS else f"{text[: _MOST_CHARS - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _problems(store: RunStore, notes: list[str]) -> list[Problem] | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from engine.terminal import one_line
 from evaluators.figures.text import token
-from evaluators.report.runs import one_line
 
 ABSENT = "\N{EN DASH}"
 _LONGEST = 200

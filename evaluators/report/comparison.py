@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.errors import XsampleError
+from engine.manifest import expected_part
 from engine.match import fingerprint, read_match
 from engine.record import expected_trajectories
 from evaluators.report.grades import grader_of
@@ -104,9 +105,9 @@ def _is_matched(run: Run, control: Run) -> bool:
     """Whether `control` has its numbers of interventions from `run`."""
     identity = control.part("identity")
     try:
-        expected = expected_trajectories(control.part("expected"))
+        expected = expected_trajectories(expected_part(control.manifest, control.path))
         return fingerprint(read_match(run.path, expected, identity)) == identity.get("matched")
-    except (XsampleError, KeyError, TypeError, ValueError):  # it lacks a trajectory, or someone has edited a manifest
+    except XsampleError:  # it lacks a trajectory, or someone has edited a manifest
         return False
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from engine.errors import RunDirectoryError
+from engine.manifest import expected_part
 from engine.record import TRAJECTORY_KEY, expected_trajectories
 from evaluators.report.runs import Run
 
@@ -14,8 +16,8 @@ def num_there(run: Run) -> int:
 def num_expected(run: Run) -> int | None:
     """Trajectories of the whole run; None where run.json does not say."""
     try:
-        return len(expected_trajectories(run.part("expected")))
-    except (KeyError, TypeError, ValueError):  # a manifest that someone has edited
+        return len(expected_trajectories(expected_part(run.manifest, run.path)))
+    except RunDirectoryError:  # someone has edited it
         return None
 
 

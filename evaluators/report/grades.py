@@ -13,10 +13,11 @@ from engine.files import read_json
 from engine.problem import GRADERS, GraderName
 from engine.record import GRADES, PROBLEMS, SCHEMA_VERSION, TRAJECTORY_KEY
 from engine.tables import read_table
+from engine.terminal import one_line
 from evaluators.grading.verdict import VERDICTS
 from evaluators.outcomes import COUNTED, keyed
 from evaluators.report.accuracy import Graded
-from evaluators.report.runs import Run, one_line
+from evaluators.report.runs import Run
 
 _COLUMNS = pa.schema([GRADES.field(name) for name in (*TRAJECTORY_KEY, "verdict", "answer")], GRADES.metadata)
 

@@ -15,11 +15,12 @@ import pyarrow as pa
 from engine.errors import StoreError
 from engine.record import VOCABULARY
 from engine.tables import decodes
+from engine.terminal import one_line
 from evaluators.report.accuracy import Graded, accuracy_by_budget, accuracy_differences
 from evaluators.report.comparison import checkpoints, compared_with, controls
 from evaluators.report.completeness import completeness_notes
 from evaluators.report.grades import read_graded
-from evaluators.report.runs import Run, one_line, open_as
+from evaluators.report.runs import Run, open_as
 from evaluators.report.section import Section
 from evaluators.shifts.tables import NotMeasurable, RunTables
 

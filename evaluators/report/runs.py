@@ -14,7 +14,7 @@ import duckdb
 from engine.errors import StoreError
 from engine.files import read_json
 from engine.manifest import is_gated, is_scored, part
-from engine.terminal import visible
+from engine.terminal import one_line
 from evaluators.shifts.tables import RunTables, open_run
 
 
@@ -82,8 +82,3 @@ def _numbered(names: Sequence[str]) -> list[str]:
         free = next(candidate for candidate in candidates if candidate.casefold() not in taken)
         taken[free.casefold()] = free
     return list(taken.values())
-
-
-def one_line(text: str | Path) -> str:
-    """A text, or a path, on one line of printable characters: a name on disk may be no UTF-8, and hold line ends."""
-    return visible(str(text)).replace("\n", r"\n").replace("\t", r"\t")

@@ -7,7 +7,7 @@ a type that ours cannot hold without loss.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.files import reason
+from engine.parts import part_numbers
 from engine.record import RESPONSES, TOKENS, TRAJECTORY_KEY
 
 _SCHEMAS = {"tokens": TOKENS, "responses": RESPONSES}
@@ -37,14 +38,17 @@ class _LeftOutError(Exception):
     """Why a part is left out; goes no further than `readable_parts`."""
 
 
-def readable_parts(run: Path, decode: bool) -> tuple[list[Part], list[str]]:
+def readable_parts(run: Path, decode: bool, foreign: Collection[str] = ()) -> tuple[list[Part], list[str]]:
     """The parts of `run` in the order of their numbers, and a note for each one that is left out.
 
-    decode: also decode every page of every file, which takes as long as reading the whole run.
+    foreign: names of files that belong to another run. decode: also decode every page of every file, which takes as
+    long as reading the whole run.
     """
-    names = sorted(file.name for file in (run / "responses").glob("part-*.parquet") if file.stem[5:].isdecimal())
     parts, notes = [], []
-    for name in names:
+    for _, name in sorted(part_numbers(run / "responses").items()):
+        if name in foreign:
+            notes.append(f"{name} is left out: it is a part of another run")
+            continue
         try:
             parts.append(_part({folder: run / folder / name for folder in _SCHEMAS}, decode))
         except _LeftOutError as left_out:

@@ -17,10 +17,13 @@ from typing import Any, TypeVar
 import duckdb
 import pyarrow as pa
 
+from engine.digest import digest_of
 from engine.errors import StoreError, XsampleError
 from engine.files import read_json, reason
 from engine.folder import check_is_run
 from engine.machine import usable_cores
+from engine.manifest import part
+from engine.parts import foreign_parts, part_numbers
 from engine.record import SCHEMA_VERSION
 from evaluators.shifts.parts import missing_columns, readable_parts
 from evaluators.shifts.views import create_views, schema_of
@@ -164,7 +167,10 @@ def open_run(database: duckdb.DuckDBPyConnection, path: Path, name: str, decode:
     run.json.
     """
     manifest, notes = _manifest(path)
-    parts, left_out = readable_parts(path, decode)
+    foreign = {file.name for file in foreign_parts(path, digest_of(part(manifest, "identity")))}
+    if foreign == set(part_numbers(path / "responses").values()):  # then it is run.json that someone has changed
+        foreign = set()
+    parts, left_out = readable_parts(path, decode, foreign)
     notes += left_out
     if not parts:
         return OpenedRun(None, (*notes, f"{path} holds no responses that can be read"))
@@ -174,7 +180,7 @@ def open_run(database: duckdb.DuckDBPyConnection, path: Path, name: str, decode:
         if not decode:
             return open_run(database, path, name, decode=True)
         return OpenedRun(None, (*notes, f"{path}: its tables cannot be read: {reason(error)[:300]}"))
-    columns = frozenset().union(*(part.schemas["tokens"].names for part in parts))
+    columns = frozenset().union(*(one.schemas["tokens"].names for one in parts))
     tables = RunTables(database=database, name=name, path=path, manifest=manifest, columns=columns, **views)
     return OpenedRun(tables, (*notes, *missing_columns(parts)))
 
