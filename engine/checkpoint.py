@@ -48,7 +48,7 @@ class Checkpoint:
     def eos_ids(self) -> set[int]:
         """The EOS ids that config.json and generation_config.json name."""
         file = self.folder / "generation_config.json"
-        generation = _read_object(self.label, file) if file.exists() else {}
+        generation = _read_object(self.label, file) if file.is_file() else {}
         values = [self.config.get("eos_token_id"), generation.get("eos_token_id")]
         ids = [i for value in values if value is not None for i in (value if isinstance(value, list) else [value])]
         for wrong in (i for i in ids if type(i) is not int):
@@ -101,7 +101,7 @@ def _fetch(label: str, model: str, patterns: list[str]) -> Path:
 def _read_config(label: str, folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise ModelError(f"{label} is a file: give the folder of a model in Hugging Face format (not GGUF)")
-    if not (folder / "config.json").exists():
+    if not (folder / "config.json").is_file():
         raise ModelError(f"{label} {_what_instead_of_a_model(folder)}")
     config = _read_object(label, folder / "config.json")
     architectures = config.get("architectures")
@@ -131,7 +131,7 @@ def _refuse_no_tokenizer(label: str, folder: Path) -> None:
 def _weight_files(label: str, folder: Path) -> list[Path]:
     """The safetensors files of the model, by name: those of the index, or the one, or all (adapters aside)."""
     index = folder / "model.safetensors.index.json"
-    if index.exists():
+    if index.is_file():
         names = _names_in(label, index)
     elif (folder / "model.safetensors").exists():
         names = ["model.safetensors"]

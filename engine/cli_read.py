@@ -12,6 +12,7 @@ import click
 from engine.errors import GivenUpError, IncompleteRunError, RunDirectoryError, UsageError, XsampleError
 from engine.problem import GRADERS, GraderName
 from engine.shell import Stopped, debug_option, say, show, sigterm_like_ctrl_c
+from engine.terminal import one_line
 
 if TYPE_CHECKING:
     from engine.store import RunStore
@@ -36,7 +37,7 @@ def finish(store: RunStore, grader: GraderName | None, show_measured: bool = Fal
     responses = store.responses([*TRAJECTORY_KEY, *COUNTED])
     summary = summarise(responses, store.grades(), grader) if grader else summarise_ungraded(responses)
     summary["measured"] = measured(store.tokens())
-    summary["total"]["missing"] = missing = store.num_expected - summary["total"]["responses"]
+    summary["total"]["missing"] = missing = max(0, store.num_expected - summary["total"]["responses"])
     store.write_summary(summary)
     if grader:
         show(render(summary))
@@ -181,6 +182,6 @@ def _list_wrong(kind: str, items: list[str], list_all: bool) -> None:
     if items:
         click.echo(f"{kind}: {len(items):,}")
         shown = items if list_all else items[:_MOST_LISTED]
-        click.echo("\n".join(f"  {item}" for item in shown))
+        click.echo("\n".join(f"  {one_line(item)}" for item in shown))
         if len(shown) < len(items):
             click.echo(f"  ... and {len(items) - len(shown):,} more; --all lists them")

@@ -70,7 +70,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """Read a JSON object. Raises StoreError."""
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StoreError(f"{file} cannot be read: {reason(error)}") from error
     if not isinstance(value, dict):
         raise StoreError(f"{file} cannot be read: it holds no JSON object")

@@ -6,6 +6,7 @@ its metadata which run it belongs to.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from engine.shard import WHOLE, Shard
 
 FOLDERS = ("tokens", "responses")
 _RUN = b"xsample.run"
+_NUMBER = re.compile(r"part-([0-9]{6}|[1-9][0-9]{6,8})\.parquet")  # one name a number
 
 
 def part_name(number: int) -> str:
@@ -27,8 +29,8 @@ def part_name(number: int) -> str:
 
 def part_numbers(folder: Path) -> dict[int, str]:
     """Number -> file name of the parts in `folder`; hidden and foreign files are not parts."""
-    names = (part.name for part in folder.glob("part-*.parquet"))
-    return {int(name[5:-8]): name for name in names if name[5:-8].isdecimal()}
+    numbered = ((_NUMBER.fullmatch(part.name), part.name) for part in folder.glob("part-*.parquet"))
+    return {int(match[1]): name for match, name in numbered if match}
 
 
 def marked(table: pa.Table, run: str) -> pa.Table:

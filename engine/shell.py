@@ -18,7 +18,7 @@ import click
 
 from engine.errors import XsampleError
 from engine.log import logger
-from engine.terminal import visible
+from engine.terminal import one_line, visible
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -53,6 +53,8 @@ class Commands(click.Group):
         except KeyboardInterrupt as error:
             stopped = Stopped("stopped", error)
             _fail(ctx, str(stopped), stopped.exit_code, error)
+        except click.UsageError as error:  # it may quote what a stranger wrote
+            raise click.UsageError(one_line(error.format_message()), error.ctx) from error
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click's own, and a reader that has left, which click ends quietly
         except Exception as error:
@@ -64,7 +66,7 @@ def _fail(ctx: click.Context, message: str, exit_code: int, error: BaseException
     if ctx.meta.get("debug"):
         traceback.print_exception(error)
     logger.error(message, exc_info=error, extra={"on_screen": True})  # the last record of the run's log, if it has one
-    say(message)
+    say(one_line(message))
     ctx.exit(exit_code)
 
 

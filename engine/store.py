@@ -22,7 +22,7 @@ from engine.errors import RunDirectoryError, StoreError
 from engine.files import read_json, reason, remove, sync_folder, write_json
 from engine.folder import check_is_run, contents, create_folder
 from engine.lock import FolderLock
-from engine.manifest import part
+from engine.manifest import expected_part, part
 from engine.parts import FOLDERS, drop_uncommitted, marked, part_name, part_numbers, refuse_foreign, refuse_unreadable
 from engine.problem import GRADERS, GraderName, Problem
 from engine.record import (
@@ -84,7 +84,7 @@ class RunStore:
     def check(cls, path: Path, manifest: dict[str, Any]) -> None:
         """Raise RunDirectoryError if `open` would refuse what is at `path` now; changes nothing."""
         if contents(path) and (path / "run.json").exists():
-            _refuse_difference(path, _read_manifest(path).get("identity", {}), _plain(manifest)["identity"])
+            _refuse_difference(path, _read_manifest(path), _plain(manifest))
 
     @classmethod
     def read(cls, path: Path, as_is: bool = False) -> RunStore:
@@ -138,7 +138,11 @@ class RunStore:
 
     def tokens(self) -> ds.Dataset:
         """The committed tokens as a dataset, to be filtered and streamed: it may not fit into memory."""
-        return ds.dataset([str(file) for file in self._parts("tokens")], schema=TOKENS, format="parquet")
+        files = [str(file) for file in self._parts("tokens")]
+        try:
+            return ds.dataset(files, schema=TOKENS, format="parquet")
+        except OSError as error:
+            raise StoreError(f"{self.path}/tokens cannot be read: {reason(error)}; see `xsample verify`") from error
 
     def unreadable(self) -> list[Path]:
         """Every file of the run that is missing or cannot be decoded to its last row. Reads everything."""
@@ -152,14 +156,15 @@ class RunStore:
     @property
     def grader(self) -> GraderName:
         """How the run compares answers. Raises RunDirectoryError where run.json does not say so."""
-        name = self.manifest.get("task", {}).get("grader")
+        name = part(self.manifest, "task").get("grader")
         if name not in GRADERS:
-            raise RunDirectoryError(f"{self.path}/run.json: grader is {name!r}: give one, --grader {'|'.join(GRADERS)}")
+            known = "|".join(GRADERS)
+            raise RunDirectoryError(f"{self.path}/run.json: grader is {name!r:.60}: give one, --grader {known}")
         return cast(GraderName, name)
 
     def expected(self) -> dict[Trajectory, None]:
-        """The trajectories of the whole run, in its order."""
-        return expected_trajectories(self.manifest["expected"])
+        """The trajectories of the whole run, in its order. Raises RunDirectoryError where run.json does not say."""
+        return expected_trajectories(expected_part(self.manifest, self.path))
 
     @property
     def num_expected(self) -> int:
@@ -247,7 +252,7 @@ def _resume_or_start(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
         if not (path / "run.json").exists():
             write_json(path / "run.json", manifest, replace=False)  # another shard may just have done so
         stored = _read_manifest(path)
-        _refuse_difference(path, stored.get("identity", {}), manifest["identity"])
+        _refuse_difference(path, stored, manifest)
         for folder in FOLDERS:
             (path / folder).mkdir(exist_ok=True)
             if (path / folder).is_symlink():
@@ -263,13 +268,14 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     version = manifest.get("schema_version", _ABSENT)
     if version != SCHEMA_VERSION:
         raise RunDirectoryError(
-            f"{path} has schema_version {version}, this xsample writes {SCHEMA_VERSION}: "
+            f"{path} has schema_version {version!s:.60}, this xsample writes {SCHEMA_VERSION}: "
             "use the xsample version that made it, or another --out"
         )
     return manifest
 
 
-def _refuse_difference(path: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
+def _refuse_difference(path: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
+    stored, wanted = part(there, "identity"), part(here, "identity")
     if stored and ("responses" in stored) != ("responses" in wanted):
         made, now = ("score", "run") if "responses" in stored else ("run", "score")
         raise RunDirectoryError(
@@ -277,7 +283,7 @@ def _refuse_difference(path: Path, stored: dict[str, Any], wanted: dict[str, Any
         )
     keys = [*stored, *(key for key in wanted if key not in stored)]
     differing = [
-        f"{key} is {wanted.get(key, _ABSENT)!r} here, {stored.get(key, _ABSENT)!r} there"
+        f"{key} is {wanted.get(key, _ABSENT)!r:.200} here, {stored.get(key, _ABSENT)!r:.200} there"
         for key in keys
         if stored.get(key, _ABSENT) != wanted.get(key, _ABSENT)
     ]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from engine.parts import foreign_parts
+from engine.parts import foreign_parts, part_numbers
 from engine.record import TRAJECTORY_KEY, Trajectory
 from engine.store import RunStore
 
@@ -76,9 +76,9 @@ def verify_run(store: RunStore) -> Verification:
 
 
 def _readable_parts(run: Path, unreadable: set[str]) -> Iterator[tuple[Path, Path]]:
-    for responses in sorted((run / "responses").glob("part-*.parquet")):
-        if responses.name not in unreadable:
-            yield responses, run / "tokens" / responses.name
+    for _, name in sorted(part_numbers(run / "responses").items()):
+        if name not in unreadable:
+            yield run / "responses" / name, run / "tokens" / name
 
 
 def _keys(part: Path) -> list[Trajectory]:
