@@ -26,7 +26,7 @@ from engine.worker import Finished, Place, PolicyWorker, Progress, Requests, Wor
 POLICIES = ("base", "rl")
 # Share of a GPU's free memory, less the weights, that the KV cache gets: activations and CUDA graphs need the rest.
 _KV_SHARE = 0.8
-_ONE_NODE_SECONDS, _ROOM_SECONDS, _PLACING_SECONDS, _LOADING_SECONDS = 10.0, 60.0, 300.0, 3600.0
+_ONE_NODE_SECONDS, _ROOM_SECONDS, _PLACING_SECONDS, _LOADING_SECONDS = 3.0, 60.0, 300.0, 3600.0
 _GRACE_SECONDS = 30.0
 _CLOSING_SECONDS = 5.0
 # Settings of the user's shell that workers on other nodes must have too.
