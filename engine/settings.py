@@ -49,7 +49,7 @@ def _matched_settings(match: object) -> dict[str, Any]:
         raise ConfigError(f"match is {str(match)!r}: {' '.join(str(error).split())}") from None
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # it has no types
+class _Loader(yaml.SafeLoader):
     """YAML without what no configuration needs: aliases, which a few lines expand beyond any memory, and keys twice."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
