@@ -16,6 +16,7 @@ from typing import Any
 from engine.errors import ConfigError, EngineError
 from engine.log import record
 from engine.session import VARIABLE, environment, session
+from engine.signals import handlers_kept
 
 _LOOPBACK = "127.0.0.1"
 _OBJECT_STORE_BYTES = 2**28
@@ -23,7 +24,6 @@ _SETTINGS: dict[str, str | None] = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_prestart_worker_first_driver": "0",  # a process a core, of which none is used
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_BACKEND_LOG_LEVEL": "error",  # to standard error, where it is no use
 }
 
 
@@ -53,7 +53,8 @@ def own_cluster(num_cpus: int) -> Iterator[None]:
         try:
             yield
         finally:
-            ray.shutdown()
+            with handlers_kept():
+                ray.shutdown()
 
 
 def lost() -> list[str]:
@@ -107,7 +108,8 @@ def joined_cluster(address: str) -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
+        with handlers_kept():
+            ray.shutdown()
 
 
 def _token(folder: Path) -> dict[str, str | None]:

@@ -49,7 +49,7 @@ def session() -> Iterator[Path]:
     """
     remove_abandoned()
     try:
-        folder, lock = _create()
+        folder, lock = _create(root())
     except OSError as error:
         raise ConfigError(
             f"TMPDIR is {os.environ.get('TMPDIR', 'not set')}, and no folder can be made there or in /tmp "
@@ -62,10 +62,23 @@ def session() -> Iterator[Path]:
         os.close(lock)
 
 
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A new private folder for files, of any size and with paths of any length, in TMPDIR for this block."""
+    remove_abandoned()
+    folder, lock = _create(Path(tempfile.gettempdir()))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
 def remove_abandoned() -> None:
     """End the processes and remove the folders of sessions whose own process is dead."""
     with suppress(OSError):
-        for folder in [folder for folder in root().iterdir() if _is_session(folder)]:
+        parents = {root(), Path(tempfile.gettempdir())}
+        for folder in [folder for parent in parents for folder in parent.iterdir() if _is_session(folder)]:
             with suppress(OSError):  # held, or gone, or on a file system without locks
                 lock = _lock(folder)
                 _remove(folder)
@@ -91,9 +104,9 @@ def _set(variables: Mapping[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def _create() -> tuple[Path, int]:
+def _create(parent: Path) -> tuple[Path, int]:
     while True:
-        folder = Path(tempfile.mkdtemp(prefix="xsample-", dir=root()))
+        folder = Path(tempfile.mkdtemp(prefix="xsample-", dir=parent))
         mark = os.open(folder / _MARK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         os.write(mark, _host())
         try:

@@ -4,10 +4,37 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Inside the block the handlers of `ENDING` stay what they are, though a library takes them away.
+
+    Ray does so as it ends, and a SIGTERM then would end the process with no clean-up. They are put back every 10 ms.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) or signal.SIG_DFL for number in ENDING}
+
+    def put_back(number: int = 0, frame: FrameType | None = None) -> None:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+    before = signal.signal(signal.SIGALRM, put_back)
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before or signal.SIG_DFL)
+        put_back()
 
 
 class Interrupted(BaseException):

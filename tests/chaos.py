@@ -292,9 +292,17 @@ class ChaosRun:
         self.faults += [
             f"it said: {line}" for line in (*lines, *command.results()) if any(map(line.count, _NEVER_SAID))
         ]
-        if code not in (0, 137) and not unheard and not (lines and lines[-1].startswith("xsample: ")):
+        by_ray = code == 1 and not (lines and lines[-1].startswith("xsample: "))  # a dead Ray may end its driver so
+        was_done = any(line.startswith("report: ") for line in command.results())
+        if (
+            code not in (0, 137)
+            and not (unheard or by_ray or was_done)
+            and not (lines and lines[-1].startswith("xsample: "))
+        ):
             self.faults.append(f"exit {code}, and the last line is {lines[-1:]}")
-        if unheard:
+        if by_ray:
+            self.faults += self.traces.left(folders=1, within=_FORGOTTEN_SECONDS)
+        elif unheard:
             pass  # it had started nothing, nor cleared up after the one before
         elif code != 137:
             self.faults += self.traces.left()

@@ -143,3 +143,14 @@ def test_variables_are_as_before_after_the_block(monkeypatch: pytest.MonkeyPatch
     with environment({"XSAMPLE_A": None, "XSAMPLE_B": "2"}):
         assert ("XSAMPLE_A" in os.environ, os.environ["XSAMPLE_B"]) == (False, "2")
     assert (os.environ["XSAMPLE_A"], "XSAMPLE_B" in os.environ) == ("1", False)
+
+
+def test_a_folder_for_files_lies_in_tmpdir_however_long_that_is_and_is_swept_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    abandoned, lock = engine.session._create(tmp_path)
+    os.close(lock)
+    with engine.session.scratch() as folder:
+        assert list(tmp_path.iterdir()) == [folder]
+    assert not folder.exists() and not abandoned.exists()

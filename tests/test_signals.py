@@ -193,3 +193,20 @@ def test_outside_the_main_thread_it_does_nothing() -> None:
 
 def test_interrupted_is_not_caught_as_an_error() -> None:
     assert not issubclass(Interrupted, Exception)
+
+
+def test_handlers_that_a_library_takes_away_are_put_back() -> None:
+    lines, status = run("""
+import time
+from engine.signals import handlers_kept
+signal.signal(signal.SIGTERM, lambda *_: say("handled"))
+with handlers_kept():
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(0.1)
+    send("SIGTERM")
+    time.sleep(0.1)
+signal.signal(signal.SIGALRM, lambda *_: say("still ticking"))
+time.sleep(0.1)
+say("after")
+""")
+    assert (lines, status) == (["handled", "after"], 0)

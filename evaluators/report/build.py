@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import gettempdir
 
 import duckdb
 import pyarrow as pa
 
 from engine.errors import StoreError
 from engine.files import reason
+from engine.session import scratch
 from evaluators.figures.saving import save
 from evaluators.report.csv_file import to_csv
 from evaluators.report.folder import INDEX, check_out, replace_report
@@ -120,7 +121,7 @@ def known_files() -> set[str]:
 def draw(tables: Mapping[str, pa.Table], names: Sequence[str], on_stage: OnStage) -> dict[str, Drawn]:
     """The figures whose tables are there, by name."""
     drawn: dict[str, Drawn] = {}
-    with TemporaryDirectory(prefix="xsample-") as folder:
+    with scratch() as folder:
         for section in SECTIONS:
             on_stage(f"figures: {section.name}")
             for drawing in section.drawings:

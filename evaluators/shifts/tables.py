@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 import duckdb
@@ -25,6 +24,7 @@ from engine.machine import usable_cores
 from engine.manifest import part
 from engine.parts import foreign_parts, part_numbers
 from engine.record import SCHEMA_VERSION
+from engine.session import scratch
 from evaluators.shifts.parts import missing_columns, readable_parts
 from evaluators.shifts.views import create_views, schema_of
 
@@ -146,11 +146,11 @@ class OpenedRun:
 @contextmanager
 def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB of our own in memory that spills into a temporary folder and loads nothing from a network."""
-    with TemporaryDirectory(prefix="xsample-") as spill:
+    with scratch() as spill:
         settings: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": f"{MEMORY_LIMIT_MIB}MiB",
             "threads": str(usable_cores()),
-            "temp_directory": spill,
+            "temp_directory": str(spill),
             "preserve_insertion_order": "false",
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",

@@ -13,10 +13,10 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 from engine.errors import TaskError
+from engine.session import scratch
 from evaluators.tasks.quiet import quiet_datasets
 from evaluators.tasks.rows import Reading, Row, label, meant, numbered, one_line, root_cause
 from evaluators.tasks.text_rows import csv_rows, json_rows
@@ -110,14 +110,14 @@ def _read_saved(folder: Path) -> Reading:
 @contextmanager
 def _linked(path: Path, name: str) -> Iterator[tuple[Any, Path, str]]:
     """The library, a link to `path` of a harmless name (a gzip file: unpacked), and a cache that goes away with it."""
-    with quiet_datasets() as datasets, TemporaryDirectory(prefix="xsample-") as temporary:
+    with quiet_datasets() as datasets, scratch() as temporary:
         link = Path(temporary, name)
         if path.suffix.lower() == ".gz":
             with gzip.open(path) as packed, link.open("wb") as unpacked:
                 _copy(packed, unpacked)
         else:
             link.symlink_to(path.absolute())
-        yield datasets, link, temporary
+        yield datasets, link, str(temporary)
 
 
 def _copy(packed: gzip.GzipFile, unpacked: BinaryIO) -> None:
