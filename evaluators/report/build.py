@@ -128,6 +128,6 @@ def draw(tables: Mapping[str, pa.Table], names: Sequence[str], on_stage: OnStage
                 if all(table in tables for table in drawing.tables):
                     figure = drawing.draw(*(tables[table] for table in drawing.tables), names)
                     if figure is not None:
-                        png, svg = save(figure, Path(folder), drawing.name)
+                        png, svg = save(figure, folder, drawing.name)
                         drawn[drawing.name] = Drawn(png.read_bytes(), svg.read_bytes())
     return drawn
