@@ -34,7 +34,7 @@ def own_cluster(num_cpus: int) -> Iterator[None]:
 
     with session() as folder:
         inherited = _SETTINGS | _token(folder) | {VARIABLE: str(folder), "TMPDIR": str(folder)}
-        with environment(inherited), _staying_on_loopback():
+        with environment(inherited), _staying_on_loopback(), _leaving_sigterm_alone():
             _forget_token()
             _quiet()
             try:
@@ -95,7 +95,7 @@ def joined_cluster(address: str) -> Iterator[None]:
     try:
         if host and "/" not in host and port.isdecimal():  # Ray itself would try for minutes
             socket.create_connection((host, int(port)), 10).close()
-        with environment(_SETTINGS):
+        with environment(_SETTINGS), _leaving_sigterm_alone():
             _forget_token()
             ray.init(address=address, logging_level="ERROR", log_to_driver=False)
     except (OSError, ValueError, OverflowError, RuntimeError) as error:
@@ -126,6 +126,20 @@ def _forget_token() -> None:
     from ray._private.authentication.authentication_token_setup import AuthenticationTokenLoader
 
     AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextmanager
+def _leaving_sigterm_alone() -> Iterator[None]:
+    """Ray ends the process on SIGTERM by a SystemExit from its own handler, which is lost where it strikes a callback,
+    as of a fork. Inside the block Ray sets none: what handles the signal is our business."""
+    from ray._private import utils
+
+    before = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = before
 
 
 @contextmanager

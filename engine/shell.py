@@ -97,10 +97,6 @@ def sigterm_like_ctrl_c() -> Iterator[None]:
     previous = {number: signal.signal(number, terminate) for number in numbers}
     try:
         yield
-    except SystemExit as end:
-        if end.code == signal.SIGTERM:  # so ends ray.init when it is the one that is hit
-            raise Terminated from end
-        raise
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

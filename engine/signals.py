@@ -64,8 +64,6 @@ class HeldSignals:
 
     def check(self) -> None:
         """Raise Interrupted if a signal has come."""
-        for number in self._previous:  # again: ray.init takes SIGTERM for itself
-            signal.signal(number, self._note)
         if self._came is not None:
             raise Interrupted
 

@@ -6,6 +6,7 @@ the same engines; what the engines do (rule, budgets, prompts, samples) is said 
 
 from __future__ import annotations
 
+import atexit
 import io
 import sys
 import tempfile
@@ -143,6 +144,7 @@ class KeptPair(OpenPair):
 
 
 _cluster = ExitStack()
+atexit.register(_cluster.close)  # before Ray, and before nothing can be imported any more
 _pairs: list[KeptPair] = []  # the one that is kept, if any
 
 
@@ -150,7 +152,7 @@ def connect() -> None:
     """Be in a Ray cluster with room for two pairs beside the one that is kept; it stays for the tests that follow."""
     if not ray.is_initialized():
         end_kept_pair()
-        _cluster.pop_all()  # one that was shut down
+        _cluster.close()  # one that was shut down
         _cluster.enter_context(plan_of(pairs=3).cluster())
 
 

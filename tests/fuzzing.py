@@ -8,6 +8,7 @@ so many cases of each target, over its tests.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -124,6 +125,7 @@ _own: tuple[str, ...] = ()
 _CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "shutil.rmtree"}
 _NEVER = {"socket.connect", "socket.getaddrinfo", "os.system", "os.exec", "os.posix_spawn", "pickle.find_class"}
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+_MARK = re.compile(r".*/xsample-[a-z0-9_]{8}/\.session")  # of other sessions: opened to see whether it is locked
 
 
 def _audit(event: str, args: tuple[Any, ...]) -> None:
@@ -143,7 +145,7 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
 def _note_write(event: str, path: Any) -> None:
     assert _watched is not None, "only while a case is watched"
     where = os.path.abspath(os.fsdecode(path)) if isinstance(path, (str, bytes, os.PathLike)) else repr(path)
-    if not where.startswith(_own) and "__pycache__" not in where:
+    if not where.startswith(_own) and "__pycache__" not in where and not _MARK.fullmatch(where):
         _watched.append(f"{event} {where!r}")
 
 
