@@ -16,7 +16,7 @@ from typing import Any
 from engine.errors import ConfigError, EngineError
 from engine.log import record
 from engine.session import VARIABLE, environment, session
-from engine.signals import handlers_kept
+from engine.signals import handlers_kept, put_handlers_back
 
 _LOOPBACK = "127.0.0.1"
 _OBJECT_STORE_BYTES = 2**28
@@ -130,8 +130,11 @@ def _forget_token() -> None:
 
 @contextmanager
 def _leaving_sigterm_alone() -> Iterator[None]:
-    """Ray ends the process on SIGTERM by a SystemExit from its own handler, which is lost where it strikes a callback,
-    as of a fork. Inside the block Ray sets none: what handles the signal is our business."""
+    """For ray.init: what handles SIGTERM stays our business.
+
+    Ray's Python sets a handler that raises SystemExit, which is lost where it strikes a callback, as of a fork: here it
+    sets none. Ray's C++ sets one at the very end, which ends the process: it is replaced a few ms later.
+    """
     from ray._private import utils
 
     before = utils.set_sigterm_handler
@@ -140,6 +143,7 @@ def _leaving_sigterm_alone() -> Iterator[None]:
         yield
     finally:
         utils.set_sigterm_handler = before
+        put_handlers_back()
 
 
 @contextmanager

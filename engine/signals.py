@@ -12,29 +12,30 @@ from typing import Any
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+def put_handlers_back(number: int = 0, frame: FrameType | None = None) -> None:
+    """Install the handlers of `ENDING` again where Python believes them to be.
+
+    Ray's C++ installs its own as it starts, which print a stack and end the process, and the default as it ends.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in ENDING:
+            signal.signal(number, signal.getsignal(number) or signal.SIG_DFL)
+
+
 @contextmanager
 def handlers_kept() -> Iterator[None]:
-    """Inside the block the handlers of `ENDING` stay what they are, though a library takes them away.
-
-    Ray does so as it ends, and a SIGTERM then would end the process with no clean-up. They are put back every 10 ms.
-    """
+    """Inside the block the handlers of `ENDING` are put back every 10 ms, whatever a library does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handlers = {number: signal.getsignal(number) or signal.SIG_DFL for number in ENDING}
-
-    def put_back(number: int = 0, frame: FrameType | None = None) -> None:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-    before = signal.signal(signal.SIGALRM, put_back)
+    before = signal.signal(signal.SIGALRM, put_handlers_back)
     signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before or signal.SIG_DFL)
-        put_back()
+        put_handlers_back()
 
 
 class Interrupted(BaseException):
