@@ -18,11 +18,12 @@ import torch
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-# Tokens less probable than this are looked for only in rows where those above it do not fill top_p. It bounds the
-# candidates of a row to 256, and holds nearly every nucleus of a language model at the usual top_p.
-_LOG_RARE = -np.log(256.0)
 # exp of it is still a positive number. What lies below has no share in any sample: a token that the model masks.
 _LOG_NEVER = -700.0
+# A row's tokens are looked for above the first of these; further down only while those above do not fill top_p. Each
+# bounds the candidates of a row, the first to 256, which hold nearly every nucleus of a language model; without the
+# others a flat row would bring its whole vocabulary to the host.
+_CUTS = (-np.log(2.0**8), -np.log(2.0**12), -np.log(2.0**16), _LOG_NEVER)
 # Rounding of running sums stays below this, so equal masses are cut alike wherever a row stands in its batch.
 _ROUNDING = 1e-9
 
@@ -113,15 +114,18 @@ class _Candidates:
 
 
 def _candidates(log_p: torch.Tensor, sampling: Sampling) -> _Candidates:
-    """Look for the nuclei among the tokens that are not rare; where that does not do, among all."""
-    num_rows = len(log_p)
+    """Look for the nuclei among the tokens that are not rare; where that does not do, among rarer ones."""
     if sampling.top_k:
         return _above(log_p, log_p.topk(sampling.top_k, -1).values[:, -1:].clamp(min=_LOG_NEVER))
     if sampling.top_p == 1:
         return _above(log_p, _LOG_NEVER)
-    found = _above(log_p, _LOG_RARE)
-    short = np.flatnonzero(np.bincount(found.row, found.p, num_rows) < sampling.top_p)
-    return _widen(found, log_p, short) if len(short) else found
+    found = _above(log_p, _CUTS[0])
+    for cut in _CUTS[1:]:
+        short = np.flatnonzero(np.bincount(found.row, found.p, len(log_p)) < sampling.top_p)
+        if not len(short):
+            break
+        found = _widen(found, log_p, short, cut)
+    return found
 
 
 def _above(log_p: torch.Tensor, cut: torch.Tensor | float) -> _Candidates:
@@ -133,13 +137,13 @@ def _above(log_p: torch.Tensor, cut: torch.Tensor | float) -> _Candidates:
     return _Candidates(row[order], token[order], np.exp(value[order].astype(np.float64)))
 
 
-def _widen(found: _Candidates, log_p: torch.Tensor, short: Ints) -> _Candidates:
-    """Replace the candidates of the rows `short` by their whole distribution."""
-    every = _above(log_p[torch.from_numpy(short).to(log_p.device)], _LOG_NEVER)
+def _widen(found: _Candidates, log_p: torch.Tensor, short: Ints, cut: float) -> _Candidates:
+    """Replace the candidates of the rows `short` by all that are above `cut`."""
+    more = _above(log_p[torch.from_numpy(short).to(log_p.device)], cut)
     keep = ~np.isin(found.row, short)
-    row = np.concatenate((found.row[keep], short[every.row]))
+    row = np.concatenate((found.row[keep], short[more.row]))
     order = np.argsort(row, kind="stable")
-    token, p = np.concatenate((found.token[keep], every.token)), np.concatenate((found.p[keep], every.p))
+    token, p = np.concatenate((found.token[keep], more.token)), np.concatenate((found.p[keep], more.p))
     return _Candidates(row[order], token[order], p[order])
 
 
