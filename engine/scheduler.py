@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from math import ceil
 
 from engine.errors import EngineError, IncompleteRunError, LostEngineError
 from engine.job import Job
@@ -28,9 +29,12 @@ MAX_FAILURES = 3
 _PIECES = 8
 # Failures with nothing finished between them, after which the trouble is not with a few trajectories.
 _MOST_IN_A_ROW = 2 + _PIECES
-# Stems a slot in one lease: enough to keep the slots busy, few enough that pairs end together, that the rows of stems
-# whose forks are still to be made fit into memory, and that little is lost when a pair dies before they are.
-_LEASE_STEMS = 16
+# Stems a slot in one lease. The slots run empty at the end of each, so more is better; no more, so that the rows of
+# stems whose forks are still to be made fit into memory and little is lost when a pair dies before they are.
+LEAST_STEMS, MOST_STEMS = 2, 32
+# Part of what waits that is shared out to several pairs at once, in equal leases; the rest evens out when they end
+# (factoring: Hummel, Schonberg, Flynn 1992). `benchmarks.slots` compares such rules.
+PART = 0.9
 _CLOSING_SECONDS = 15.0
 
 
@@ -70,6 +74,7 @@ class Scheduler:
         self._waiting = deque(self._stems(range(len(jobs))))
         self._suspects: deque[list[int]] = deque()  # pieces of leases that have failed twice
         self._failures, self._in_a_row = [0] * len(jobs), 0
+        self._lease_stems, self._num_leases = 0, 0  # of the round that is being shared out
         self._lock = threading.Lock()
         self._events: queue.Queue[Event | BaseException | None] = queue.Queue(maxsize=4 * len(pairs))
         self._threads = [threading.Thread(target=self._drive, args=(p,), daemon=True) for p in self._pairs]
@@ -191,12 +196,15 @@ class Scheduler:
         return [list(group) for _, group in groupby(indices, lambda index: self._jobs[index].stem)]
 
     def _take(self) -> list[int]:
-        """The next lease: a share of what is left that shrinks towards the end (guided self-scheduling)."""
+        """The next lease; every pair is given an equal one before a new round is shared out."""
         with self._lock:
             if not self._waiting and self._suspects:
                 return self._suspects.popleft()
-            share = -(-len(self._waiting) // (1 if len(self._pairs) == 1 else 2 * len(self._pairs)))
-            size = min(max(share, self._num_slots), _LEASE_STEMS * self._num_slots, len(self._waiting))
+            if not self._num_leases:
+                self._num_leases = len(self._pairs)
+                self._lease_stems = lease_stems(len(self._waiting), len(self._pairs), self._num_slots)
+            self._num_leases -= 1
+            size = min(self._lease_stems, len(self._waiting))
             return [index for _ in range(size) for index in self._waiting.popleft()]
 
     def _give_back(self, lease: list[int], error: EngineError) -> None:
@@ -216,6 +224,14 @@ class Scheduler:
         if gone := [index for index in lease if self._failures[index] >= MAX_FAILURES]:
             self._in_a_row = 0
             self._events.put(GivenUp(gone, MAX_FAILURES, str(error)))
+
+
+def lease_stems(num_waiting: int, num_pairs: int, num_slots: int) -> int:
+    """Stems in each lease of a round; the last round has everything that is left."""
+    least, share = LEAST_STEMS * num_slots, ceil(num_waiting / num_pairs)
+    if num_pairs > 1 and share > least:
+        share = max(ceil(PART * share), least)
+    return min(share, MOST_STEMS * num_slots)
 
 
 def _pieces(stems: Sequence[list[int]]) -> list[list[int]]:

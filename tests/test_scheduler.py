@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from engine.errors import EngineError, IncompleteRunError, LostEngineError
 from engine.job import Job
 from engine.pair import Completed, Pair
-from engine.scheduler import MAX_FAILURES, Done, GivenUp, Note, Scheduler
+from engine.scheduler import LEAST_STEMS, MAX_FAILURES, MOST_STEMS, Done, GivenUp, Note, Scheduler, lease_stems
 from engine.switching import Rule
 
 SLOTS = 4
@@ -90,7 +90,7 @@ def test_everything_comes_out_once_or_is_given_up_with_what_fails_every_time(
     gone = [job for event in given_up for job in event.jobs]
     assert sorted([*done.elements(), *gone]) == list(range(num_jobs))
     assert poisoned <= set(gone)
-    assert len(gone) <= (len(poisoned) + faults * bool(poisoned)) * -(-min(num_jobs, 16 * SLOTS) // 8)
+    assert len(gone) <= (len(poisoned) + faults * bool(poisoned)) * -(-min(num_jobs, MOST_STEMS * SLOTS) // 8)
     assert all(event.attempts == MAX_FAILURES and event.error in ("poisoned", "a passing fault") for event in given_up)
 
 
@@ -144,3 +144,18 @@ def test_a_note_says_that_a_pair_failed_and_why() -> None:
     notes = [event.text for event in scheduler.events() if isinstance(event, Note)]
     scheduler.close()
     assert notes == ["ready", "pair 1 failed: a passing fault", "ready"]
+
+
+@given(st.integers(1, 100_000), st.integers(1, 9))
+def test_every_pair_is_given_an_equal_lease_of_whole_slots_and_they_end_after_a_few_rounds(
+    num_waiting: int, num_pairs: int
+) -> None:
+    rounds = 0
+    while num_waiting:
+        size = lease_stems(num_waiting, num_pairs, SLOTS)
+        assert 1 <= size <= MOST_STEMS * SLOTS
+        if num_waiting <= LEAST_STEMS * SLOTS * num_pairs:
+            assert size * num_pairs >= num_waiting
+        num_waiting -= min(num_waiting, size * num_pairs)
+        rounds += 1
+    assert rounds <= 100_000 / (MOST_STEMS * SLOTS * num_pairs) + 5
