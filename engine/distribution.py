@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from engine.passes import at_least, entropy, num_greater
+
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
@@ -130,7 +132,7 @@ def _candidates(log_p: torch.Tensor, sampling: Sampling) -> _Candidates:
 
 def _above(log_p: torch.Tensor, cut: torch.Tensor | float) -> _Candidates:
     """All entries >= cut. These few are all of the distribution that leaves the device."""
-    flat = (log_p >= cut).view(-1).nonzero().view(-1)
+    flat = at_least(log_p, cut)
     value = log_p.reshape(-1)[flat].cpu().numpy()
     row, token = np.divmod(flat.cpu().numpy(), log_p.shape[-1])
     order = np.lexsort((-value, row))
@@ -219,13 +221,6 @@ def js_divergence(a: Nuclei, b: Nuclei) -> Floats:
     return np.clip(js, 0.0, np.log(2.0))
 
 
-def entropy(log_p: torch.Tensor) -> torch.Tensor:
-    """Entropy in nats of full distributions, log-probabilities [B, V]: [B], on the device."""
-    # exp(-inf) * clamp(-inf) is 0, where exp(-inf) * -inf would be NaN.
-    entropies: torch.Tensor = -torch.linalg.vecdot(log_p.exp(), log_p.clamp(min=-1e4))
-    return entropies
-
-
 def measure(log_p: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
     """Scalars of full distributions, log-probabilities [B, V]: float32 [B, 1 + 2 T], on the device.
 
@@ -233,5 +228,4 @@ def measure(log_p: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
     equals share the better rank. (float32 holds every rank below 2**24 exactly.)
     """
     chosen = log_p.gather(1, token)
-    rank = (log_p[:, None] > chosen[:, :, None]).sum(-1) + 1
-    return torch.cat((entropy(log_p)[:, None], chosen, rank), 1)
+    return torch.cat((entropy(log_p)[:, None], chosen, num_greater(log_p, chosen) + 1), 1)

@@ -18,9 +18,10 @@ import torch
 
 from engine.coupling import Both, couple
 from engine.criterion import ASKS_ENTROPY, Answers, fires, query
-from engine.distribution import Nuclei, Sampling, entropy, extrapolate, log_probabilities, measure, nuclei
+from engine.distribution import Nuclei, Sampling, extrapolate, log_probabilities, measure, nuclei
 from engine.errors import LockstepError
 from engine.intervention import Decisions, allowed, decide, follow, replay
+from engine.passes import entropy
 from engine.rendezvous import Link, Rows, exchange, exchange_numbers
 from engine.switching import Rule
 from engine.trace import Trace
