@@ -7,6 +7,7 @@ columns stand side by side as in `record.TOKENS`, with `sequence` in place of th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -114,7 +115,9 @@ def response_rows(
     """
     size = lengths(tokens, sequence)
     row = np.repeat(np.arange(len(sequence)), size)
-    ids = pa.ListArray.from_arrays(np.append(0, np.cumsum(size)).astype(np.int32), _column(tokens, "token"))
+    token, offsets = _column(tokens, "token"), np.append(0, np.cumsum(size)).astype(np.int32)
+    # As arrays: of a list, transformers asks every element for its type, which takes longer than to decode it.
+    responses = [token.to_numpy()[start:stop] for start, stop in pairwise(offsets.tolist())]
     counts = {
         name: np.bincount(row, _column(tokens, name).to_numpy(zero_copy_only=False), len(sequence)).astype(np.int32)
         for name in ("intervened", "effective")
@@ -122,9 +125,9 @@ def response_rows(
     columns = {
         **dict(zip(RESPONSES.names, _key_columns([keys[s] for s in sequence]), strict=False)),
         "prompt_token_ids": pa.array(prompts, pa.list_(pa.int32())),
-        "token_ids": ids,
+        "token_ids": pa.ListArray.from_arrays(offsets, token),
         "tokens": size.astype(np.int32),
-        "text": tokenizer.batch_decode(ids.to_pylist(), skip_special_tokens=True),
+        "text": tokenizer.batch_decode(responses, skip_special_tokens=True),
         "finish_reason": np.where(stopped, "stop", "length"),
         "interventions": counts["intervened"],
         "effective_interventions": counts["effective"],

@@ -43,7 +43,7 @@ def write_table(target: Path, table: pa.Table, rows_per_group: int) -> None:
             table,
             file,
             compression="zstd",
-            compression_level=9,
+            compression_level=3,
             row_group_size=rows_per_group,
             max_rows_per_page=rows_per_group,
             write_page_checksum=True,  # six flipped bits of seven decode to something else
