@@ -40,13 +40,17 @@ fuzz: .venv/.project  ## 10,000 hostile inputs of each kind, about an hour
 image-check: .venv/.project  ## the steps of the CPU image in a new Debian root, as root, five minutes
 	$(BIN)/python -m tests.replay_image
 
-bench: .venv/.project  ## speed of the pair, beside what users do today, of a sweep, and of grading
-	$(BIN)/python -m benchmarks.paired
-	$(BIN)/python -m benchmarks.sweep
-	$(BIN)/python -m benchmarks.grading
+bench: .venv/.project  ## speed beside the limits and beside what users do today, against what was recorded; ten minutes
+	mkdir -p .bench
+	$(BIN)/python -m benchmarks.paired --rounds 5 --json .bench/paired.json
+	$(BIN)/python -m benchmarks.against --curve --rounds 2 --json .bench/against.json
+	$(BIN)/python -m benchmarks.sweep --rounds 2 --json .bench/sweep.json
+	$(BIN)/python -m benchmarks.throughput --rows 4_000_000 --rounds 2 --json .bench/throughput.json
+	$(BIN)/python -m benchmarks.grading --rounds 2 --json .bench/grading.json
+	$(BIN)/python -m benchmarks.check .bench/*.json
 
 clean:  ## remove .venv and every cache; runs/ stays
-	rm -rf .venv dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .bench dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## this list

@@ -1,101 +1,96 @@
-"""Engines for the benchmarks: each in a Ray actor pinned to one core, all loaded before anything is timed.
+"""Plain vLLM engines to compare a pair with: started, placed and pinned by the project's own launcher.
 
-Beside the project's own worker stand the two rivals, on plain vLLM engines of the same settings: `generate` (sampling
-as usual) and `generate_stepwise` (a request a token with the prefix cache on). Nothing here is measured by itself.
+A `PlainWorker` is a PolicyWorker whose engine has vLLM's own sampler in place of ours. All else is equal: arguments,
+scheduler, KV blocks, cores, environment, what Python's garbage collector may look through.
 """
 
 from __future__ import annotations
 
-import os
-import time
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
-import ray
+from engine.launch import PairConfig, Twins
+from engine.pair import Pair
+from engine.rendezvous import Meeting
+from engine.worker import PolicyWorker
 
-from engine.plan import Plan
+# Of the GPUs that a pair would take by itself, the shares of lock-step and of the plain engines, so that both fit. More
+# than half for the first: where there are two GPUs, Ray then cannot put both engines of a pair on one.
+_GPU_SHARES = (0.6, 0.4)
 
 
-class PlainWorker:
-    """An ordinary vLLM engine with vLLM's own sampler, without the project's logits processor."""
+class PlainWorker(PolicyWorker):
+    """An ordinary vLLM engine, which meets nobody."""
 
-    def __init__(self, engine_args: dict[str, Any]) -> None:
+    def load(self, kv_cache_bytes: int | None) -> int:
+        """Build the engine as PolicyWorker does, without its logits processor. Returns the number of its KV blocks."""
+        gc.disable()
         from vllm.engine.arg_utils import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
+        gc.freeze()
+        gc.enable()
         args = EngineArgs(
-            **engine_args,
+            **self._config.engine_args,
+            **({"gpu_memory_utilization": 0.01} if kv_cache_bytes else {}),
+            kv_cache_memory_bytes=kv_cache_bytes,
             skip_tokenizer_init=True,
             generation_config="vllm",
             async_scheduling=False,
             disable_log_stats=True,
         )
-        self._engine = LLMEngine.from_vllm_config(args.create_engine_config(), disable_log_stats=True)
+        config = args.create_engine_config()
+        self._engine = LLMEngine.from_vllm_config(config, disable_log_stats=True)
+        return config.cache_config.num_gpu_blocks or 0
 
-    def ready(self) -> int:
-        return os.getpid()
+    def open(self, kind: str, host: str) -> list[Meeting]:
+        return []
 
-    def generate(self, prompts: list[list[int]], lengths: list[int], top_p: float) -> float:
-        """Sample a response of exactly the given length to each prompt. Seconds."""
-        began = time.perf_counter()
+    def accept(self) -> None: ...
+
+    def join(self, meetings: list[Meeting]) -> None: ...
+
+    def generate(self, prompts: list[list[int]], lengths: list[int], sampling: dict[str, Any]) -> int:
+        """A response of exactly the given length to each prompt. Returns the number of steps that it took."""
         self._engine.reset_prefix_cache()
-        for index, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
-            self._add(index, prompt, length, top_p)
+        self._request(prompts, lengths, sampling)
+        num_steps = num_tokens = 0
         while self._engine.has_unfinished_requests():
-            self._engine.step()
-        return time.perf_counter() - began
+            num_tokens += sum(len(output.outputs[0].token_ids) for output in self._engine.step())
+            num_steps += 1
+        assert num_tokens == sum(lengths), "the plain engine has made other tokens than it was asked for"
+        return num_steps
 
-    def generate_stepwise(
-        self, prompts: list[list[int]], responses: list[list[int]], slots: int, logprobs: int | None
-    ) -> float:
-        """A request a token: at each step one max_tokens=1 request for every sequence in flight, then the next.
-
-        The next token is the given response's, so the rival is spared the exchange and the decision. logprobs: how
-        many of vLLM's log-probabilities each request asks for; a decision needs some, None asks for none. Seconds.
-        """
-        began = time.perf_counter()
-        self._engine.reset_prefix_cache()
-        waiting = list(zip(prompts, responses, strict=True))
-        flying: list[tuple[list[int], list[int], int]] = []
-        number = 0
-        while waiting or flying:
-            while waiting and len(flying) < slots:
-                flying.append((*waiting.pop(0), 0))
-            for prompt, response, position in flying:
-                self._add(number, prompt + response[:position], 1, 1.0, logprobs)
-                number += 1
-            while self._engine.has_unfinished_requests():
-                self._engine.step()
-            flying = [(p, r, at + 1) for p, r, at in flying if at + 1 < len(r)]
-        return time.perf_counter() - began
-
-    def _add(self, index: int, prompt: list[int], max_tokens: int, top_p: float, logprobs: int | None = None) -> None:
+    def _request(self, prompts: list[list[int]], lengths: list[int], sampling: dict[str, Any]) -> None:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        params = SamplingParams(
-            temperature=1.0,
-            top_p=top_p,
-            max_tokens=max_tokens,
-            logprobs=logprobs,
-            ignore_eos=True,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-        self._engine.add_request(str(index), {"prompt_token_ids": prompt}, params)
+        for index, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
+            params = SamplingParams(
+                **sampling,
+                max_tokens=length,
+                ignore_eos=True,
+                detokenize=False,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+            )
+            self._engine.add_request(str(index), {"prompt_token_ids": prompt}, params)
 
 
-def start_plain(plan: Plan) -> dict[str, Any]:
-    """A plain engine a policy, on the cores that the plan's pair has."""
-    config = plan.pair_config(0)
-    workers = {}
-    for policy, worker in config.workers.items():
-        environment = {
-            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-            "VLLM_LOGGING_LEVEL": "ERROR",
-            "VLLM_CPU_OMP_THREADS_BIND": config.cores[policy],
-            "OMP_NUM_THREADS": "1",
-        }
-        actor = ray.remote(PlainWorker).options(num_cpus=0, runtime_env={"env_vars": environment})
-        workers[policy] = actor.remote(worker.engine_args | {"kv_cache_memory_bytes": config.kv_cache_bytes})
-    ray.get([worker.ready.remote() for worker in workers.values()])
-    return workers
+@contextmanager
+def loaded(config: PairConfig, worker_class: type[PolicyWorker]) -> Iterator[tuple[Pair, Twins]]:
+    """A pair in lock-step, of worker_class, and two plain engines of the same configuration, all loaded."""
+    ours, theirs = (replace(config, gpus=share * config.gpus) for share in _GPU_SHARES)
+    pair, plain = Pair(ours, worker_class), Twins(theirs, PlainWorker)
+    try:
+        blocks = []
+        for twins in (pair.twins, plain):
+            twins.place()
+            blocks.append(twins.load())
+        assert len(set(blocks)) == 1, f"KV blocks differ: {blocks}"
+        yield pair, plain
+    finally:
+        pair.kill()
+        plain.kill()

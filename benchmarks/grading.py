@@ -11,17 +11,13 @@ is 4,000 characters of reasoning that end in a box.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from importlib.metadata import version
-from pathlib import Path
 from random import Random
-from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from benchmarks.result import machine, spread
+from benchmarks.result import Result, machine, options, row, spread
 from engine.problem import Problem
 from engine.record import Trajectory
 from evaluators.grading.formula import Question
@@ -36,23 +32,17 @@ Pair = tuple[str, str]  # gold answer, answer
 
 def main() -> None:
     """Run the rounds, print the table."""
-    options = _options()
-    answers = {"integer": (integers, options.integers), "math_verify": (formulas, options.formulas)}
+    asked = _options()
+    answers = {"integer": (integers, asked.integers), "math_verify": (formulas, asked.formulas)}
     rates: dict[str, list[float]] = {name: [] for name in answers}
-    for seed in range(options.rounds):
+    for seed in range(asked.rounds):
         for name, (make, number) in answers.items():
-            rates[name].append(answers_per_second(make(Random(seed), number), options.workers))
-    result = {
-        "machine": machine(),
-        "versions": {name: version(name) for name in ("math-verify", "sympy")},
-        "workers": options.workers,
-        "rounds": options.rounds,
-        "answers": {name: number for name, (_, number) in answers.items()},
-        "answers_per_second": {name: spread(values) for name, values in rates.items()},
-    }
-    Console(width=100).print(table(result))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+            rates[name].append(answers_per_second(make(Random(seed), number), asked.workers))
+    settings = {"workers": asked.workers, "rounds": asked.rounds}
+    found = Result("grading", settings | {name: number for name, (_, number) in answers.items()})
+    found.measured = {f"{name}, answers/s": spread(values) for name, values in rates.items()}
+    found.details = {"aims_answers_s": AIMS, "versions": {name: version(name) for name in ("math-verify", "sympy")}}
+    found.publish([table(found)], asked.json)
 
 
 def answers_per_second(pairs: list[Pair], workers: int) -> float:
@@ -100,24 +90,21 @@ def formulas(random: Random, number: int) -> list[Pair]:
     return pairs
 
 
-def table(result: dict[str, Any]) -> Table:
+def table(found: Result) -> Table:
     """The result for a reader."""
-    versions = ", ".join(f"{name} {number}" for name, number in result["versions"].items())
-    caption = f"{result['machine']}; {result['workers']} processes; {result['rounds']} rounds; {versions}"
+    versions = ", ".join(f"{name} {number}" for name, number in found.details["versions"].items())
+    caption = f"{machine()}; {found.settings['workers']} processes; {found.settings['rounds']} rounds; {versions}"
     shown = Table("answers", "a round", "a second", "min-max", "aim", caption=caption)
-    for name, rate in result["answers_per_second"].items():
-        limits = f"{rate['min']:,.0f}-{rate['max']:,.0f}"
-        shown.add_row(name, f"{result['answers'][name]:,}", f"{rate['median']:,.0f}", limits, f"{AIMS[name]:,}")
+    for name, aim in AIMS.items():
+        shown.add_row(name, f"{found.settings[name]:,}", *row(found.measured[f"{name}, answers/s"], ",.0f"), f"{aim:,}")
     return shown
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = options(__doc__, rounds=5)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--integers", type=int, default=20_000, help="answers a round")
     parser.add_argument("--formulas", type=int, default=1_600, help="answers a round")
-    parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
 

