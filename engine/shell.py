@@ -96,10 +96,40 @@ def sigterm_like_ctrl_c() -> Iterator[None]:
     numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
     previous = {number: signal.signal(number, terminate) for number in numbers}
     try:
-        yield
+        with _raised_again_where_ignored():
+            yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _raised_again_where_ignored() -> Iterator[None]:
+    """What strikes a callback (of a weak reference, a finaliser) Python prints and ignores. Inside the block a
+    KeyboardInterrupt, or Terminated, is not printed there but raised again 10 ms later."""
+    hook, before = sys.unraisablehook, signal.getsignal(signal.SIGALRM)
+    ignored: list[int] = []
+
+    def note(unraisable: sys.UnraisableHookArgs) -> None:
+        error = unraisable.exc_value
+        if not isinstance(error, KeyboardInterrupt):
+            hook(unraisable)
+            return
+        ignored.append(error.number if isinstance(error, Terminated) else signal.SIGINT)
+        signal.signal(signal.SIGALRM, raise_again)
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+    def raise_again(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt if ignored[-1] == signal.SIGINT else Terminated(ignored[-1])
+
+    sys.unraisablehook = note
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        if ignored:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before or signal.SIG_DFL)
 
 
 def say(message: str) -> None:

@@ -220,6 +220,28 @@ def test_interrupted_is_not_caught_as_an_error() -> None:
     assert not issubclass(Interrupted, Exception)
 
 
+@pytest.mark.parametrize(("name", "raised"), [("SIGINT", "KeyboardInterrupt"), ("SIGTERM", "Terminated")])
+def test_a_signal_that_strikes_where_python_ignores_exceptions_is_raised_again(name: str, raised: str) -> None:
+    lines, status = run(f"""
+import time
+from engine.shell import sigterm_like_ctrl_c
+
+class Finalised:
+    def __del__(self):
+        send("{name}")
+        say("never reached")
+
+try:
+    with sigterm_like_ctrl_c():
+        Finalised()
+        say("goes on")
+        time.sleep(10)
+except KeyboardInterrupt as error:
+    say(type(error).__name__)
+""")
+    assert (lines, status) == (["goes on", raised], 0)
+
+
 def test_handlers_that_a_library_takes_away_are_put_back() -> None:
     lines, status = run("""
 import ctypes, time
