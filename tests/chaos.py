@@ -242,7 +242,7 @@ class ChaosRun:
             done = self.end(command, self.blows[here:], chance.random() < 0.5)
             if done and not self.blows:  # it was quicker than its blow: once more, from nothing
                 shutil.rmtree(self.out)
-                done = False
+                done, self.num_commands = False, 0
             for blow in self.blows[here:]:
                 tell(f"{blow.kind.name:20} {blow.moment:5.1f} s  {blow.stage:8}  {blow.doing[:60]:60}  {self._ended}")
         if done:
