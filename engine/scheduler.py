@@ -196,10 +196,10 @@ class Scheduler:
         return [list(group) for _, group in groupby(indices, lambda index: self._jobs[index].stem)]
 
     def _take(self) -> list[int]:
-        """The next lease; every pair is given an equal one before a new round is shared out."""
+        """The next lease, of a round of as many equal ones as there are pairs; [] where nothing is left."""
         with self._lock:
-            if not self._waiting and self._suspects:
-                return self._suspects.popleft()
+            if not self._waiting:
+                return self._suspects.popleft() if self._suspects else []
             if not self._num_leases:
                 self._num_leases = len(self._pairs)
                 self._lease_stems = lease_stems(len(self._waiting), len(self._pairs), self._num_slots)
@@ -212,6 +212,7 @@ class Scheduler:
         if not lease:
             return
         with self._lock:
+            self._num_leases = 0  # what waits now is shared out anew
             for index in lease:
                 self._failures[index] += 1
             self._in_a_row += 1
@@ -226,12 +227,14 @@ class Scheduler:
             self._events.put(GivenUp(gone, MAX_FAILURES, str(error)))
 
 
-def lease_stems(num_waiting: int, num_pairs: int, num_slots: int) -> int:
-    """Stems in each lease of a round; the last round has everything that is left."""
+def lease_stems(
+    num_waiting: int, num_pairs: int, num_slots: int, part: float = PART, most_stems: int = MOST_STEMS
+) -> int:
+    """Stems in each lease of a round. A few a slot are not divided further: then the round has all that waits."""
     least, share = LEAST_STEMS * num_slots, ceil(num_waiting / num_pairs)
     if num_pairs > 1 and share > least:
-        share = max(ceil(PART * share), least)
-    return min(share, MOST_STEMS * num_slots)
+        share = max(ceil(part * share), least)
+    return min(share, most_stems * num_slots)
 
 
 def _pieces(stems: Sequence[list[int]]) -> list[list[int]]:

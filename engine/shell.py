@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -105,22 +106,25 @@ def sigterm_like_ctrl_c() -> Iterator[None]:
 
 @contextmanager
 def _raised_again_where_ignored() -> Iterator[None]:
-    """What strikes a callback (of a weak reference, a finaliser) Python prints and ignores. Inside the block a
-    KeyboardInterrupt, or Terminated, is not printed there but raised again 10 ms later."""
+    """What strikes a callback (of a weak reference, a finaliser) Python prints and ignores. Where that is a
+    KeyboardInterrupt, or Terminated, of this block, the signal is sent again 10 ms later, to whoever handles it then."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     hook, before = sys.unraisablehook, signal.getsignal(signal.SIGALRM)
     ignored: list[int] = []
 
     def note(unraisable: sys.UnraisableHookArgs) -> None:
         error = unraisable.exc_value
-        if not isinstance(error, KeyboardInterrupt):
+        if not isinstance(error, KeyboardInterrupt) or threading.current_thread() is not threading.main_thread():
             hook(unraisable)
             return
         ignored.append(error.number if isinstance(error, Terminated) else signal.SIGINT)
-        signal.signal(signal.SIGALRM, raise_again)
+        signal.signal(signal.SIGALRM, send_again)
         signal.setitimer(signal.ITIMER_REAL, 0.01)
 
-    def raise_again(number: int, frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt if ignored[-1] == signal.SIGINT else Terminated(ignored[-1])
+    def send_again(number: int, frame: FrameType | None) -> None:
+        signal.raise_signal(ignored[-1])
 
     sys.unraisablehook = note
     try:
@@ -128,8 +132,10 @@ def _raised_again_where_ignored() -> Iterator[None]:
     finally:
         sys.unraisablehook = hook
         if ignored:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            still_to_come, _ = signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before or signal.SIG_DFL)
+            if still_to_come:
+                signal.raise_signal(ignored[-1])
 
 
 def say(message: str) -> None:

@@ -24,17 +24,18 @@ def put_handlers_back(number: int = 0, frame: FrameType | None = None) -> None:
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:
-    """Inside the block the handlers of `ENDING` are put back every 10 ms, whatever a library does."""
+    """Inside the block the handlers of `ENDING` are put back every 10 ms, whatever a library's C code does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.signal(signal.SIGALRM, put_handlers_back)
-    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    alarm = signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before or signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, *alarm)
         put_handlers_back()
 
 

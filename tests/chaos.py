@@ -39,6 +39,7 @@ SETTINGS = {
 STAGES = ("starting", "loading", "sampling", "grading", "report")
 _MOST_BLOWS, _MOST_COMMANDS = 3, 6
 _NEVER_SAID = ("Traceback", "This is a bug", "(raylet)")
+_MOST_FOLDERS = 2  # that a killed driver may leave to the next start: those of a report
 _FORGOTTEN_SECONDS = 90.0  # engines see at once that their driver is gone, Ray's agents give its head a minute
 _ENDING_SECONDS = 300.0  # a command that takes longer after the last blow hangs
 
@@ -301,13 +302,13 @@ class ChaosRun:
         ):
             self.faults.append(f"exit {code}, and the last line is {lines[-1:]}")
         if by_ray:
-            self.faults += self.traces.left(folders=1, within=_FORGOTTEN_SECONDS)
+            self.faults += self.traces.left(folders=_MOST_FOLDERS, within=_FORGOTTEN_SECONDS)
         elif unheard:
             pass  # it had started nothing, nor cleared up after the one before
         elif code != 137:
             self.faults += self.traces.left()
         elif not at_once:
-            self.faults += self.traces.left(folders=1, within=_FORGOTTEN_SECONDS)
+            self.faults += self.traces.left(folders=_MOST_FOLDERS, within=_FORGOTTEN_SECONDS)
         if self._has_begun():
             found = verify_run(RunStore.read(self.out))
             if found.double or found.unexpected or found.miscounted or found.unreadable:

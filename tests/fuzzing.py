@@ -145,7 +145,8 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
 def _note_write(event: str, path: Any) -> None:
     assert _watched is not None, "only while a case is watched"
     where = os.path.abspath(os.fsdecode(path)) if isinstance(path, (str, bytes, os.PathLike)) else repr(path)
-    if not where.startswith(_own) and "__pycache__" not in where and not _MARK.fullmatch(where):
+    is_look = event == "open" and _MARK.fullmatch(where)
+    if not where.startswith(_own) and "__pycache__" not in where and not is_look:
         _watched.append(f"{event} {where!r}")
 
 

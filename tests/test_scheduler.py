@@ -5,6 +5,7 @@ Pairs are scripted here, so that hundreds of patterns of failure take a second; 
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import cast
@@ -159,3 +160,13 @@ def test_every_pair_is_given_an_equal_lease_of_whole_slots_and_they_end_after_a_
         num_waiting -= min(num_waiting, size * num_pairs)
         rounds += 1
     assert rounds <= 100_000 / (MOST_STEMS * SLOTS * num_pairs) + 5
+
+
+def test_what_a_pair_gives_back_after_the_others_have_left_is_made() -> None:
+    class Late(Script):
+        def run(self, jobs: Sequence[Job], rule: Rule) -> Iterator[Completed]:
+            time.sleep(0.5)
+            yield from super().run(jobs, rule)
+
+    done, given_up = carry_out(20, Script(set()), Late(set(), faults=1))
+    assert (sorted(done.elements()), given_up) == (list(range(20)), [])

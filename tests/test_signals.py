@@ -242,6 +242,48 @@ except KeyboardInterrupt as error:
     assert (lines, status) == (["goes on", raised], 0)
 
 
+def test_a_signal_that_is_sent_again_is_held_where_signals_are_held() -> None:
+    lines, status = run("""
+import time
+from engine.shell import Terminated, sigterm_like_ctrl_c
+from engine.signals import handlers_kept
+
+class Finalised:
+    def __del__(self):
+        send("SIGTERM")
+
+try:
+    with sigterm_like_ctrl_c():
+        Finalised()
+        with HeldSignals(), handlers_kept():
+            time.sleep(0.05)
+            say("whole")
+        time.sleep(10)
+except Terminated:
+    say("terminated")
+""")
+    assert (lines, status) == (["whole", "terminated"], 0)
+
+
+def test_a_signal_that_was_ignored_at_the_end_of_the_block_is_not_lost() -> None:
+    lines, status = run("""
+from engine.shell import Terminated, sigterm_like_ctrl_c
+
+class Finalised:
+    def __del__(self):
+        send("SIGTERM")
+
+try:
+    with sigterm_like_ctrl_c():
+        with sigterm_like_ctrl_c():
+            Finalised()
+    say("never reached")
+except Terminated:
+    say("terminated")
+""")
+    assert (lines, status) == (["terminated"], 0)
+
+
 def test_handlers_that_a_library_takes_away_are_put_back() -> None:
     lines, status = run("""
 import ctypes, time
