@@ -2,10 +2,10 @@
 
     python -m benchmarks.check RESULT.json ... [--record]
 
-A ratio is a speed-up over somebody else in the same run, so that it hardly depends on the machine. One that is more
-than 15 % below the recorded one is a fault: it is named and the exit code is 1. A ratio that was never recorded is said
-and is no fault. --record writes the results' medians into benchmarks/recorded.json instead. Exit code 2: a file that
-cannot be used.
+A ratio is a speed-up over somebody else in the same run, so that it depends less on the machine than seconds do. One
+that is more than 15 % below the recorded one is a fault: it is named and the exit code is 1. A ratio that was never
+recorded, or with other settings, is said and is no fault; nor is one that a contender which cannot run here leaves out.
+--record writes the results' medians into benchmarks/recorded.json instead. Exit code 2: a file that cannot be used.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from rich.table import Table
 RECORDED = Path(__file__).with_name("recorded.json")
 TOLERANCE = 0.15
 
-Records = dict[str, dict[str, dict[str, Any]]]  # benchmark -> ratio -> {"recorded": its median, "machine": where}
+_OF_THE_CALL = ("rounds", "json", "folder")  # settings that change no ratio
+# benchmark -> ratio -> {"recorded": its median, "machine": where, "settings": how}
+Records = dict[str, dict[str, dict[str, Any]]]
 
 
 class UnusableFileError(Exception):
@@ -31,16 +33,18 @@ class UnusableFileError(Exception):
 
 
 class Compared(NamedTuple):
-    """A ratio as it is now and as it was recorded; None if it never was."""
+    """A ratio as it is now, None if left out, and as it was recorded with these settings, None if it never was."""
 
     benchmark: str
     ratio: str
-    now: float
+    now: float | None
     recorded: float | None
 
     @property
     def is_slower(self) -> bool:
-        return self.recorded is not None and self.now < (1 - TOLERANCE) * self.recorded
+        if self.now is None or self.recorded is None:
+            return False
+        return self.now < (1 - TOLERANCE) * self.recorded
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,15 +68,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def compare(result: dict[str, Any], records: Records) -> Iterator[Compared]:
     """Every ratio of a result. Raises UnusableFileError where it is no result."""
-    for ratio, now in _medians(result).items():
-        yield Compared(_benchmark(result), ratio, now, _record(records, _benchmark(result), ratio))
+    benchmark, medians = _benchmark(result), _medians(result)
+    for ratio in dict.fromkeys((*medians, *_recorded_ratios(records, benchmark))):
+        record = _record(records, benchmark, ratio, _settings(result))
+        if ratio in medians or record is not None:
+            yield Compared(benchmark, ratio, medians.get(ratio), record)
 
 
 def recorded(results: Sequence[dict[str, Any]], records: Records) -> Records:
     """The records with the medians of these results in them."""
     records = dict(records)
     for result in results:
-        new = {name: {"recorded": now, "machine": result.get("machine")} for name, now in _medians(result).items()}
+        about = {"machine": result.get("machine"), "settings": _settings(result)}
+        new = {name: about | {"recorded": now} for name, now in _medians(result).items()}
         records[_benchmark(result)] = records.get(_benchmark(result), {}) | new
     return records
 
@@ -81,8 +89,9 @@ def table(compared: Sequence[Compared]) -> Table:
     """The comparison for a reader."""
     shown = Table("benchmark", "ratio", "now", "recorded", "now / recorded", "")
     for each in compared:
-        if each.recorded is None:
-            shown.add_row(each.benchmark, each.ratio, f"{each.now:.3f}", "-", "-", "not recorded")
+        if each.recorded is None or each.now is None:
+            numbers = ("-" if number is None else f"{number:.3f}" for number in (each.now, each.recorded))
+            shown.add_row(each.benchmark, each.ratio, *numbers, "-", "left out" if each.recorded else "not recorded")
         else:
             share = f"{each.now / each.recorded:.3f}"
             verdict = "slower" if each.is_slower else "ok"
@@ -103,10 +112,26 @@ def _medians(result: dict[str, Any]) -> dict[str, float]:
         ) from error
 
 
-def _record(records: Records, benchmark: str, ratio: str) -> float | None:
+def _settings(result: dict[str, Any]) -> dict[str, Any]:
+    """Those that a ratio depends on, as JSON has them."""
+    settings = result.get("settings")
+    return {name: value for name, value in settings.items() if name not in _OF_THE_CALL} if settings else {}
+
+
+def _recorded_ratios(records: Records, benchmark: str) -> list[str]:
+    found = records.get(benchmark, {})
+    if not isinstance(found, dict):
+        raise UnusableFileError(f"the records of {benchmark} cannot be read: they are no JSON object")
+    return list(found)
+
+
+def _record(records: Records, benchmark: str, ratio: str, settings: dict[str, Any]) -> float | None:
     try:
         record = records.get(benchmark, {}).get(ratio)
-        return _positive(record["recorded"]) if record is not None else None
+        if record is None:
+            return None
+        found = _positive(record["recorded"])
+        return found if record.get("settings", settings) == settings else None
     except (AttributeError, KeyError, TypeError) as error:
         raise UnusableFileError(
             f"the records of {benchmark} cannot be read: {ratio} has none that is a number"

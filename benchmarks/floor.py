@@ -1,8 +1,8 @@
 """The floor under a decode step: the time that it takes only to read what it must, the weights and the KV cache.
 
-Bandwidth is measured by reading an array again and again with as many threads as an engine has. An array that is larger
-than the caches gives that of the memory; one as large as what a step reads gives what the best cache that holds it has,
-which no step can beat.
+Bandwidth is measured by reading an array again and again with as many threads as an engine has. One that is larger than
+the caches gives that of the memory, one as large as what a step reads about that of the best cache that holds it. Both
+are estimates: on a GPU a small array takes as long as its launch.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def run(workload: Workload, pair: Pair, plain: Twins, chosen: argparse.Namespace
     made = lockstep(pair, workload)
     lengths = response_lengths(made, len(workload.jobs))
     sampled = {"temperature": 1.0, "top_p": workload.top_p}
-    contenders: dict[str, Callable[[], object]] = {
+    contenders: dict[str, Callable[[], Any]] = {
         "lockstep": lambda: lockstep(pair, workload),
         "two_engines": lambda: generate(plain, POLICIES, workload, lengths, sampled),
         "two_engines_argmax": lambda: generate(plain, POLICIES, workload, lengths, {"temperature": 0.0}),
@@ -66,8 +66,9 @@ def run(workload: Workload, pair: Pair, plain: Twins, chosen: argparse.Namespace
     for round_ in range(chosen.rounds):
         for name in list(contenders)[:: 1 if round_ % 2 else -1]:
             began = time.perf_counter()
-            contenders[name]()
+            done = contenders[name]()
             micros[name].append(1e6 * (time.perf_counter() - began) / sum(lengths))
+            assert name != "lockstep" or response_lengths(done, len(lengths)) == lengths, "other responses than before"
     steps, parts = profile(pair, workload)
     assert chosen.budget != "unlimited" or steps == num_steps, f"lock-step took {steps} steps, plain ones {num_steps}"
     num_threads = max(1, len(workload.config.cores.get("base", "").split(",")))

@@ -72,9 +72,10 @@ def spreads_table(title: str, found: Mapping[str, Spread], form: str = ".2f") ->
 
 def machine() -> str:
     """The processor and how many cores there are; GPUs, where there are any."""
-    cpu = (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
-    name = f"{next(cpu, platform.machine()).partition(':')[2].strip()}, {os.cpu_count()} cores"
-    return ", ".join([name, *_gpus()])
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.machine()
+    return ", ".join([f"{name}, {os.cpu_count()} cores", *_gpus()])
 
 
 def _gpus() -> list[str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -94,11 +94,11 @@ def workload_at(chosen: argparse.Namespace, value: Any) -> Workload:
     return make_workload(argparse.Namespace(**vars(chosen) | {chosen.over: value}))
 
 
-def run(points: Iterable[Point], chosen: argparse.Namespace) -> Result:
+def run(points: Sequence[Point], chosen: argparse.Namespace) -> Result:
     """The rounds, after one that does not count."""
     micros: dict[str, list[float]] = defaultdict(list)
     for round_ in range(chosen.rounds + 1):
-        for point in points:
+        for point in points[:: 1 if round_ % 2 else -1]:
             began = time.perf_counter()
             num_tokens = carry_out(point)
             if round_:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice, product
 from math import ceil
 from pathlib import Path
@@ -24,7 +25,7 @@ import numpy.typing as npt
 from rich.table import Table
 
 from benchmarks.result import Result
-from engine.scheduler import LEAST_STEMS, lease_stems
+from engine.scheduler import lease_stems
 
 Ints = npt.NDArray[np.int64]
 
@@ -55,14 +56,9 @@ def guided(most: int) -> Leases:
     return Leases(size, by_round=False)
 
 
-def factoring(part: float, most: int, least: int = LEAST_STEMS) -> Leases:
-    """Equal leases of `part` of what waits, between `least` and `most` responses a slot."""
-
-    def size(waiting: int, num_pairs: int, slots: int) -> int:
-        share = ceil((part if num_pairs > 1 else 1) * waiting / num_pairs)
-        return min(max(share, least * slots), most * slots)
-
-    return Leases(size, by_round=True)
+def factoring(part: float, most: int) -> Leases:
+    """The project's rule with other numbers: equal leases of `part` of what waits, of at most `most` a slot."""
+    return Leases(partial(lease_stems, part=part, most_stems=most), by_round=True)
 
 
 def steps_of(lengths: Iterable[int], slots: int) -> int:

@@ -65,7 +65,10 @@ def measure(options: argparse.Namespace) -> Result:
     seconds = defaultdict[str, list[float]](list)
     config = load(None, SETTINGS | {"out": "unused"})
     worker = prepare(config, load_task(config)).pair_config(0)
-    plain = json.dumps(worker.workers["base"].engine_args | {"kv_cache_memory_bytes": worker.kv_cache_bytes})
+    plain = json.dumps(
+        worker.workers["base"].engine_args
+        | {"kv_cache_memory_bytes": worker.kv_cache_bytes, "gpu_memory_utilization": 0.01}
+    )
     for round_ in range(options.rounds + 1):
         for name, at in list(one_round(plain)):
             if round_:

@@ -73,7 +73,8 @@ def run(pair: Pair, whole: Plan, parts: list[Plan], options: argparse.Namespace)
     seconds, tokens = defaultdict(list), defaultdict(list)
     for round_ in range(options.rounds + 1):
         made: dict[str, Responses] = {}
-        for name, plans in (("sweep", [whole]), ("one by one", parts)):
+        contenders = [("sweep", [whole]), ("one by one", parts)]
+        for name, plans in contenders[:: 1 if round_ % 2 else -1]:
             took, computed, made[name] = carry_out(pair, plans)
             if round_:
                 seconds[name].append(took)

@@ -7,7 +7,7 @@ two engines and Ray are not there: benchmarks/playback sends what workers would 
 timed. There is no grader, which has processes of its own (benchmarks/grading). The tokenizer is a byte-level one with
 150,000 ids, as large models have. Budget unlimited: every row has both policies' numbers. Budget 8: most rows come
 from one engine, behind a paired prefix. Beside it stands pyarrow alone, which writes the same tables, ready in memory,
-with its own defaults. Memory is that of the process, the messages included; it must not grow over the run.
+with its own defaults. Memory is that of the process, the messages included, by tenths of the last run of each.
 """
 
 from __future__ import annotations

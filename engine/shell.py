@@ -107,7 +107,7 @@ def sigterm_like_ctrl_c() -> Iterator[None]:
 @contextmanager
 def _raised_again_where_ignored() -> Iterator[None]:
     """What strikes a callback (of a weak reference, a finaliser) Python prints and ignores. Where that is a
-    KeyboardInterrupt, or Terminated, of this block, the signal is sent again 10 ms later, to whoever handles it then."""
+    KeyboardInterrupt, or Terminated, of this block, the signal is sent again 10 ms later, to who handles it then."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

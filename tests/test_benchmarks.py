@@ -59,11 +59,25 @@ def test_a_ratio_that_was_never_recorded_is_said_and_no_fault(write: Write, caps
     assert "not recorded" in capsys.readouterr().out
 
 
+def test_a_ratio_of_other_settings_is_not_compared_and_one_that_is_left_out_is_said(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at_8, at_9 = ({"a": {"recorded": 10.0, "settings": {"budget": budget}}} for budget in (8, 9))
+    now = write("now", result(a=1.0) | {"settings": {"budget": 8, "rounds": 2}})
+    assert check(now, write("before", {"paired": at_9})) == 0
+    assert check(now, write("before", {"paired": at_8})) == 1
+    assert check(write("now", result()), write("before", records(gone=3.0))) == 0
+    assert "left out" in capsys.readouterr().out
+
+
 def test_what_was_recorded_is_what_is_compared_afterwards(write: Write) -> None:
     now, before = write("now", result(a=10.0)), write("before", records(a=99.0, other=2.0))
     assert main([str(now), "--recorded", str(before), "--record"]) == 0
     kept = json.loads(before.read_text())["paired"]
-    assert kept == {"a": {"recorded": 10.0, "machine": "here"}, "other": {"recorded": 2.0, "machine": "there"}}
+    assert kept == {
+        "a": {"recorded": 10.0, "machine": "here", "settings": {}},
+        "other": {"recorded": 2.0, "machine": "there"},
+    }
     assert check(now, before) == 0
 
 

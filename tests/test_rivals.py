@@ -56,7 +56,7 @@ class Chain(reference.Policy):
 class ChainEngine:
     """A chain that is asked as `vllm.LLM` is."""
 
-    def __init__(self, model: str, max_model_len: int, max_num_seqs: int) -> None:
+    def __init__(self, model: str, max_model_len: int, max_num_seqs: int, block_size: int | None = None) -> None:
         self._chain, self._most = Chain(model), max_model_len
 
     def reset_prefix_cache(self) -> None:

@@ -84,7 +84,7 @@ def start(names: Iterable[str], models: tuple[str, str], max_model_len: int) -> 
             rivals[name] = _start(name, models, max_model_len)
         except (ImportError, ray.exceptions.RayError) as error:
             cause = getattr(error, "cause", None) or error
-            reasons[name] = f"{type(cause).__name__}: {str(cause).strip().splitlines()[-1]}"
+            reasons[name] = f"{type(cause).__name__}: {(str(cause).strip().splitlines() or ['no reason'])[-1]}"
     return rivals, reasons
 
 
