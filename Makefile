@@ -43,9 +43,9 @@ image-check: .venv/.project  ## the steps of the CPU image in a new Debian root,
 bench: .venv/.project  ## speed beside the limits and beside what users do today, against what was recorded; ten minutes
 	mkdir -p .bench
 	$(BIN)/python -m benchmarks.paired --rounds 5 --json .bench/paired.json
-	$(BIN)/python -m benchmarks.against --curve --rounds 3 --json .bench/against.json
-	$(BIN)/python -m benchmarks.sweep --rounds 2 --json .bench/sweep.json
-	$(BIN)/python -m benchmarks.throughput --rows 4_000_000 --rounds 2 --json .bench/throughput.json
+	$(BIN)/python -m benchmarks.against --curve --rounds 4 --json .bench/against.json
+	$(BIN)/python -m benchmarks.sweep --rounds 1 --json .bench/sweep.json
+	$(BIN)/python -m benchmarks.throughput --rows 8_000_000 --rounds 2 --json .bench/throughput.json
 	$(BIN)/python -m benchmarks.grading --rounds 2 --json .bench/grading.json
 	$(BIN)/python -m benchmarks.check .bench/*.json
 
