@@ -6,6 +6,7 @@ What they are given to do is `pair`'s matter. Every error of Ray or of a worker 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ POLICIES = ("base", "rl")
 _KV_SHARE = 0.8
 _ONE_NODE_SECONDS, _ROOM_SECONDS, _PLACING_SECONDS, _LOADING_SECONDS = 3.0, 60.0, 300.0, 3600.0
 _GRACE_SECONDS = 30.0
-_CLOSING_SECONDS = 5.0
+_CLOSING_SECONDS, _GIVING_BACK_SECONDS = 5.0, 2.0
 # Settings of the user's shell that workers on other nodes must have too.
 _PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME", "VLLM_USE_V2_MODEL_RUNNER")
 _LESS_MEMORY = "give a smaller --kv-cache-gib, --max-num-seqs or --max-num-batched-tokens"
@@ -231,11 +232,11 @@ class Twins:
         for policy, place in self.places.items():
             if log := self._config.workers[policy].log:
                 remove_if_empty(log, place.pid)
-        if self._group:
-            with suppress(Exception):
-                remove_placement_group(self._group)
-        self.workers, self.places, self._group = {}, {}, None
+        group, self._group = self._group, None
+        self.workers, self.places = {}, {}
         self._processes, self._shared_memory = [], set()
+        if group:
+            _give_back(group)
 
     def _look_around(self) -> None:
         """Note the processes of the engines on this host, and the shared memory that vLLM's ranks leave when killed."""
@@ -249,6 +250,18 @@ class Twins:
                 self._processes += [process for process in tree if process not in self._processes]
                 files = {Path(each.path) for process in tree for each in process.memory_maps()}
                 self._shared_memory |= {file for file in files if any(map(file.match, _VLLM_SHARED_MEMORY))}
+
+
+def _give_back(group: PlacementGroup) -> None:
+    """Ray waits a minute for a GCS that died a moment ago; what is not given back here goes with the driver's job."""
+
+    def remove() -> None:
+        with suppress(Exception):
+            remove_placement_group(group)
+
+    thread = threading.Thread(target=remove, daemon=True)
+    thread.start()
+    thread.join(_GIVING_BACK_SECONDS)
 
 
 def _address(place: Place) -> str:

@@ -119,8 +119,10 @@ def _make(plan: Plan, keys: Sequence[Trajectory], recorder: _Recorder, signals: 
             raise  # nothing to resume: the settings are to be mended
         raise IncompleteRunError(f"{error}. {recorder.what_is_missing()}") from None
     finally:
-        scheduler.close()
-        recorder.commit()
+        try:
+            recorder.commit()  # first: engines that are dead or dying can take longer than a batch system waits
+        finally:
+            scheduler.close()
 
 
 class _Recorder:

@@ -93,6 +93,7 @@ def test_a_job_that_is_requeued_in_the_middle_completes_its_run(slurm: Machine, 
     slurm.command("scontrol", "requeue", job)
     assert slurm.reaches(job, *ENDED, within=180).state == "COMPLETED", output.read_text()
     assert slurm.job(job).restarts == 1
+    assert "xsample: stopped; what was finished is kept" in output.read_text()  # although its engines were ended too
     assert verified(run).complete
     assert (run / "summary.json").exists()
 
