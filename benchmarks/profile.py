@@ -1,8 +1,8 @@
 """A worker with a stopwatch: the project's own, whose step is timed by part while the stopwatch is on.
 
-Off, nothing is wrapped. On, the parts that `sampler` calls are wrapped where it finds them; the sums are wall time, so
-the exchange includes waiting for the twin. On a GPU a part is charged with what it waits for: `nuclei`, the first that
-fetches anything, with the forward pass.
+Off, nothing is wrapped. On, the parts are wrapped where their callers find them, and each is charged with what it
+takes itself, without parts inside it; the sums are wall time, so the exchange includes waiting for the twin. On a GPU a
+part is charged with what it waits for: `nuclei`, the first that fetches anything, with the forward pass.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 from engine.worker import PolicyWorker
 
-# Part -> where the sampler (or vLLM's engine) finds it.
-_PARTS = ("log_probabilities", "nuclei", "exchange", "couple", "fires", "decide", "measure")
+_OF_SAMPLER = ("log_probabilities", "nuclei", "exchange", "couple", "fires", "decide")
+_PARTS = (*_OF_SAMPLER, "measure", "trace", "force_and_rest", "vllm")
 
 
 class ProfilingWorker(PolicyWorker):
@@ -23,45 +23,46 @@ class ProfilingWorker(PolicyWorker):
 
     def start_profile(self) -> None:
         """Wrap the parts."""
-        from engine import sampler, vllm_plugin
+        from engine import sampler, trace, vllm_plugin
 
         self._seconds: dict[str, float] = defaultdict(float)
         self._calls: dict[str, int] = defaultdict(int)
+        self._inner: list[float] = []  # seconds of the parts inside each part that runs now
         cross = vllm_plugin._the_sampler()
         self._undo: list[Callable[[], None]] = []
-        for part in _PARTS:
+        for part in _OF_SAMPLER:
             self._wrap(sampler, part, part)
-        self._wrap(cross, "step", "sampler")
-        self._wrap(cross.trace, "append", "trace")
-        self._wrap(self._engine, "step", "engine")
+        self._wrap(trace, "measure", "measure")
+        for name in ("append", "_measure"):
+            self._wrap(cross.trace, name, "trace")
+        self._wrap(cross, "step", "force_and_rest")
+        self._wrap(self._engine, "step", "vllm")
 
     def _wrap(self, owner: Any, name: str, part: str) -> None:
         plain = getattr(owner, name)
 
         def timed(*args: Any, **kwargs: Any) -> Any:
             began = time.perf_counter()
+            self._inner.append(0.0)
             try:
                 return plain(*args, **kwargs)
             finally:
-                self._seconds[part] += time.perf_counter() - began
+                seconds = time.perf_counter() - began
+                self._seconds[part] += seconds - self._inner.pop()
                 self._calls[part] += 1
+                if self._inner:
+                    self._inner[-1] += seconds
 
         setattr(owner, name, timed)
         self._undo.append(lambda: setattr(owner, name, plain))
 
     def stop_profile(self) -> tuple[int, dict[str, float]]:
-        """Unwrap; steps, and microseconds of one by part. `force_and_rest`: the sampler's remainder, `vllm`: the rest.
+        """Unwrap; steps, and microseconds of one by part. `force_and_rest`: the rest of the sampler, `vllm`: of all.
 
         Parts that were never called, as in a solo phase, are left out.
         """
         for undo in self._undo:
             undo()
-        steps = self._calls["engine"]
-        part = {name: 1e6 * seconds / steps for name, seconds in self._seconds.items()}
-        parts = [name for name in (*_PARTS, "trace") if name in part]
-        inner = sum(part[name] for name in parts)
-        return steps, {name: round(part[name], 1) for name in parts} | {
-            "force_and_rest": round(part["sampler"] - inner, 1),
-            "vllm": round(part["engine"] - part["sampler"], 1),
-            "step": round(part["engine"], 1),
-        }
+        steps = self._calls["vllm"]
+        parts = {part: 1e6 * self._seconds[part] / steps for part in _PARTS if part in self._seconds}
+        return steps, {part: round(us, 1) for part, us in parts.items()} | {"step": round(sum(parts.values()), 1)}

@@ -50,15 +50,16 @@ def sample(nuclei: Nuclei, key: UInt64, position: Ints) -> Ints:
     row = nuclei.row
     score = np.log(nuclei.p) + gumbel(key[row], position[row], nuclei.token)
     best = np.maximum.reduceat(score, nuclei.start)
-    winner = np.flatnonzero(score == best[row])
-    first = np.searchsorted(row[winner], np.arange(len(nuclei.size)))
-    return nuclei.token[winner[first]]
+    winner = np.flatnonzero(score == best[row])[::-1]
+    token = np.empty(len(best), np.int64)
+    token[row[winner]] = nuclei.token[winner]  # where a row has several, the last one stays: its first entry
+    return token
 
 
 def couple(base: Nuclei, rl: Nuclei, forward: Bools, key: UInt64, position: Ints) -> Both:
     """Draw from both policies with the same noise, and measure how far they are apart."""
     nuclei, num_rows = stack(base, rl), len(key)
-    token = sample(nuclei, np.tile(key, 2), np.tile(position, 2))
+    token = sample(nuclei, np.concatenate((key, key)), np.concatenate((position, position)))
     from_base, from_rl = token[:num_rows], token[num_rows:]
     primary, other = np.where(forward, from_base, from_rl), np.where(forward, from_rl, from_base)
     return Both(nuclei, forward, key, position, primary, other, js_divergence(base, rl))

@@ -10,6 +10,7 @@ Dimensions: B rows, V vocabulary, N entries (all rows' nuclei one after the othe
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import log
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ _LOG_NEVER = -700.0
 # A row's tokens are looked for above the first of these; further down only while those above do not fill top_p. Each
 # bounds the candidates of a row, the first to 256, which hold nearly every nucleus of a language model; without the
 # others a flat row would bring its whole vocabulary to the host.
-_CUTS = (-np.log(2.0**8), -np.log(2.0**12), -np.log(2.0**16), _LOG_NEVER)
+_CUTS = (-log(2.0**8), -log(2.0**12), -log(2.0**16), _LOG_NEVER)
 # Rounding of running sums stays below this, so equal masses are cut alike wherever a row stands in its batch.
 _ROUNDING = 1e-9
 

@@ -1,8 +1,8 @@
 """Passes over whole distributions, [B, V] on their device; what comes out is small.
 
 On a GPU each is a kernel or two. On a CPU they go block by block of rows, so that what one operation writes is still in
-the cache when the next one reads it, and count in NumPy: torch's sums and nonzero of truth values take several times
-as long.
+the cache when the next one reads it, and truth values are not summed or searched by torch, which takes several times as
+long as a sum of floats or NumPy's search.
 
 Dimensions: B rows, V vocabulary, T tokens a row.
 """
@@ -12,30 +12,35 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+Ints = npt.NDArray[np.int64]
+
 # Numbers in a block on a CPU: 1 MB, what a core's own cache holds of the input beside what is made of it.
-_BLOCK = 2**18
+BLOCK = 2**18
 
 
 def entropy(log_p: torch.Tensor) -> torch.Tensor:
     """Entropy in nats of log-probabilities [B, V]: [B], on the device."""
-    # exp(-inf) * clamp(-inf) is 0, where exp(-inf) * -inf would be NaN.
-    return -torch.cat([torch.linalg.vecdot(block.exp(), block.clamp(min=-1e4)) for _, block in _blocks(log_p)])
+    # p log p is NaN, where it should be 0, if log p is -inf.
+    return -torch.cat([block.exp().mul_(block).nansum(-1) for _, block in _blocks(log_p)])
 
 
 def num_greater(values: torch.Tensor, than: torch.Tensor) -> torch.Tensor:
-    """How many of each row of `values` [B, V] are greater than each of its `than` [B, T]: [B, T], on the device."""
+    """How many of each row of `values` [B, V] are greater than each of its `than` [B, T]: [B, T], on the device.
+
+    On a CPU float32, which counts up to 2**24 exactly.
+    """
     if values.device.type != "cpu":
         return (values[:, None] > than[:, :, None]).sum(-1)
-    bounds = than.numpy()
-    found = np.empty(bounds.shape, np.int32)
+    found = torch.empty(than.shape)
     for first, block in _blocks(values):
-        rows = slice(first, first + len(block))
-        for t in range(bounds.shape[1]):
-            greater = block.numpy() > bounds[rows, t, None]
-            found[rows, t] = greater.view(np.uint8).sum(1, dtype=np.int32)
-    return torch.from_numpy(found)
+        rows, greater = slice(first, first + len(block)), torch.empty(block.shape)
+        for t in range(than.shape[1]):
+            torch.gt(block, than[rows, t, None], out=greater)
+            torch.sum(greater, -1, out=found[rows, t])
+    return found
 
 
 def at_least(values: torch.Tensor, bound: torch.Tensor | float) -> torch.Tensor:
@@ -44,14 +49,26 @@ def at_least(values: torch.Tensor, bound: torch.Tensor | float) -> torch.Tensor:
         return (values >= bound).view(-1).nonzero().view(-1)
     found = []
     for first, block in _blocks(values):
-        cut = bound[first : first + len(block)] if isinstance(bound, torch.Tensor) else bound
-        found.append(np.flatnonzero((block >= cut).numpy()) + first * values.shape[-1])
-    return torch.from_numpy(np.concatenate(found))
+        cut = bound[first : first + len(block)].numpy() if isinstance(bound, torch.Tensor) else bound
+        found.append(np.flatnonzero(block.numpy() >= cut) + first * values.shape[-1])
+    return torch.from_numpy(np.concatenate(found) if len(found) > 1 else found[0])
+
+
+def put(values: torch.Tensor, row: Ints, token: Ints, number: float) -> None:
+    """Write `number` to each (row, token) of `values` [B, V], in place."""
+    if values.device.type == "cpu":
+        values.numpy()[row, token] = number
+    else:
+        where = torch.from_numpy(np.array((row, token))).to(values.device)
+        values[where[0], where[1]] = number
 
 
 def _blocks(values: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
     """Blocks of rows, and the number of the first of each."""
-    size = max(1, _BLOCK // values.shape[-1]) if values.device.type == "cpu" else len(values)
+    size = max(1, BLOCK // values.shape[-1]) if values.device.type == "cpu" else len(values)
+    if len(values) <= size:
+        yield 0, values
+        return
     first = 0
     for block in torch.split(values, size):
         yield first, block

@@ -17,6 +17,8 @@ import struct
 import time
 import zlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
@@ -33,6 +35,7 @@ FRAME = 1 << 16
 _SPIN_SECONDS = 0.002
 
 Number = TypeVar("Number", bound=np.generic)
+Meanwhile = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +47,16 @@ class Rows:
     previous: npt.NDArray[np.int64]
 
 
-def exchange(link: Link, rows: Rows, mine: Nuclei) -> Nuclei:
+def exchange(link: Link, rows: Rows, mine: Nuclei, meanwhile: Meanwhile | None = None) -> Nuclei:
     """Send this side's nuclei of `rows`, return the twin's nuclei of the same rows.
 
+    meanwhile: what can be done until they are there. The engines are never at one place at the same time: whoever is
+    first has it done when the other comes, and is not first again.
     Raises LockstepError when the twin's rows differ in number, order, sequence, position or previous token.
     """
-    where = np.stack((rows.sequence, rows.position, rows.previous))
+    where = np.array((rows.sequence, rows.position, rows.previous))
     body = (array.tobytes() for array in (where, mine.size, mine.token, mine.p))
-    theirs = link.swap(b"".join((struct.pack("<q", where.shape[1]), *body)))
+    theirs = link.swap(b"".join((struct.pack("<q", where.shape[1]), *body)), meanwhile)
     (num_rows,) = struct.unpack_from("<q", theirs)
     if num_rows != where.shape[1]:
         raise LockstepError(f"this engine is at {where.shape[1]} rows, its twin at {num_rows}")
@@ -88,17 +93,25 @@ class Link(ABC):
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
 
-    def swap(self, message: bytes) -> bytes:
+    def swap(self, message: bytes, meanwhile: Meanwhile | None = None) -> bytes:
         """Send `message`, return the twin's. Raises LockstepError when it stays silent for `timeout` seconds."""
         frames = [message[at : at + FRAME] for at in range(0, len(message) or 1, FRAME)]
-        total, received = self._swap_frame(len(message), frames[0])
+        self._send(len(message), frames[0])
+        if meanwhile:
+            meanwhile()
+        total, received = self._receive()
         for n in range(1, -(-max(total, len(message)) // FRAME)):
-            received += self._swap_frame(len(message), frames[n] if n < len(frames) else b"")[1]
+            self._send(len(message), frames[n] if n < len(frames) else b"")
+            received += self._receive()[1]
         return received
 
     @abstractmethod
-    def _swap_frame(self, total: int, frame: bytes) -> tuple[int, bytes]:
-        """Send a frame of a message of `total` bytes; return the same of the twin's."""
+    def _send(self, total: int, frame: bytes) -> None:
+        """Send a frame of a message of `total` bytes."""
+
+    @abstractmethod
+    def _receive(self) -> tuple[int, bytes]:
+        """The twin's frame, and how many bytes its message has."""
 
     @abstractmethod
     def close(self) -> None: ...
@@ -128,15 +141,15 @@ class SharedMemoryLink(Link):
         self._memory, self._number = memory, 0
         self._write_at, self._read_at = (0, 2 * self._SLOT) if opened else (2 * self._SLOT, 0)
 
-    def _swap_frame(self, total: int, frame: bytes) -> tuple[int, bytes]:
+    def _send(self, total: int, frame: bytes) -> None:
         self._number += 1
         at = self._write_at + (self._number % 2) * self._SLOT
         head = self._HEAD.pack(self._number, total, len(frame))
         self._memory[at + self._BODY : at + self._BODY + len(frame)] = frame
         self._memory[at : at + self._BODY] = head + self._CHECK.pack(zlib.crc32(frame, zlib.crc32(head)))
-        return self._read(self._read_at + (self._number % 2) * self._SLOT)
 
-    def _read(self, at: int) -> tuple[int, bytes]:
+    def _receive(self) -> tuple[int, bytes]:
+        at = self._read_at + (self._number % 2) * self._SLOT
         started = time.monotonic()
         while True:
             for _ in range(100):
@@ -173,15 +186,23 @@ class TcpLink(Link):
         with socket.socket(fileno=os.dup(connection.fileno())) as sock:
             _limit(sock, timeout)
 
-    def _swap_frame(self, total: int, frame: bytes) -> tuple[int, bytes]:
-        try:
+    def _send(self, total: int, frame: bytes) -> None:
+        with self._errors():
             self._connection.send_bytes(self._HEAD.pack(total) + frame)
+
+    def _receive(self) -> tuple[int, bytes]:
+        with self._errors():
             reply = self._connection.recv_bytes(FRAME + self._HEAD.size)
+        return self._HEAD.unpack_from(reply)[0], reply[self._HEAD.size :]
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
         except BlockingIOError:
             raise self._silence() from None
         except (EOFError, OSError) as error:
             raise LockstepError(f"the connection to the other engine broke: {error or type(error).__name__}") from None
-        return self._HEAD.unpack_from(reply)[0], reply[self._HEAD.size :]
 
     def close(self) -> None:
         self._connection.close()

@@ -18,10 +18,10 @@ import torch
 
 from engine.coupling import Both, couple
 from engine.criterion import ASKS_ENTROPY, Answers, fires, query
-from engine.distribution import Nuclei, Sampling, extrapolate, log_probabilities, measure, nuclei
+from engine.distribution import Nuclei, Sampling, extrapolate, log_probabilities, nuclei
 from engine.errors import LockstepError
 from engine.intervention import Decisions, allowed, decide, follow, replay
-from engine.passes import entropy
+from engine.passes import entropy, put
 from engine.rendezvous import Link, Rows, exchange, exchange_numbers
 from engine.switching import Rule
 from engine.trace import Trace
@@ -110,9 +110,10 @@ class CrossSampler:
         self._take(sequence[live], position[live], previous[live])
         if phase.paired and phase.stop_token is not None:
             spent = live & ((self._left[sequence] <= 0) | (position >= phase.rule.stop))
-            self._force(logits, np.flatnonzero(spent), phase.stop_token)
-            self._token[sequence[spent]] = phase.stop_token
-            live &= ~spent
+            if spent.any():
+                self._force(logits, np.flatnonzero(spent), np.full(spent.sum(), phase.stop_token))
+                self._token[sequence[spent]] = phase.stop_token
+                live &= ~spent
         work = np.flatnonzero(live)
         if len(work):
             self._decide(logits, work, Rows(sequence[work], position[work], previous[work]))
@@ -152,22 +153,22 @@ class CrossSampler:
         self._intervened[rows.sequence] = decisions.intervened
         self._num_decided += len(work)
         if self.trace:
-            token = torch.from_numpy(np.stack((decisions.token, other_top1), 1)).to(log_p.device)
-            self.trace.append(rows, decisions, mine, log_p, measure(log_p, token))
+            self.trace.append(rows, decisions, mine, other_top1, log_p)
 
-    def _force(self, logits: torch.Tensor, row: Ints, token: Ints | int) -> None:
+    def _force(self, logits: torch.Tensor, row: Ints, token: Ints) -> None:
         """Leave greedy argmax no choice: one infinite logit a row, instead of writing the whole vocabulary."""
-        if len(row):
-            where = torch.from_numpy(np.stack((row, np.broadcast_to(token, row.shape)))).to(logits.device)
-            logits[where[0], where[1]] = torch.inf
+        put(logits, row, token, torch.inf)
 
     def _meet(self, rows: Rows, mine: Nuclei, log_p: torch.Tensor) -> tuple[Decisions, Ints]:
         """Decide with the twin, or alone in a solo phase; also the twin's most probable tokens (alone: one's own)."""
         phase, key = self._phase, self._phase.key[rows.sequence]
+        catch_up = self.trace.catch_up if self.trace else None
         if not phase.paired:
+            if catch_up:
+                catch_up()
             return follow(mine, key, rows.position), mine.top1
         assert self.link, "begin() has checked that the twin is there"
-        theirs = exchange(self.link, rows, mine)
+        theirs = exchange(self.link, rows, mine, catch_up)
         base, rl = self._base_and_rl(mine, theirs)
         if phase.given:
             return replay(base, rl, phase.given.values[phase.given.start[rows.sequence] + rows.position]), theirs.top1

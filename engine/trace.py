@@ -1,20 +1,25 @@
 """Trace: what one sampler saw at each position, kept as arrays until sequences finish. No Python object a token.
 
-Blocks are appended a step and put together when they are collected. A position that was decided twice (chunked
-prefill, preemption) is there twice; the last one counts. Numbers that were computed on a device stay on it until then.
+A step is only taken down when it is decided. It is measured when there is time, while the twin is waited for, and with
+a small vocabulary several steps at once: a pass over a thousand numbers takes almost as long as one over a hundred
+thousand. A position that was decided twice (chunked prefill, preemption) is there twice; the last one counts. Numbers
+that were computed on a device stay on it until they are collected.
 
-Dimensions: B rows of a step, N rows of the trace, K ids of a top-k list.
+Dimensions: B rows of a step, V vocabulary, N rows of the trace, K ids of a top-k list.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from engine.distribution import Nuclei
+from engine.distribution import Nuclei, measure
 from engine.intervention import Decisions
+from engine.passes import BLOCK
 from engine.rendezvous import Rows
 
 # What the host knows of a row; the rest are the device's numbers (distribution.measure) and the top-k lists.
@@ -34,6 +39,18 @@ _HOST = np.dtype(
 _DEVICE = ("entropy", "logp", "logp_of_other_top1", "rank", "rank_of_other_top1")
 
 
+class _Step(NamedTuple):
+    """What was decided, and what it is to be measured on: sizes of the nuclei [B], most probable tokens of this side
+    and of its twin [B], log-probabilities [B, V]."""
+
+    rows: Rows
+    decisions: Decisions
+    nucleus: npt.NDArray[np.int64]
+    top1: npt.NDArray[np.int64]
+    other_top1: npt.NDArray[np.int64]
+    log_p: torch.Tensor
+
+
 class Trace:
     """Rows of the sequences that are under way."""
 
@@ -43,6 +60,8 @@ class Trace:
 
     def clear(self) -> None:
         """Forget everything."""
+        self._steps: list[_Step] = []
+        self._num_waiting = 0  # numbers of the steps' log-probabilities
         self._host: list[npt.NDArray[np.void]] = []
         self._device: list[torch.Tensor] = []
         self._top_k: list[torch.Tensor] = []
@@ -50,26 +69,45 @@ class Trace:
         self._num_rows = 0
 
     def append(
-        self, rows: Rows, decisions: Decisions, mine: Nuclei, log_p: torch.Tensor, measured: torch.Tensor
+        self,
+        rows: Rows,
+        decisions: Decisions,
+        mine: Nuclei,
+        other_top1: npt.NDArray[np.int64],
+        log_p: torch.Tensor,
     ) -> None:
-        """Add one step: B rows, log-probabilities [B, V] and `measured` [B, 5] of `distribution.measure`."""
-        block = np.empty(len(rows.sequence), _HOST)
-        block["sequence"], block["position"] = rows.sequence, rows.position
-        block["token"], block["js"] = decisions.token, decisions.js
-        block["intervened"], block["effective"] = decisions.intervened, decisions.effective
-        block["primary_token"] = decisions.primary
-        block["nucleus"], block["top1"] = mine.size, mine.top1
-        self._host.append(block)
-        self._device.append(measured)
-        shifted = np.flatnonzero(decisions.js >= self._record_threshold)
+        """Add one step: B rows, the twin's most probable tokens [B] and this side's log-probabilities [B, V].
+
+        Nothing of it may be changed afterwards.
+        """
+        self._steps.append(_Step(rows, decisions, mine.size, mine.top1, other_top1, log_p))
+        self._num_waiting += log_p.numel()
+
+    def catch_up(self) -> None:
+        """Measure the steps that wait, once they are worth a pass. To be called at every step, where there is time."""
+        if self._num_waiting >= BLOCK:
+            self._measure()
+
+    def _measure(self) -> None:
+        if not self._steps:
+            return
+        steps, self._steps, self._num_waiting = self._steps, [], 0
+        host = _host_rows(steps)
+        log_p = torch.cat([step.log_p for step in steps]) if len(steps) > 1 else steps[0].log_p
+        other_top1 = np.concatenate([step.other_top1 for step in steps])
+        token = torch.from_numpy(np.stack((host["token"], other_top1), 1)).to(log_p.device)
+        self._device.append(measure(log_p, token))
+        shifted = np.flatnonzero(np.concatenate([step.decisions.js for step in steps]) >= self._record_threshold)
         if len(shifted):
             k = min(self._record_top_k, log_p.shape[-1])
             self._top_k.append(log_p[torch.from_numpy(shifted).to(log_p.device)].topk(k, -1).indices)
             self._top_k_row.append(shifted + self._num_rows)
-        self._num_rows += len(block)
+        self._host.append(host)
+        self._num_rows += len(host)
 
     def collect(self, finished: npt.NDArray[np.int64]) -> pa.RecordBatch:
         """Take out the rows of the sequences `finished`, ordered by (sequence, position)."""
+        self._measure()
         host = np.concatenate([np.empty(0, _HOST), *self._host])
         device = torch.cat(self._device) if self._device else torch.empty(0, len(_DEVICE))
         # Trace row -> row of the top-k block, -1 where none was recorded.
@@ -97,6 +135,19 @@ class Trace:
         self._device = [device[torch.from_numpy(rows).to(device.device)]]
         self._top_k_row = [np.flatnonzero(listed[rows] >= 0)]
         self._top_k = [top_k[torch.from_numpy(listed[rows][self._top_k_row[0]]).to(top_k.device)]]
+
+
+def _host_rows(steps: list[_Step]) -> npt.NDArray[np.void]:
+    """What the host knows of the steps' rows."""
+    host = np.empty(sum(len(step.top1) for step in steps), _HOST)
+    for name in ("sequence", "position"):
+        host[name] = np.concatenate([getattr(step.rows, name) for step in steps])
+    for name in ("token", "intervened", "effective", "js"):
+        host[name] = np.concatenate([getattr(step.decisions, name) for step in steps])
+    host["primary_token"] = np.concatenate([step.decisions.primary for step in steps])
+    for name in ("nucleus", "top1"):
+        host[name] = np.concatenate([getattr(step, name) for step in steps])
+    return host
 
 
 def _last_of_each(host: npt.NDArray[np.void], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

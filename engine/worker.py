@@ -25,7 +25,7 @@ from engine.sampler import Phase, SamplerConfig
 
 # Finished sequences go to the driver when there are so many, or after so many steps: few messages, little to lose.
 # Counted in steps, not seconds, so that both sides of a pair send the same messages.
-_BATCH, _STEPS = 64, 256
+_BATCH, _STEPS = 256, 256
 _TELL_SECONDS = 1.0
 
 

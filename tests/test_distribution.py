@@ -358,7 +358,7 @@ def test_an_extrapolated_nucleus_is_that_of_the_mixture_written_out(sampling: Sa
 def test_block_by_block_is_the_same_as_at_once(numbers_a_block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     values = torch.randn(9, 13, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
     bounds, cut = values[:, :2], values[:, 3:4]
-    monkeypatch.setattr(passes, "_BLOCK", numbers_a_block)
+    monkeypatch.setattr(passes, "BLOCK", numbers_a_block)
     assert torch.equal(passes.num_greater(values, bounds), (values[:, None] > bounds[:, :, None]).sum(-1))
     assert torch.equal(passes.at_least(values, cut), (values >= cut).flatten().nonzero()[:, 0])
     assert torch.allclose(passes.entropy(values), torch.special.entr(values.exp()).sum(-1), atol=1e-6)

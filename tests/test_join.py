@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from engine.coupling import couple
-from engine.distribution import Sampling, log_probabilities, measure, nuclei
+from engine.distribution import Sampling, log_probabilities, nuclei
 from engine.errors import LockstepError
 from engine.intervention import decide, follow
 from engine.join import join_sides, lengths, response_rows, rows_of, token_rows
@@ -41,8 +41,7 @@ def traces(seed: int = 0) -> tuple[pa.RecordBatch, pa.RecordBatch]:
         coupled = couple(base, rl, np.full(num, True), key, rows.position)
         decisions = decide(Rule(), coupled, np.flatnonzero(coupled.js > 0.1))
         for side in (0, 1):
-            token = torch.from_numpy(np.stack((decisions.token, both[1 - side].top1), 1))
-            sides[side].append(rows, decisions, both[side], log_p[side], measure(log_p[side], token))
+            sides[side].append(rows, decisions, both[side], both[1 - side].top1, log_p[side])
     return sides[0].collect(FINISHED), sides[1].collect(FINISHED)
 
 
@@ -53,10 +52,7 @@ def solo() -> pa.RecordBatch:
         log_p = log_probabilities(torch.randn(1, VOCAB))
         mine = nuclei(log_p, Sampling(1.0, 0.8))
         decisions = follow(mine, np.array([1], np.uint64), np.array([position]))
-        token = torch.from_numpy(np.stack((decisions.token, mine.top1), 1))
-        trace.append(
-            Rows(np.array([0]), np.array([position]), np.array([-1])), decisions, mine, log_p, measure(log_p, token)
-        )
+        trace.append(Rows(np.array([0]), np.array([position]), np.array([-1])), decisions, mine, mine.top1, log_p)
     return trace.collect(np.array([0]))
 
 

@@ -248,11 +248,24 @@ def test_a_silent_twin_is_an_error_after_the_deadline(twin: Twin, kind: str) -> 
 
 
 @KINDS
+def test_what_is_to_be_done_meanwhile_is_done_before_the_twin_has_answered(twin: Twin, kind: str) -> None:
+    opening = Opening(kind, "127.0.0.1", LONG)
+    done: list[float] = []
+    twin.start(opening.meeting, LONG, swap_late, 0.5)
+    link = opening.accept()
+    began = time.monotonic()
+    assert link.swap(b"early", lambda: done.append(time.monotonic())) == b"late"
+    assert done[0] - began < 0.25 < time.monotonic() - began
+    link.close()
+
+
+@KINDS
 def test_a_twin_that_stops_in_the_middle_of_a_long_message_is_an_error(twin: Twin, kind: str) -> None:
     opening = Opening(kind, "127.0.0.1", LONG)
     twin.start(opening.meeting, 0.3, swap_all, 0, 1, [(1, 10 * FRAME)])
     link = opening.accept()
-    link._swap_frame(10 * FRAME, b"x" * FRAME)  # and nothing more, of 10 frames
+    link._send(10 * FRAME, b"x" * FRAME)
+    link._receive()  # and nothing more, of 10 frames
     assert isinstance(twin.result(), LockstepError)
     link.close()
 

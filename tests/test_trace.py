@@ -34,8 +34,9 @@ def append(trace: Trace, where: Sequence[tuple[int, int]], rng: np.random.Genera
     token = rng.integers(0, VOCAB, num)
     primary = np.where(flags[1], (token + 1) % VOCAB, token)
     decisions = Decisions(token, primary, flags[0], js)
-    measured = measure(log_p, torch.from_numpy(rng.integers(0, VOCAB, (num, 2))))
-    trace.append(rows, decisions, mine, log_p, measured)
+    other_top1 = rng.integers(0, VOCAB, num)
+    measured = measure(log_p, torch.from_numpy(np.stack((token, other_top1), 1)))
+    trace.append(rows, decisions, mine, other_top1, log_p)
     return [
         {
             "sequence": where[n][0],
@@ -105,7 +106,7 @@ def test_a_position_that_was_decided_twice_has_its_last_row_only() -> None:
     [last] = append(trace, [(0, 0)], rng)
     out = trace.collect(np.array([0])).to_pylist()
     assert [row["position"] for row in out] == [0, 1]
-    assert out[0]["token"], out[0]["logp"] == (last["token"], last["logp"])
+    assert (out[0]["token"], out[0]["logp"]) == (last["token"], last["logp"])
 
 
 def test_top_k_lists_are_there_exactly_from_the_threshold_on() -> None:
@@ -124,8 +125,7 @@ def test_lists_are_as_long_as_asked_or_as_the_vocabulary(top_k: int) -> None:
     flags = np.zeros(2, np.bool_)
     rows = Rows(np.arange(2), np.zeros(2, np.int64), np.full(2, -1))
     decisions = Decisions(np.zeros(2, np.int64), np.zeros(2, np.int64), flags, np.zeros(2))
-    measured = measure(log_p, torch.zeros(2, 2, dtype=torch.int64))
-    trace.append(rows, decisions, nuclei(log_probabilities(log_p), Sampling(1.0, 0.9)), log_p, measured)
+    trace.append(rows, decisions, nuclei(log_probabilities(log_p), Sampling(1.0, 0.9)), rows.sequence, log_p)
     lists = trace.collect(np.arange(2))["top_k"].to_pylist()
     assert lists == [row.argsort(descending=True)[:top_k].tolist() for row in log_p]
 
@@ -137,20 +137,33 @@ def test_types_do_not_depend_on_what_is_in_it() -> None:
 
 
 def test_a_number_of_ranks_and_ids_survives_exactly() -> None:
-    trace = Trace(THRESHOLD, TOP_K)
-    measured = torch.tensor([[0.5, -1.25, -torch.inf, 1.0, 151_936.0]])
-    flags = np.zeros(1, np.bool_)
-    log_p = log_probabilities(torch.zeros(1, 2))
+    trace, last = Trace(THRESHOLD, TOP_K), np.array([151_935])
+    logits = torch.zeros(1, 151_936)
+    logits[0, -2:] = torch.tensor([-1.0, -torch.inf])
+    log_p = log_probabilities(logits)
     trace.append(
         Rows(np.array([2**20]), np.array([131_071]), np.array([-1])),
-        Decisions(np.array([151_935]), np.array([151_935]), flags, np.array([np.nan])),
+        Decisions(last, last, np.zeros(1, np.bool_), np.array([np.nan])),
         nuclei(log_p, Sampling(1.0, 1.0)),
+        last - 1,
         log_p,
-        measured,
     )
     [row] = trace.collect(np.array([2**20])).to_pylist()
-    assert (row["position"], row["token"], row["nucleus"]) == (131_071, 151_935, 2)
-    assert [row[name] for name in DEVICE] == [0.5, -1.25, float("-inf"), 1, 151_936]
+    assert (row["position"], row["token"], row["nucleus"]) == (131_071, 151_935, 151_935)
+    assert (row["logp"], row["rank"]) == (float("-inf"), 151_936)
+    assert (row["logp_of_other_top1"], row["rank_of_other_top1"]) == (float(log_p[0, -2]), 151_935)
+
+
+@pytest.mark.parametrize("numbers_a_block", [1, 5 * VOCAB])
+def test_it_does_not_matter_how_many_steps_are_measured_at_once(
+    numbers_a_block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.trace.BLOCK", numbers_a_block)
+    trace, model, rng = Trace(THRESHOLD, TOP_K), Model(), np.random.default_rng(2)
+    for step in range(7):
+        model.append(append(trace, [(0, step), (1, step), (2, step)], rng))
+        trace.catch_up()
+    assert rows_of(trace.collect(np.arange(3))) == model.collect([0, 1, 2])
 
 
 def test_cleared_it_is_empty() -> None:
