@@ -91,7 +91,7 @@ def main() -> None:
         try:
             pair.start()
             wanted = [*options.rivals, *(["regenerate"] if options.curve else [])]
-            rivals, left_out = start(dict.fromkeys(wanted), models, work.plan.max_model_len)
+            rivals, left_out = start(dict.fromkeys(wanted), models, work.plan.max_model_len, options.device)
             result = run(work, pair, rivals, options)
         finally:
             end(rivals.values())

@@ -18,6 +18,7 @@ import torch
 from benchmarks.against import refuse_void
 from benchmarks.rivals import top_logprobs
 from benchmarks.rivals.ask import Ask
+from benchmarks.rivals.contender import start
 from benchmarks.rivals.per_token import PerToken, decide
 from benchmarks.rivals.regenerate import Regenerate
 from benchmarks.rivals.same import same_distribution
@@ -176,6 +177,11 @@ def test_without_budget_or_below_the_threshold_the_token_is_the_primarys() -> No
     other.token[:2] = 8
     tokens, intervened = decide(primary, other, np.array([1, 0, 1]), 0.1, np.random.default_rng(0))
     assert tokens.tolist() == [8, 3, 3] and intervened.tolist() == [True, False, False]
+
+
+def test_rivals_that_run_on_a_cpu_only_are_not_compared_with_a_pair_on_a_gpu() -> None:
+    rivals, left_out = start(["transformers", "http"], ("base", "rl"), 256, "cuda")
+    assert not rivals and set(left_out) == {"transformers", "http"}
 
 
 def test_the_command_fails_with_the_name_of_the_rival_whose_responses_differ() -> None:

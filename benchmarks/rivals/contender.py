@@ -23,6 +23,7 @@ _CLASSES = {
     "http": ("benchmarks.rivals.http_servers", "HttpServers"),
     "regenerate": ("benchmarks.rivals.regenerate", "Regenerate"),
 }
+_CPU_ONLY = ("transformers", "http")
 
 
 @dataclass
@@ -76,10 +77,15 @@ def _by_problem(rounds: Iterable[Made], budget: int | None, problems: Sequence[s
     return found
 
 
-def start(names: Iterable[str], models: tuple[str, str], max_model_len: int) -> tuple[dict[str, Any], dict[str, str]]:
+def start(
+    names: Iterable[str], models: tuple[str, str], max_model_len: int, device: str
+) -> tuple[dict[str, Any], dict[str, str]]:
     """The rivals that can run here, loaded, and why the others cannot."""
     rivals, reasons = {}, {}
     for name in names:
+        if name in _CPU_ONLY and device != "cpu":
+            reasons[name] = "written for the CPU; beside a pair on a GPU it would compare two devices"
+            continue
         try:
             rivals[name] = _start(name, models, max_model_len)
         except (ImportError, ray.exceptions.RayError) as error:
