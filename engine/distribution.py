@@ -133,9 +133,8 @@ def _candidates(log_p: torch.Tensor, sampling: Sampling) -> _Candidates:
 
 def _above(log_p: torch.Tensor, cut: torch.Tensor | float) -> _Candidates:
     """All entries >= cut. These few are all of the distribution that leaves the device."""
-    flat = at_least(log_p, cut)
-    value = log_p.reshape(-1)[flat].cpu().numpy()
-    row, token = np.divmod(flat.cpu().numpy(), log_p.shape[-1])
+    flat, value = at_least(log_p, cut)
+    row, token = np.divmod(flat, log_p.shape[-1])
     order = np.lexsort((-value, row))
     return _Candidates(row[order], token[order], np.exp(value[order].astype(np.float64)))
 

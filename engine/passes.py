@@ -43,15 +43,18 @@ def num_greater(values: torch.Tensor, than: torch.Tensor) -> torch.Tensor:
     return found
 
 
-def at_least(values: torch.Tensor, bound: torch.Tensor | float) -> torch.Tensor:
-    """Flat indices, ascending, of `values` [B, V] that are >= bound, a number or [B, 1]; on the device."""
+def at_least(values: torch.Tensor, bound: torch.Tensor | float) -> tuple[Ints, npt.NDArray[np.float32]]:
+    """Those of `values` [B, V] that are >= bound, a number or [B, 1]: their flat indices, ascending, and they; on the
+    host."""
     if values.device.type != "cpu":
-        return (values >= bound).view(-1).nonzero().view(-1)
+        where = (values >= bound).view(-1).nonzero().view(-1)
+        return where.cpu().numpy(), values.reshape(-1)[where].cpu().numpy()
     found = []
     for first, block in _blocks(values):
         cut = bound[first : first + len(block)].numpy() if isinstance(bound, torch.Tensor) else bound
         found.append(np.flatnonzero(block.numpy() >= cut) + first * values.shape[-1])
-    return torch.from_numpy(np.concatenate(found) if len(found) > 1 else found[0])
+    flat = np.concatenate(found) if len(found) > 1 else found[0]
+    return flat, values.numpy().reshape(-1)[flat]
 
 
 def put(values: torch.Tensor, row: Ints, token: Ints, number: float) -> None:

@@ -360,5 +360,7 @@ def test_block_by_block_is_the_same_as_at_once(numbers_a_block: int, monkeypatch
     bounds, cut = values[:, :2], values[:, 3:4]
     monkeypatch.setattr(passes, "BLOCK", numbers_a_block)
     assert torch.equal(passes.num_greater(values, bounds), (values[:, None] > bounds[:, :, None]).sum(-1))
-    assert torch.equal(passes.at_least(values, cut), (values >= cut).flatten().nonzero()[:, 0])
+    flat, found = passes.at_least(values, cut)
+    assert flat.tolist() == (values >= cut).flatten().nonzero()[:, 0].tolist()
+    assert found.tolist() == values[values >= cut].tolist()
     assert torch.allclose(passes.entropy(values), torch.special.entr(values.exp()).sum(-1), atol=1e-6)
