@@ -162,6 +162,12 @@ def test_a_fault_is_noticed_in_time_and_the_run_is_completed_as_if_it_had_not_be
     assert_same(pa.concat_tables(before + after), expected)
 
 
+def test_engines_stand_behind_nothing_else_that_their_user_runs() -> None:
+    pair = kept_pair(plan_of(**PART).pair_config(0))
+    pair.start()
+    assert [process.nice() for process in processes(pair)] == [os.nice(0)] * 2
+
+
 def test_a_pair_that_cannot_be_started_is_an_error_at_once_in_the_words_of_the_cause() -> None:
     plan = plan_of(**PART, kv_cache_gib=None, num_kv_blocks=1)
     pair = KeptPair(plan.pair_config(0))
