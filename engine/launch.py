@@ -32,8 +32,6 @@ _GRACE_SECONDS = 30.0
 _CLOSING_SECONDS, _GIVING_BACK_SECONDS = 5.0, 2.0
 # Settings of the user's shell that workers on other nodes must have too.
 _PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME", "VLLM_USE_V2_MODEL_RUNNER")
-# On a CPU glibc would give logits back to the kernel at every step, and have their pages cleared at the next.
-_KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 _LESS_MEMORY = "give a smaller --kv-cache-gib, --max-num-seqs or --max-num-batched-tokens"
 _VLLM_SHARED_MEMORY = ("/dev/shm/psm_*", "/dev/shm/vllm_dist_*", "/dev/shm/sem.mp-*")
 
@@ -135,7 +133,6 @@ class Twins:
             variables["OMP_NUM_THREADS"] = str(len(cores.split("|")[0].split(",")))
         if not self._config.gpus:
             variables["CUDA_VISIBLE_DEVICES"] = ""  # --device cpu on a machine with GPUs
-            variables |= _KEEP_MEMORY
         return variables | {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
 
     def _load(self) -> int:
