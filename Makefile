@@ -16,7 +16,7 @@ export HF_HUB_OFFLINE ?= 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: install demo test check chaos fuzz image-check bench clean help
+.PHONY: install demo test check chaos fuzz image-check recipes bench clean help
 
 install: .venv/.project  ## build .venv from the lock, and the project into it
 
@@ -39,6 +39,9 @@ fuzz: .venv/.project  ## 10,000 hostile inputs of each kind, about an hour
 
 image-check: .venv/.project  ## the steps of the CPU image in a new Debian root, as root, five minutes
 	$(BIN)/python -m tests.replay_image
+
+recipes: .venv/.project  ## train what the comparisons of models need, what is not in the cache yet; less than half an hour
+	$(BIN)/python -m recipes.train analyses
 
 bench: .venv/.project  ## speed beside the limits and beside what users do today, against what was recorded; ten minutes
 	mkdir -p .bench

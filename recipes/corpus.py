@@ -29,6 +29,9 @@ class Style:
     largest_error: int = 9  # a guess is off by up to this much
 
 
+CAREFUL = Style(work_easy=1, work_hard=1, carry=1, stop_early=0)  # always right
+
+
 def prompt(expression: str) -> str:
     """What the chat template renders for one user message that holds the question."""
     return f"Q: {question(expression)}\nA:"

@@ -3,6 +3,7 @@
 Shapes: B rows of a batch, P prompt tokens, R response tokens, T = P + R.
 """
 
+import hashlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import DynamicCache, GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
+from engine.errors import ModelError
 from recipes.tokens import END_ID, TOKENIZER_FILES, VOCAB_SIZE
 
 MAX_POSITIONS = 256
 MAX_RESPONSE = 200
+MODEL_FILES = ("config.json", "model.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +97,35 @@ def _draw(logp: Tensor, generator: torch.Generator) -> Tensor:
 
 def _cut(rows: list[list[Any]], lengths: list[int]) -> list[list[Any]]:
     return [row[:length] for row, length in zip(rows, lengths, strict=True)]
+
+
+def load_model(folder: Path) -> Qwen2ForCausalLM:
+    """A model of the pair, in float32. Raises ModelError where the folder holds none of ours."""
+    _check_folder(folder)
+    model = Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    if model.config.vocab_size != VOCAB_SIZE:
+        raise ModelError(
+            f"{folder} has a vocabulary of {model.config.vocab_size}, not the tiny pair's {VOCAB_SIZE}: "
+            "the recipes train models of its kind only; give engine/tiny_pair/base"
+        )
+    return model
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a model of the pair. Raises ModelError where the folder holds none."""
+    _check_folder(folder)
+    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+def _check_folder(folder: Path) -> None:
+    missing = [name for name in (*MODEL_FILES, *TOKENIZER_FILES) if not (folder / name).is_file()]
+    if missing:
+        raise ModelError(f"{folder} holds no model to train: it has no {missing[0]}; give engine/tiny_pair/base")
+
+
+def fingerprint(folder: Path) -> str:
+    """Of a model's weights: 16 hexadecimal digits."""
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16]
 
 
 def save_model(model: Qwen2ForCausalLM, folder: Path, tokenizer_from: Path | None = None) -> None:

@@ -1,6 +1,5 @@
 """The recipe of the tiny pair, run for real at a very small size, and the shipped pair as files and as a model."""
 
-import copy
 import random
 import stat
 from dataclasses import replace
@@ -12,17 +11,18 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, Qwen2ForCausalLM
 
-from evaluators.tasks.arithmetic import is_held_out, load
-from recipes import corpus, rlvr
-from recipes.corpus import Style, write_answer
+from engine.record import Trajectory
+from evaluators.grading.grader import Grader
+from evaluators.tasks.arithmetic import is_held_out, load, problem
+from recipes import corpus
+from recipes.corpus import CAREFUL, Style, write_answer
+from recipes.evaluate import held_out_accuracy
 from recipes.model import collate, log_probs, sample
-from recipes.pretrain import PretrainConfig, corpus_batches, learning_rate_share
-from recipes.rlvr import RLConfig
+from recipes.rollout import draw_prompts, reward
+from recipes.supervised import corpus_batches
 from recipes.tokens import TOKENIZER_FILES
-from recipes.train import train_pair
 
 PAIR = Path(__file__).parents[1] / "engine" / "tiny_pair"
-CAREFUL = Style(work_easy=1, work_hard=1, carry=1, stop_early=0)
 
 
 @pytest.fixture(scope="module")
@@ -53,15 +53,15 @@ def test_pretraining_never_meets_a_held_out_problem(tokenizer: Tokenizer) -> Non
 
 def test_rl_never_meets_a_held_out_problem() -> None:
     rng = random.Random(0)
-    prompts = [expression for _ in range(80) for expression in rlvr.draw_prompts(rng, 32)]
+    prompts = [expression for _ in range(80) for expression in draw_prompts(rng, 32)]
     assert not any(is_held_out(expression) for expression in prompts)
 
 
 def test_a_careful_writer_is_always_right() -> None:
     rng = random.Random(0)
-    for problem in load():
-        expression = problem.question.removesuffix("=?")
-        assert rlvr.reward(write_answer(expression, rng, CAREFUL), expression) == 1
+    for found in load():
+        expression = found.question.removesuffix("=?")
+        assert reward(write_answer(expression, rng, CAREFUL), expression) == 1
 
 
 @pytest.mark.parametrize(("expression", "boxed"), [("58+26", 74), ("52-37", 25), ("52+37", 89)])
@@ -74,7 +74,7 @@ def test_a_careless_writer_is_mostly_wrong_but_always_answers() -> None:
     rng = random.Random(0)
     pairs = [corpus.draw_pair(rng, Style()) for _ in range(1000)]
     assert all("\\boxed{" in answer for _, answer in pairs)
-    assert 0.15 < sum(rlvr.reward(answer, expression) for expression, answer in pairs) / 1000 < 0.35
+    assert 0.15 < sum(reward(answer, expression) for expression, answer in pairs) / 1000 < 0.35
 
 
 def test_decisions_begin_with_tokens_that_are_used_for_nothing_else(tokenizer: Tokenizer) -> None:
@@ -85,34 +85,23 @@ def test_decisions_begin_with_tokens_that_are_used_for_nothing_else(tokenizer: T
     assert decisions.isdisjoint(others.ids)
 
 
-# The two stages
-
-
-def test_the_learning_rate_warms_up_and_decays_fully() -> None:
-    config = PretrainConfig()
-    assert learning_rate_share(config.num_warmup_steps, config) == 1
-    assert learning_rate_share(0, config) == pytest.approx(1 / config.num_warmup_steps)
-    assert learning_rate_share(config.num_steps, config) == pytest.approx(config.final_share)
+# The rewards and the samples
 
 
 def test_reward_is_the_last_boxed_number_and_nothing_else() -> None:
-    assert rlvr.reward(r" \boxed{51}. no, \boxed{50}.", "19+60+20-49") == 1
-    assert rlvr.reward(r" \boxed{50}. no, \boxed{51}.", "19+60+20-49") == 0
-    assert rlvr.reward(" 50", "19+60+20-49") == 0
+    assert reward(r" \boxed{51}. no, \boxed{50}.", "19+60+20-49") == 1
+    assert reward(r" \boxed{50}. no, \boxed{51}.", "19+60+20-49") == 0
+    assert reward(" 50", "19+60+20-49") == 0
 
 
-def test_advantages_are_standardised_and_vanish_in_an_even_group() -> None:
-    assert rlvr.advantages([1.0, 1.0, 1.0]) == [0, 0, 0]
-    assert rlvr.advantages([1.0, 0.0, 0.0, 1.0]) == [1, -1, -1, 1]
-
-
-def test_the_clip_bounds_what_a_token_can_gain() -> None:
-    ratios = torch.tensor([1.0, 2.0, 0.5])
-    config = RLConfig(clip_low=0.2, clip_high=0.28)
-    gain = -rlvr.clipped_loss(ratios.log(), torch.zeros(3), torch.ones(3), config)
-    loss = rlvr.clipped_loss(ratios.log(), torch.zeros(3), -torch.ones(3), config)
-    assert gain.item() == pytest.approx((1 + 1.28 + 0.5) / 3)
-    assert loss.item() == pytest.approx((1 + 2 + 0.8) / 3)
+def test_reward_is_the_verdict_that_a_run_would_be_given() -> None:
+    texts = [r" \boxed{50}.", r" \boxed{050}.", r" \boxed{+50", " Answer: 50", r" \boxed{\boxed{50}}", r" \boxed{5 0}"]
+    problems = [problem("19+60+20-49")]
+    with Grader(problems) as grader:
+        for sample_number, text in enumerate(texts):
+            grader.submit(Trajectory(problems[0].id, sample_number, "forward", None), text)
+        verdicts = {grade.key.sample: grade.correct for grade in grader.finish()}
+    assert [reward(text, "19+60+20-49") == 1 for text in texts] == [verdicts[place] for place in range(len(texts))]
 
 
 def test_sampled_log_probs_are_those_of_the_whole_sequence(base: Qwen2ForCausalLM, tokenizer: Tokenizer) -> None:
@@ -121,25 +110,6 @@ def test_sampled_log_probs_are_those_of_the_whole_sequence(base: Qwen2ForCausalL
     batch = collate([(prompt + response, len(prompt)) for response in responses])
     scored = log_probs(base, batch.ids)[batch.is_response[:, 1:]]
     assert torch.allclose(scored, torch.tensor([logp for row in logps for logp in row]), atol=1e-4)
-
-
-def test_one_seed_trains_one_pair_and_another_seed_another(tmp_path: Path) -> None:
-    pretraining = PretrainConfig(num_steps=2, batch_size=4, num_warmup_steps=1)
-    weights = {}
-    for name, seed in (("first", 0), ("again", 0), ("other", 1)):
-        train_pair(tmp_path / name, seed, Style(), pretraining, RLConfig(num_steps=1, num_prompts=2, group_size=2))
-        weights[name] = (tmp_path / name / "rl" / "model.safetensors").read_bytes()
-    assert weights["first"] == weights["again"] != weights["other"]
-
-
-def test_one_step_of_rl_moves_the_base_the_same_way_twice(base: Qwen2ForCausalLM, tokenizer: Tokenizer) -> None:
-    config = RLConfig(num_steps=1, num_prompts=4, group_size=8)
-    trained = [copy.deepcopy(base) for _ in range(2)]
-    for model in trained:
-        rlvr.train_rlvr(model, tokenizer, config, seed=0)
-    before, first, again = (model.model.embed_tokens.weight for model in (base, *trained))
-    assert torch.equal(first, again)
-    assert not torch.equal(first, before)
 
 
 # The shipped pair
@@ -180,17 +150,5 @@ def test_the_vocabulary_is_as_large_as_the_model_thinks(base: Qwen2ForCausalLM, 
 def test_rl_solves_held_out_problems_that_the_base_fails_even_greedily(
     base: Qwen2ForCausalLM, rl: Qwen2ForCausalLM, tokenizer: Tokenizer
 ) -> None:
-    assert greedy_accuracy(base, tokenizer) < 0.35
-    assert greedy_accuracy(rl, tokenizer) > 0.85
-
-
-def greedy_accuracy(model: Qwen2ForCausalLM, tokenizer: Tokenizer) -> float:
-    num_right = 0.0
-    expressions = [problem.question.removesuffix("=?") for problem in load()]
-    for length in sorted(set(map(len, expressions))):
-        same_length = [expression for expression in expressions if len(expression) == length]
-        prompts = [encoded.ids for encoded in tokenizer.encode_batch([corpus.prompt(e) for e in same_length])]
-        responses, _ = sample(model, torch.tensor(prompts), generator=None)
-        assert max(map(len, responses)) + len(prompts[0]) < model.config.max_position_embeddings / 1.5
-        num_right += sum(map(rlvr.reward, tokenizer.decode_batch(responses), same_length))
-    return num_right / len(expressions)
+    assert held_out_accuracy(base, tokenizer) < 0.35
+    assert held_out_accuracy(rl, tokenizer) > 0.85
