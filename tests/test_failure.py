@@ -16,10 +16,12 @@ import ray
 import torch
 
 import engine.scheduler
+import engine.worker
 from engine import vllm_plugin
 from engine.cli_read import finish
 from engine.errors import EngineError, GivenUpError, LockstepError, LostEngineError
 from engine.join import token_rows
+from engine.launch import POLICIES
 from engine.pair import Pair
 from engine.plan import Plan
 from engine.scheduler import Done, Note, Scheduler
@@ -78,6 +80,11 @@ def be_stopped(step: Any, *arguments: Any) -> Any:
 
 def run_out_of_memory(step: Any, *arguments: Any) -> Any:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+
+def hand_over_often(worker: PolicyWorker) -> None:
+    """The same batches on both sides: they send the same messages."""
+    engine.worker._BATCH = 64
 
 
 def spoil(worker: PolicyWorker, fault: Any, marker: Path) -> None:
@@ -143,6 +150,8 @@ def test_a_fault_is_noticed_in_time_and_the_run_is_completed_as_if_it_had_not_be
     plan, marker = plan_of(**PART), tmp_path / "faulty"
     pair = kept_pair(plan.pair_config(0))
     pair.start()
+    for each in POLICIES:
+        pair.do(each, hand_over_often)
     spoilt = processes(pair)
     pair.failures.clear()
     pair.do(policy, spoil, fault, marker)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -68,12 +69,23 @@ def saving(out: Path) -> Saving:
     return Saving(out, SHIPPED_BASE, every=2)
 
 
-def weights(out: Path, step: int = 4) -> bytes:
-    return (out / f"checkpoint-{step}" / "model.safetensors").read_bytes()
+def weights(out: Path, step: int = 4) -> str:
+    """A digest of them."""
+    return sha256((out / f"checkpoint-{step}" / "model.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As the commands train: sums of two threads have other last bits."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(num_threads)
 
 
 def train_until_killed(out: str) -> None:
     """What the process does that is killed."""
+    torch.set_num_threads(1)
     train(rl_stage(Killed), saving(Path(out)))
 
 
