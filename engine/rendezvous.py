@@ -50,8 +50,7 @@ class Rows:
 def exchange(link: Link, rows: Rows, mine: Nuclei, meanwhile: Meanwhile | None = None) -> Nuclei:
     """Send this side's nuclei of `rows`, return the twin's nuclei of the same rows.
 
-    meanwhile: what can be done until they are there. The engines are never at one place at the same time: whoever is
-    first has it done when the other comes, and is not first again.
+    meanwhile: what can be done until they are there; the engines seldom come to one place at the same time.
     Raises LockstepError when the twin's rows differ in number, order, sequence, position or previous token.
     """
     where = np.array((rows.sequence, rows.position, rows.previous))
