@@ -1,4 +1,4 @@
-"""The rules of the house: who may import whom, how large a file may be, what the lock holds."""
+"""The rules of the house: who may import whom, what the lock holds."""
 
 import ast
 import re
@@ -11,9 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("engine", "evaluators", "recipes", "benchmarks", "docker", "tests")
 SOURCES = sorted(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))
-ENGINE = [file for file in SOURCES if file.parent.name == "engine"]
+SHIPPED = [file for file in SOURCES if file.relative_to(ROOT).parts[0] in ("engine", "evaluators")]
+ENGINE = [file for file in SHIPPED if file.relative_to(ROOT).parts[0] == "engine"]
 COMMANDS = ("cli.py", "cli_read.py", "cli_run.py")
-MAX_LINES = 300
 BREAKS_A_CPU_TORCH = {"torchvision", "torchaudio", "torchcodec"}
 NEVER_IMPORTED = {"triton", "opencv-python-headless", "sentry-sdk", "grpcio", "anthropic", "mcp", "numba"}
 
@@ -58,8 +58,9 @@ def project() -> dict[str, list[str]]:
     return {"core": table["dependencies"], **table["optional-dependencies"]}
 
 
-def test_the_sources_are_found() -> None:
-    assert len(ENGINE) > 10 and len(SOURCES) > 30
+def test_every_file_that_ships_is_looked_at() -> None:
+    """A rule that looks at no file passes: the number of files grows, and shrinks by a few at most."""
+    assert len(ENGINE) >= 60 and len(SHIPPED) >= 160 and len(SOURCES) >= 300
 
 
 @pytest.mark.parametrize("file", ENGINE, ids=module_name)
@@ -74,15 +75,9 @@ def test_only_the_worker_and_the_plugin_import_vllm(file: Path) -> None:
     assert allowed or "vllm" not in imports(file)
 
 
-@pytest.mark.parametrize("file", SOURCES, ids=module_name)
+@pytest.mark.parametrize("file", SHIPPED, ids=module_name)
 def test_nothing_that_ships_imports_tests_benchmarks_or_recipes(file: Path) -> None:
-    ships = file.parent.name in ("engine", "evaluators")
-    assert not ships or not imports(file) & {"tests", "benchmarks", "recipes"}
-
-
-@pytest.mark.parametrize("file", [file for file in SOURCES if file.parent.name != "tests"], ids=module_name)
-def test_a_file_is_short_enough_to_be_read(file: Path) -> None:
-    assert len(file.read_text(encoding="utf-8").splitlines()) < MAX_LINES
+    assert not imports(file) & {"tests", "benchmarks", "recipes"}
 
 
 @pytest.mark.parametrize("file", SOURCES, ids=module_name)
