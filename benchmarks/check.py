@@ -2,10 +2,11 @@
 
     python -m benchmarks.check RESULT.json ... [--record]
 
-A ratio is a speed-up over somebody else in the same run, so that it depends less on the machine than seconds do. One
-that is more than 15 % below the recorded one is a fault: it is named and the exit code is 1. A ratio that was never
-recorded, or with other settings, is said and is no fault; nor is one that a contender which cannot run here leaves out.
---record writes the results' medians into benchmarks/recorded.json instead. Exit code 2: a file that cannot be used.
+A ratio is a speed-up over somebody else in the same run, so that it depends less on the machine
+than seconds do. One that is more than 15 % below the recorded one is a fault: it is named and the
+exit code is 1. A ratio that was never recorded, or with other settings, is said and is no fault;
+nor is one that a contender which cannot run here leaves out. --record writes the results' medians
+into benchmarks/recorded.json instead. Exit code 2: a file that cannot be used.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ class UnusableFileError(Exception):
 
 
 class Compared(NamedTuple):
-    """A ratio as it is now, None if left out, and as it was recorded with these settings, None if it never was."""
+    """A ratio as it is now, None if left out, and as it was recorded with these settings, None if
+    it never was.
+    """
 
     benchmark: str
     ratio: str
@@ -90,12 +93,27 @@ def table(compared: Sequence[Compared]) -> Table:
     shown = Table("benchmark", "ratio", "now", "recorded", "now / recorded", "")
     for each in compared:
         if each.recorded is None or each.now is None:
-            numbers = ("-" if number is None else f"{number:.3f}" for number in (each.now, each.recorded))
-            shown.add_row(each.benchmark, each.ratio, *numbers, "-", "left out" if each.recorded else "not recorded")
+            numbers = (
+                "-" if number is None else f"{number:.3f}" for number in (each.now, each.recorded)
+            )
+            shown.add_row(
+                each.benchmark,
+                each.ratio,
+                *numbers,
+                "-",
+                "left out" if each.recorded else "not recorded",
+            )
         else:
             share = f"{each.now / each.recorded:.3f}"
             verdict = "slower" if each.is_slower else "ok"
-            shown.add_row(each.benchmark, each.ratio, f"{each.now:.3f}", f"{each.recorded:.3f}", share, verdict)
+            shown.add_row(
+                each.benchmark,
+                each.ratio,
+                f"{each.now:.3f}",
+                f"{each.recorded:.3f}",
+                share,
+                verdict,
+            )
     return shown
 
 
@@ -115,13 +133,19 @@ def _medians(result: dict[str, Any]) -> dict[str, float]:
 def _settings(result: dict[str, Any]) -> dict[str, Any]:
     """Those that a ratio depends on, as JSON has them."""
     settings = result.get("settings")
-    return {name: value for name, value in settings.items() if name not in _OF_THE_CALL} if settings else {}
+    return (
+        {name: value for name, value in settings.items() if name not in _OF_THE_CALL}
+        if settings
+        else {}
+    )
 
 
 def _recorded_ratios(records: Records, benchmark: str) -> list[str]:
     found = records.get(benchmark, {})
     if not isinstance(found, dict):
-        raise UnusableFileError(f"the records of {benchmark} cannot be read: they are no JSON object")
+        raise UnusableFileError(
+            f"the records of {benchmark} cannot be read: they are no JSON object"
+        )
     return list(found)
 
 
@@ -161,7 +185,9 @@ def _write(file: Path, records: Records) -> None:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("results", type=Path, nargs="+", metavar="RESULT.json")
-    parser.add_argument("--record", action="store_true", help="write the medians into the recorded ones")
+    parser.add_argument(
+        "--record", action="store_true", help="write the medians into the recorded ones"
+    )
     parser.add_argument("--recorded", type=Path, default=RECORDED, metavar="FILE")
     return parser.parse_args(arguments)
 

@@ -1,7 +1,9 @@
-"""Plain vLLM engines to compare a pair with: started, placed and pinned by the project's own launcher.
+"""Plain vLLM engines to compare a pair with: started, placed and pinned by the project's own
+launcher.
 
-A `PlainWorker` is a PolicyWorker whose engine has vLLM's own sampler in place of ours. All else is equal: arguments,
-scheduler, KV blocks, cores, environment, what Python's garbage collector may look through.
+A `PlainWorker` is a PolicyWorker whose engine has vLLM's own sampler in place of ours. All else is
+equal: arguments, scheduler, KV blocks, cores, environment, what Python's garbage collector may look
+through.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ from engine.pair import Pair
 from engine.rendezvous import Meeting
 from engine.worker import PolicyWorker
 
-# Of the GPUs that a pair would take by itself, the shares of lock-step and of the plain engines, so that both fit. More
-# than half for the first: where there are two GPUs, Ray then cannot put both engines of a pair on one.
+# Of the GPUs that a pair would take by itself, the shares of lock-step and of the plain engines, so
+# that both fit. More than half for the first: where there are two GPUs, Ray then cannot put both
+# engines of a pair on one.
 _GPU_SHARES = (0.6, 0.4)
 
 
@@ -26,7 +29,9 @@ class PlainWorker(PolicyWorker):
     """An ordinary vLLM engine, which meets nobody."""
 
     def load(self, kv_cache_bytes: int | None) -> int:
-        """Build the engine as PolicyWorker does, without its logits processor. Returns the number of its KV blocks."""
+        """Build the engine as PolicyWorker does, without its logits processor. Returns the number
+        of its KV blocks.
+        """
         gc.disable()
         from vllm.engine.arg_utils import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
@@ -53,18 +58,26 @@ class PlainWorker(PolicyWorker):
 
     def join(self, meetings: list[Meeting]) -> None: ...
 
-    def generate(self, prompts: list[list[int]], lengths: list[int], sampling: dict[str, Any]) -> int:
-        """A response of exactly the given length to each prompt. Returns the number of steps that it took."""
+    def generate(
+        self, prompts: list[list[int]], lengths: list[int], sampling: dict[str, Any]
+    ) -> int:
+        """A response of exactly the given length to each prompt. Returns the number of steps that
+        it took.
+        """
         self._engine.reset_prefix_cache()
         self._request(prompts, lengths, sampling)
         num_steps = num_tokens = 0
         while self._engine.has_unfinished_requests():
             num_tokens += sum(len(output.outputs[0].token_ids) for output in self._engine.step())
             num_steps += 1
-        assert num_tokens == sum(lengths), "the plain engine has made other tokens than it was asked for"
+        assert num_tokens == sum(lengths), (
+            "the plain engine has made other tokens than it was asked for"
+        )
         return num_steps
 
-    def _request(self, prompts: list[list[int]], lengths: list[int], sampling: dict[str, Any]) -> None:
+    def _request(
+        self, prompts: list[list[int]], lengths: list[int], sampling: dict[str, Any]
+    ) -> None:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -81,7 +94,9 @@ class PlainWorker(PolicyWorker):
 
 @contextmanager
 def loaded(config: PairConfig, worker_class: type[PolicyWorker]) -> Iterator[tuple[Pair, Twins]]:
-    """A pair in lock-step, of worker_class, and two plain engines of the same configuration, all loaded."""
+    """A pair in lock-step, of worker_class, and two plain engines of the same configuration, all
+    loaded.
+    """
     ours, theirs = (replace(config, gpus=share * config.gpus) for share in _GPU_SHARES)
     pair, plain = Pair(ours, worker_class), Twins(theirs, PlainWorker)
     try:

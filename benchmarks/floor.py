@@ -1,8 +1,10 @@
-"""The floor under a decode step: the time that it takes only to read what it must, the weights and the KV cache.
+"""The floor under a decode step: the time that it takes only to read what it must, the weights and
+the KV cache.
 
-Bandwidth is measured by reading an array again and again with as many threads as an engine has. One that is larger than
-the caches gives that of the memory, one as large as what a step reads about that of the best cache that holds it. Both
-are estimates: on a GPU a small array takes as long as its launch.
+Bandwidth is measured by reading an array again and again with as many threads as an engine has. One
+that is larger than the caches gives that of the memory, one as large as what a step reads about
+that of the best cache that holds it. Both are estimates: on a GPU a small array takes as long as
+its launch.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ _READS = 3
 
 @dataclass(frozen=True)
 class Floor:
-    """What one engine reads in a step, in bytes, and the least microseconds that takes: from memory, from a cache."""
+    """What one engine reads in a step, in bytes, and the least microseconds that takes: from
+    memory, from a cache.
+    """
 
     weights: int
     kv: int
@@ -36,19 +40,24 @@ def floor(workload: Workload, lengths: list[int], num_threads: int) -> Floor:
     kv = int(workload.slots * mean_context(workload.prompts, lengths) * kv_bytes_per_token(worker))
     read = weights + kv
     from_memory, from_cache = (
-        1e6 * read / bandwidth(size, workload.device, num_threads) for size in (_LARGER_THAN_CACHES, read)
+        1e6 * read / bandwidth(size, workload.device, num_threads)
+        for size in (_LARGER_THAN_CACHES, read)
     )
     return Floor(weights, kv, from_memory, from_cache)
 
 
 def mean_context(prompts: list[list[int]], lengths: list[int]) -> float:
     """Tokens that a token of these responses attends to."""
-    attended = sum(n * len(prompt) + n * (n + 1) / 2 for prompt, n in zip(prompts, lengths, strict=True))
+    attended = sum(
+        n * len(prompt) + n * (n + 1) / 2 for prompt, n in zip(prompts, lengths, strict=True)
+    )
     return attended / sum(lengths)
 
 
 def bandwidth(num_bytes: int, device: str, num_threads: int) -> float:
-    """Bytes a second at which an array of so many bytes is read; on a GPU: read and written, as a copy does."""
+    """Bytes a second at which an array of so many bytes is read; on a GPU: read and written, as a
+    copy does.
+    """
     array = torch.ones(max(1, num_bytes // 4), dtype=torch.float32, device=device)
     threads = torch.get_num_threads()
     torch.set_num_threads(num_threads)

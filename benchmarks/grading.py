@@ -1,11 +1,13 @@
-r"""How many answers a second are graded? Whole responses through a Grader, in and out, on two grading processes.
+r"""How many answers a second are graded? Whole responses through a Grader, in and out, on two
+grading processes.
 
     python -m benchmarks.grading [--rounds 5] [--workers 2] [--json FILE]
 
-`integer` is AIME: a plain integer, right or wrong, decided without math-verify. `math_verify` is a mix of the formulas
-that reach it: roots, polynomials, lists, intervals, matrices, half of them right and written differently. All answers
-are new in every round, so nothing is remembered; the processes have started before anything is timed. Each response
-is 4,000 characters of reasoning that end in a box.
+`integer` is AIME: a plain integer, right or wrong, decided without math-verify. `math_verify` is a
+mix of the formulas that reach it: roots, polynomials, lists, intervals, matrices, half of them
+right and written differently. All answers are new in every round, so nothing is remembered; the
+processes have started before anything is timed. Each response is 4,000 characters of reasoning that
+end in a box.
 """
 
 from __future__ import annotations
@@ -41,15 +43,22 @@ def main() -> None:
     settings = {"workers": asked.workers, "rounds": asked.rounds}
     found = Result("grading", settings | {name: number for name, (_, number) in answers.items()})
     found.measured = {f"{name}, answers/s": spread(values) for name, values in rates.items()}
-    found.details = {"aims_answers_s": AIMS, "versions": {name: version(name) for name in ("math-verify", "sympy")}}
+    found.details = {
+        "aims_answers_s": AIMS,
+        "versions": {name: version(name) for name in ("math-verify", "sympy")},
+    }
     found.publish([table(found)], asked.json)
 
 
 def answers_per_second(pairs: list[Pair], workers: int) -> float:
-    """From the first `submit` to the last grade; the right and the wrong half must come out as such."""
+    """From the first `submit` to the last grade; the right and the wrong half must come out as
+    such.
+    """
     problems = [Problem(str(place), "", gold) for place, (gold, _) in enumerate(pairs)]
     responses = [rf"{REASONING}So the answer is $\boxed{{{answer}}}$." for _, answer in pairs]
-    with Grader([*problems, *(Problem(f"start {n}", "", f"x+{n}") for n in range(workers))], "math", workers) as grader:
+    with Grader(
+        [*problems, *(Problem(f"start {n}", "", f"x+{n}") for n in range(workers))], "math", workers
+    ) as grader:
         for n in range(workers):
             grader.submit(Trajectory(f"start {n}", 0, "forward", 0), rf"\boxed{{{n}+x}}")
         grader.finish()
@@ -66,7 +75,9 @@ def answers_per_second(pairs: list[Pair], workers: int) -> float:
 def integers(random: Random, number: int) -> list[Pair]:
     """AIME's answers, 0 to 999, as models write them."""
     golds = [random.randrange(1000) for _ in range(number)]
-    return [(f"{gold:03d}", str(gold if place % 2 else gold + 1)) for place, gold in enumerate(golds)]
+    return [
+        (f"{gold:03d}", str(gold if place % 2 else gold + 1)) for place, gold in enumerate(golds)
+    ]
 
 
 def formulas(random: Random, number: int) -> list[Pair]:
@@ -80,23 +91,36 @@ def formulas(random: Random, number: int) -> list[Pair]:
             (f"x^2 - {a * a}", f"(x-{a})(x+{a})"),
             (rf"\{{{a}, {b}\}}", f"{b}, {a}"),
             (rf"[{a}, \infty)", rf"x \ge {a}"),
-            (rf"\begin{{pmatrix}} {a} \\ {b} \end{{pmatrix}}", rf"\begin{{bmatrix}} {a} \\ {2 * b}/2 \end{{bmatrix}}"),
+            (
+                rf"\begin{{pmatrix}} {a} \\ {b} \end{{pmatrix}}",
+                rf"\begin{{bmatrix}} {a} \\ {2 * b}/2 \end{{bmatrix}}",
+            ),
             (rf"\frac{{{a}}}{{\sqrt{{{b}}}}}", rf"\frac{{{a}\sqrt{{{b}}}}}{{{b}}}"),
             (f"y = {a}x + {b}", f"y = {b} + {a}x"),
         )
         gold, right = kinds[place // 2 % len(kinds)]
         pairs.append((gold, right if place % 2 else right.replace(str(a), str(a + 1)) + f" + {b}"))
-    assert all(isinstance(JUDGES["math"](gold, answer), Question) for gold, answer in pairs), "not for math-verify"
+    assert all(isinstance(JUDGES["math"](gold, answer), Question) for gold, answer in pairs), (
+        "not for math-verify"
+    )
     return pairs
 
 
 def table(found: Result) -> Table:
     """The result for a reader."""
     versions = ", ".join(f"{name} {number}" for name, number in found.details["versions"].items())
-    caption = f"{machine()}; {found.settings['workers']} processes; {found.settings['rounds']} rounds; {versions}"
+    caption = (
+        f"{machine()}; {found.settings['workers']} processes; {found.settings['rounds']} rounds;"
+        f" {versions}"
+    )
     shown = Table("answers", "a round", "a second", "min-max", "aim", caption=caption)
     for name, aim in AIMS.items():
-        shown.add_row(name, f"{found.settings[name]:,}", *row(found.measured[f"{name}, answers/s"], ",.0f"), f"{aim:,}")
+        shown.add_row(
+            name,
+            f"{found.settings[name]:,}",
+            *row(found.measured[f"{name}, answers/s"], ",.0f"),
+            f"{aim:,}",
+        )
     return shown
 
 

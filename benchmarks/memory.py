@@ -18,7 +18,11 @@ class Watch:
     """Samples in a `with` block: `samples`, bytes, one every SAMPLE_SECONDS."""
 
     def __init__(self, process: int | None = None, with_children: bool = False) -> None:
-        self._process, self._with_children, self._over = process or os.getpid(), with_children, Event()
+        self._process, self._with_children, self._over = (
+            process or os.getpid(),
+            with_children,
+            Event(),
+        )
         self._thread = Thread(target=self._watch, daemon=True)
         self.samples: list[int] = []
 
@@ -26,7 +30,12 @@ class Watch:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         self._over.set()
         self._thread.join()
 

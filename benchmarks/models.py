@@ -1,11 +1,13 @@
-"""Pairs of Qwen2 models with random weights in bfloat16, made on the spot: what a forward pass of real size costs.
+"""Pairs of Qwen2 models with random weights in bfloat16, made on the spot: what a forward pass of
+real size costs.
 
     python -m benchmarks.models 50m|500m [--folder FOLDER]
 
-Nothing is known to such a pair, but its work is that of a real one: layers, vocabulary and caches have their sizes, and
-its next-token distributions their look. Logits of random weights are nearly normal, N(0, s^2), and almost all mass is
-on few of V tokens once s is above sqrt(2 ln V), as in the random energy model: the final norm is scaled to that. The
-"rl" model is the base with a little noise on every matrix, so that the two mostly agree.
+Nothing is known to such a pair, but its work is that of a real one: layers, vocabulary and caches
+have their sizes, and its next-token distributions their look. Logits of random weights are nearly
+normal, N(0, s^2), and almost all mass is on few of V tokens once s is above sqrt(2 ln V), as in the
+random energy model: the final norm is scaled to that. The "rl" model is the base with a little
+noise on every matrix, so that the two mostly agree.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from typing import Any
 
 from engine.digest import digest_of
 
-# Standard deviation of the embedding: so small beside what the layers add that a token does not follow itself.
+# Standard deviation of the embedding: so small beside what the layers add that a token does not
+# follow itself.
 EMBEDDING = 0.02
 _RECIPE = 1  # another number where `_write` makes other models of the same shape
 SEED = 0
@@ -29,10 +32,12 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Shape:
-    """A model's size; heads hold hidden_size / num_attention_heads numbers each. The embedding is tied.
+    """A model's size; heads hold hidden_size / num_attention_heads numbers each. The embedding is
+    tied.
 
-    sharpness: standard deviation of the logits over the one at which few tokens hold most of the mass. noise: standard
-    deviation of what the rl model's weights have more than the base's, over theirs.
+    sharpness: standard deviation of the logits over the one at which few tokens hold most of the
+    mass. noise: standard deviation of what the rl model's weights have more than the base's, over
+    theirs.
     """
 
     vocab_size: int
@@ -74,7 +79,9 @@ def random_pair(name: str, folder: Path | None = None) -> RandomPair:
 
 
 def make_pair(shape: Shape, folder: Path) -> RandomPair:
-    """The pair of this shape in `folder`, made if it is not there; another shape or noise makes another."""
+    """The pair of this shape in `folder`, made if it is not there; another shape or noise makes
+    another.
+    """
     pair = folder / digest_of(asdict(shape) | {"recipe": _RECIPE})
     if not pair.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -100,7 +107,9 @@ def _write(shape: Shape, folder: Path) -> None:
     for weight, deviation in deviations.items():
         weight.data.normal_(0, deviation, generator=generator)
     of_a_logit = EMBEDDING * math.sqrt(shape.hidden_size)
-    model.model.norm.weight.data.fill_(sharpness * math.sqrt(2 * math.log(shape.vocab_size)) / of_a_logit)
+    model.model.norm.weight.data.fill_(
+        sharpness * math.sqrt(2 * math.log(shape.vocab_size)) / of_a_logit
+    )
     model.save_pretrained(folder / "base")
     for weight, deviation in deviations.items():
         weight.data += torch.empty_like(weight).normal_(0, noise * deviation, generator=generator)

@@ -1,12 +1,14 @@
-"""How full are the slots over a run, and where are they empty? Counted in real runs of the embedded pair.
+"""How full are the slots over a run, and where are they empty? Counted in real runs of the embedded
+pair.
 
     python -m benchmarks.occupancy [--problems 200] [--samples 4] [--slots 64] [--json FILE]
 
-A slot-step is one decode step of one slot of one engine. It is used when a sequence is computed in it, empty in the
-tail of a phase, when nothing is left to admit, and idle when the engine has no phase while its twin has one. Counted
-at vLLM's scheduler in both engines, by lease: the paired phase, then the solo phases, side by side. Each run goes
-through the real scheduler, on one pair, loaded once. Steps do not depend on time: one round says all. What leases
-cost with lengths that the embedded pair does not have is modelled in benchmarks/slots.
+A slot-step is one decode step of one slot of one engine. It is used when a sequence is computed in
+it, empty in the tail of a phase, when nothing is left to admit, and idle when the engine has no
+phase while its twin has one. Counted at vLLM's scheduler in both engines, by lease: the paired
+phase, then the solo phases, side by side. Each run goes through the real scheduler, on one pair,
+loaded once. Steps do not depend on time: one round says all. What leases cost with lengths that the
+embedded pair does not have is modelled in benchmarks/slots.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ RUNS = {
     "budget 1, one direction": ("1", "reverse"),
     "budgets 0-8": ("0,1,2,3,4,5,6,7,8", "both"),
 }
-Phases = dict[str, list[tuple[bool, list[int]]]]  # policy -> its phases: whether paired, and sequences by step
+Phases = dict[
+    str, list[tuple[bool, list[int]]]
+]  # policy -> its phases: whether paired, and sequences by step
 
 
 class OccupancyWorker(PolicyWorker):
@@ -73,7 +77,9 @@ class OccupancyWorker(PolicyWorker):
 
 
 class WatchedPair(Pair):
-    """A Pair that keeps its engines over several schedulers, and notes their phases after every lease."""
+    """A Pair that keeps its engines over several schedulers, and notes their phases after every
+    lease.
+    """
 
     def __init__(self, plan: Plan) -> None:
         super().__init__(plan.pair_config(0), OccupancyWorker)
@@ -92,7 +98,12 @@ class WatchedPair(Pair):
     def run(self, jobs: Any, rule: Rule) -> Iterator[Completed | Progress]:
         """As it is."""
         yield from super().run(jobs, rule)
-        self.leases.append({policy: ray.get(worker.phases.remote()) for policy, worker in self.twins.workers.items()})
+        self.leases.append(
+            {
+                policy: ray.get(worker.phases.remote())
+                for policy, worker in self.twins.workers.items()
+            }
+        )
 
 
 @dataclass
@@ -132,9 +143,14 @@ def main() -> None:
     parser.add_argument("--runs", nargs="+", choices=RUNS, default=list(RUNS))
     options = parser.parse_args()
     runs = measure(options)
-    shares = {f"{name}: slot-steps used, share": spread([one["whole"]["used"]]) for name, one in runs.items()}
+    shares = {
+        f"{name}: slot-steps used, share": spread([one["whole"]["used"]])
+        for name, one in runs.items()
+    }
     settings = {name: value for name, value in vars(options).items() if name != "json"}
-    Result("occupancy", settings, shares, details={"runs": runs}).publish([runs_table(runs)], options.json)
+    Result("occupancy", settings, shares, details={"runs": runs}).publish(
+        [runs_table(runs)], options.json
+    )
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -155,7 +171,9 @@ def run(pair: WatchedPair, planned: Plan, slots: int) -> dict[str, Any]:
     jobs: list[Job] = [planned.work.job(key) for key in planned.work.trajectories()]
     scheduler = Scheduler([pair], jobs, planned.rule, slots)
     try:
-        num_done = sum(len(event.completed.job) for event in scheduler.events() if isinstance(event, Done))
+        num_done = sum(
+            len(event.completed.job) for event in scheduler.events() if isinstance(event, Done)
+        )
     finally:
         scheduler.close()
     assert num_done == len(jobs), f"{num_done} of {len(jobs)} came out"
@@ -163,24 +181,33 @@ def run(pair: WatchedPair, planned: Plan, slots: int) -> dict[str, Any]:
     for lease in pair.leases:
         for name, by_policy in stages(lease):
             kinds[name].add(by_policy, slots)
-    whole = SlotSteps(*(sum(getattr(kind, name) for kind in kinds.values()) for name in ("used", "tail", "idle")))
+    whole = SlotSteps(
+        *(sum(getattr(kind, name) for kind in kinds.values()) for name in ("used", "tail", "idle"))
+    )
     return {
         "leases": len(pair.leases),
         "responses": len(jobs),
         "kinds": {
-            name: kind.shares() | {"steps": kind.steps, "slot_steps": kind.total} for name, kind in kinds.items()
+            name: kind.shares() | {"steps": kind.steps, "slot_steps": kind.total}
+            for name, kind in kinds.items()
         },
         "whole": whole.shares() | {"slot_steps": whole.total},
     }
 
 
 def stages(lease: Phases) -> Iterator[tuple[str, dict[str, list[int]]]]:
-    """What the engines of a pair do side by side: each paired phase, then both engines' solo phases."""
-    paired = {policy: [rows for is_paired, rows in phases if is_paired] for policy, phases in lease.items()}
+    """What the engines of a pair do side by side: each paired phase, then both engines' solo
+    phases.
+    """
+    paired = {
+        policy: [rows for is_paired, rows in phases if is_paired]
+        for policy, phases in lease.items()
+    }
     for together in zip(*paired.values(), strict=True):
         yield "paired", dict(zip(paired, together, strict=True))
     solo = {
-        policy: [n for is_paired, rows in phases if not is_paired for n in rows] for policy, phases in lease.items()
+        policy: [n for is_paired, rows in phases if not is_paired for n in rows]
+        for policy, phases in lease.items()
     }
     if any(solo.values()):
         yield "solo", solo
@@ -188,20 +215,44 @@ def stages(lease: Phases) -> Iterator[tuple[str, dict[str, list[int]]]]:
 
 def runs_table(found: dict[str, Any]) -> Table:
     """Where the slot-steps of the runs went, for a reader."""
-    shown = Table("run", "phase", "slot-steps", "used", "tail", "idle twin", "steps base", "steps rl", "leases")
+    shown = Table(
+        "run",
+        "phase",
+        "slot-steps",
+        "used",
+        "tail",
+        "idle twin",
+        "steps base",
+        "steps rl",
+        "leases",
+    )
     for name, one in found.items():
         for kind, shares in (*one["kinds"].items(), ("whole", one["whole"])):
             parts = [f"{shares[part]:.1%}" for part in ("used", "tail", "idle")]
             steps = [f"{number:,}" for number in shares.get("steps", {}).values()] or ["", ""]
             leases = str(one["leases"]) if kind == "whole" else ""
-            shown.add_row(name if kind == "paired" else "", kind, f"{shares['slot_steps']:,}", *parts, *steps, leases)
+            shown.add_row(
+                name if kind == "paired" else "",
+                kind,
+                f"{shares['slot_steps']:,}",
+                *parts,
+                *steps,
+                leases,
+            )
     return shown
 
 
 def plan(options: argparse.Namespace, budget: str, direction: str) -> Plan:
     """As `xsample run` plans it."""
-    settings = {"budget": budget, "direction": direction, "samples": options.samples, "limit": options.problems}
-    config = load(None, settings | {"device": "cpu", "max_num_seqs": options.slots, "out": "unused"})
+    settings = {
+        "budget": budget,
+        "direction": direction,
+        "samples": options.samples,
+        "limit": options.problems,
+    }
+    config = load(
+        None, settings | {"device": "cpu", "max_num_seqs": options.slots, "out": "unused"}
+    )
     return prepare(config, load_task(config))
 
 

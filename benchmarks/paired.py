@@ -1,15 +1,19 @@
-"""How much does a paired token cost? Lock-step against what vLLM costs without it, on the same work.
+"""How much does a paired token cost? Lock-step against what vLLM costs without it, on the same
+work.
 
-    python -m benchmarks.paired [--model embedded|50m|500m] [--slots 64] [--sequences N] [--length L] [--top-p 0.7]
+    python -m benchmarks.paired [--model embedded|50m|500m] [--slots 64] [--sequences N] [--length
+    L] [--top-p 0.7]
                                 [--budget unlimited] [--rounds 7] [--device cpu|cuda] [--json FILE]
 
-Contenders: `lockstep`, trace and the driver's join included; `two_engines`, plain, at the same time, with vLLM's own
-sampling; `two_engines_argmax`, the same without any sampling, which is nobody's rival but the least that two engines
-can cost; `one_engine`, plain, with the others idle. All are loaded first and take turns, every second round in reversed
-order. The lengths of lock-step's responses in its warm-up are those that the others are asked for, so all
-compute as many tokens in the same batches, in as many steps, which is checked. Microseconds are wall time a token of a
-sequence. The profile of the step is taken in a round of its own, which does not count; its floor is `floor`'s.
-With a budget that runs out, the rest of a response is made by its primary alone, while plain engines make all of it.
+Contenders: `lockstep`, trace and the driver's join included; `two_engines`, plain, at the same
+time, with vLLM's own sampling; `two_engines_argmax`, the same without any sampling, which is
+nobody's rival but the least that two engines can cost; `one_engine`, plain, with the others idle.
+All are loaded first and take turns, every second round in reversed order. The lengths of
+lock-step's responses in its warm-up are those that the others are asked for, so all compute as many
+tokens in the same batches, in as many steps, which is checked. Microseconds are wall time a token
+of a sequence. The profile of the step is taken in a round of its own, which does not count; its
+floor is `floor`'s. With a budget that runs out, the rest of a response is made by its primary
+alone, while plain engines make all of it.
 """
 
 from __future__ import annotations
@@ -58,7 +62,9 @@ def run(workload: Workload, pair: Pair, plain: Twins, chosen: argparse.Namespace
     contenders: dict[str, Callable[[], Any]] = {
         "lockstep": lambda: lockstep(pair, workload),
         "two_engines": lambda: generate(plain, POLICIES, workload, lengths, sampled),
-        "two_engines_argmax": lambda: generate(plain, POLICIES, workload, lengths, {"temperature": 0.0}),
+        "two_engines_argmax": lambda: generate(
+            plain, POLICIES, workload, lengths, {"temperature": 0.0}
+        ),
         "one_engine": lambda: generate(plain, POLICIES[:1], workload, lengths, sampled),
     }
     num_steps = generate(plain, POLICIES, workload, lengths, sampled)
@@ -68,16 +74,24 @@ def run(workload: Workload, pair: Pair, plain: Twins, chosen: argparse.Namespace
             began = time.perf_counter()
             done = contenders[name]()
             micros[name].append(1e6 * (time.perf_counter() - began) / sum(lengths))
-            assert name != "lockstep" or response_lengths(done, len(lengths)) == lengths, "other responses than before"
+            assert name != "lockstep" or response_lengths(done, len(lengths)) == lengths, (
+                "other responses than before"
+            )
     steps, parts = profile(pair, workload)
-    assert chosen.budget != "unlimited" or steps == num_steps, f"lock-step took {steps} steps, plain ones {num_steps}"
+    assert chosen.budget != "unlimited" or steps == num_steps, (
+        f"lock-step took {steps} steps, plain ones {num_steps}"
+    )
     num_threads = max(1, len(workload.config.cores.get("base", "").split(",")))
     ours = micros["lockstep"]
     return Result(
         f"paired {chosen.model}",
         {name: value for name, value in vars(chosen).items() if name not in ("json", "models")},
         {f"{name}, us a paired token": spread(micros[name]) for name in contenders},
-        {f"{name} over lockstep": speed_up(ours, micros[name]) for name in contenders if name != "lockstep"},
+        {
+            f"{name} over lockstep": speed_up(ours, micros[name])
+            for name in contenders
+            if name != "lockstep"
+        },
         {
             "profile, us a step": parts,
             "floor": asdict(floor(workload, lengths, num_threads)),
@@ -88,7 +102,11 @@ def run(workload: Workload, pair: Pair, plain: Twins, chosen: argparse.Namespace
 
 def lockstep(pair: Pair, workload: Workload) -> pa.Table:
     """The whole path, trace and driver's join included. The rows of all responses."""
-    done = [event.tokens for event in pair.run(workload.jobs, workload.rule) if isinstance(event, Completed)]
+    done = [
+        event.tokens
+        for event in pair.run(workload.jobs, workload.rule)
+        if isinstance(event, Completed)
+    ]
     return pa.concat_tables(done)
 
 
@@ -100,10 +118,19 @@ def response_lengths(made: pa.Table, num_jobs: int) -> list[int]:
 
 
 def generate(
-    plain: Twins, policies: Sequence[str], workload: Workload, lengths: list[int], sampling: dict[str, Any]
+    plain: Twins,
+    policies: Sequence[str],
+    workload: Workload,
+    lengths: list[int],
+    sampling: dict[str, Any],
 ) -> int:
-    """Plain engines at the same time, each all the work. Returns the number of steps that each took."""
-    calls = [plain.workers[policy].generate.remote(workload.prompts, lengths, sampling) for policy in policies]
+    """Plain engines at the same time, each all the work. Returns the number of steps that each
+    took.
+    """
+    calls = [
+        plain.workers[policy].generate.remote(workload.prompts, lengths, sampling)
+        for policy in policies
+    ]
     (num_steps,) = set(ray.get(calls))
     return int(num_steps)
 
@@ -118,16 +145,23 @@ def profile(pair: Pair, workload: Workload) -> tuple[int, dict[str, float]]:
 
 
 def described(made: pa.Table) -> dict[str, float]:
-    """What the distributions looked like: nuclei of the base, and how often the two policies part."""
+    """What the distributions looked like: nuclei of the base, and how often the two policies
+    part.
+    """
     size, js = (made.column(name).drop_null().to_numpy() for name in ("nucleus_base", "js"))
     if not len(js):
         return {"median nucleus": float(np.median(size))}
-    return {"median nucleus": float(np.median(size)), f"share of js > {_SHIFT}": float((js > _SHIFT).mean())}
+    return {
+        "median nucleus": float(np.median(size)),
+        f"share of js > {_SHIFT}": float((js > _SHIFT).mean()),
+    }
 
 
 def tables(result: Result) -> Iterator[Table]:
     """The result for a reader."""
-    shown = Table("contender", "us a paired token", "min-max", "it / lock-step", "min-max", caption=machine())
+    shown = Table(
+        "contender", "us a paired token", "min-max", "it / lock-step", "min-max", caption=machine()
+    )
     for name, us in result.measured.items():
         contender = name.partition(",")[0]
         ratio = result.ratios.get(f"{contender} over lockstep")
@@ -138,7 +172,10 @@ def tables(result: Result) -> Iterator[Table]:
     for name, us in result.details["profile, us a step"].items():
         parts.add_row(name, f"{us:,.0f}")
     for kind in ("memory", "cache"):
-        parts.add_row(f"floor: weights and KV read from {kind}", f"{result.details['floor'][f'us_from_{kind}']:,.0f}")
+        parts.add_row(
+            f"floor: weights and KV read from {kind}",
+            f"{result.details['floor'][f'us_from_{kind}']:,.0f}",
+        )
     yield parts
 
 

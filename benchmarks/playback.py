@@ -1,8 +1,10 @@
-"""Engines that play prepared messages back: what two workers would send, without a model, as fast as it is taken.
+"""Engines that play prepared messages back: what two workers would send, without a model, as fast
+as it is taken.
 
-`Playback` stands where `pair.Pair` has its `launch.Twins`. One lease of responses is made up, of the synthetic run's
-tokens, and comes again in every lease; the messages of a phase are cut out of it once, as `worker.PolicyWorker` would
-have collected them, and kept. So a warm-up over one lease makes all that is ever sent.
+`Playback` stands where `pair.Pair` has its `launch.Twins`. One lease of responses is made up, of
+the synthetic run's tokens, and comes again in every lease; the messages of a phase are cut out of
+it once, as `worker.PolicyWorker` would have collected them, and kept. So a warm-up over one lease
+makes all that is ever sent.
 
 Dimensions: T responses of a lease, S sequences of a phase.
 """
@@ -28,7 +30,9 @@ Ints = npt.NDArray[np.int64]
 
 
 class Lease:
-    """T made-up responses, base primary in every other one; what either policy has traced of them."""
+    """T made-up responses, base primary in every other one; what either policy has traced of
+    them.
+    """
 
     def __init__(self, num_responses: int, median_length: int = MEDIAN_LENGTH) -> None:
         rng = np.random.default_rng(0)
@@ -45,14 +49,24 @@ class Lease:
     def spent(self, response: int, budget: int) -> int:
         """Rows up to the one that spends the budget."""
         rows = slice(self.start[response], self.start[response] + self.length[response])
-        return branch(self._columns["intervened"][rows], self._columns["effective"][rows], budget).spent
+        return branch(
+            self._columns["intervened"][rows], self._columns["effective"][rows], budget
+        ).spent
 
     def trace(self, policy: str, paired: bool, rows: Ints, sequence: Ints) -> pa.RecordBatch:
-        """What the policy's sampler recorded of these rows, as `trace.Trace.collect` gives it; sequence [rows]."""
+        """What the policy's sampler recorded of these rows, as `trace.Trace.collect` gives it;
+        sequence [rows].
+        """
         other = POLICIES[1 - POLICIES.index(policy)]
-        sources = {name: name for name in ("token", "intervened", "effective", "primary_token", "js")}
-        sources |= {name: f"{name}_{policy}" for name in ("nucleus", "top1", "entropy", "logp", "rank")}
-        sources |= {f"{name}_of_other_top1": f"{name}_{policy}_of_top1_{other}" for name in ("logp", "rank")}
+        sources = {
+            name: name for name in ("token", "intervened", "effective", "primary_token", "js")
+        }
+        sources |= {
+            name: f"{name}_{policy}" for name in ("nucleus", "top1", "entropy", "logp", "rank")
+        }
+        sources |= {
+            f"{name}_of_other_top1": f"{name}_{policy}_of_top1_{other}" for name in ("logp", "rank")
+        }
         sources["top_k"] = f"topk_{policy}"
         columns = {
             "sequence": pa.array(sequence.astype(np.int32)),
@@ -78,7 +92,9 @@ class Playback:
     def kill(self) -> None:
         self._stems.clear()
 
-    def stream(self, work: Mapping[str, tuple[Phase, Requests]]) -> Iterator[tuple[str, Finished | Progress]]:
+    def stream(
+        self, work: Mapping[str, tuple[Phase, Requests]]
+    ) -> Iterator[tuple[str, Finished | Progress]]:
         """The messages of every policy's phase, in turns."""
         messages = {policy: self._messages(policy, phase) for policy, (phase, _) in work.items()}
         for number in range(max(map(len, messages.values()))):
@@ -88,19 +104,36 @@ class Playback:
                     yield policy, Progress(len(mine[number].trace))
 
     def _messages(self, policy: str, phase: Phase) -> list[Finished]:
-        response, budget = self._responses(phase), phase.budget if phase.stop_token is not None else None
-        wanted = (policy, phase.paired, response.tobytes(), phase.offset.tobytes(), budget is None or budget.tobytes())
+        response, budget = (
+            self._responses(phase),
+            phase.budget if phase.stop_token is not None else None,
+        )
+        wanted = (
+            policy,
+            phase.paired,
+            response.tobytes(),
+            phase.offset.tobytes(),
+            budget is None or budget.tobytes(),
+        )
         if wanted not in self._made:
             places = range(0, len(response), SEQUENCES_PER_MESSAGE)
             parts = [np.arange(at, min(at + SEQUENCES_PER_MESSAGE, len(response))) for at in places]
             self._made[wanted] = [
-                self._message(policy, phase.paired, part, response, phase.offset, budget) for part in parts
+                self._message(policy, phase.paired, part, response, phase.offset, budget)
+                for part in parts
             ]
         return self._made[wanted]
 
     def _responses(self, phase: Phase) -> Ints:
-        """The response that each sequence is, [S]: as they come in, anew when the lease is through."""
-        return np.array([self._response(name) for name in zip(phase.key.tolist(), phase.forward.tolist(), strict=True)])
+        """The response that each sequence is, [S]: as they come in, anew when the lease is
+        through.
+        """
+        return np.array(
+            [
+                self._response(name)
+                for name in zip(phase.key.tolist(), phase.forward.tolist(), strict=True)
+            ]
+        )
 
     def _response(self, name: tuple[int, bool]) -> int:
         if name not in self._stems and len(self._stems) == len(self._lease.length):
@@ -108,9 +141,17 @@ class Playback:
         return self._stems.setdefault(name, len(self._stems))
 
     def _message(
-        self, policy: str, paired: bool, sequence: Ints, response: Ints, offset: Ints, budget: Ints | None
+        self,
+        policy: str,
+        paired: bool,
+        sequence: Ints,
+        response: Ints,
+        offset: Ints,
+        budget: Ints | None,
     ) -> Finished:
-        """These sequences of a phase; a sequence whose budget is spent before its end is handed back."""
+        """These sequences of a phase; a sequence whose budget is spent before its end is handed
+        back.
+        """
         which, lease = response[sequence], self._lease
         end = lease.length[which]
         if budget is not None:
@@ -118,21 +159,30 @@ class Playback:
             end = np.array([lease.spent(response, budget) for response, budget in left])
         size = end - offset[sequence]
         rows = np.concatenate(
-            [lease.start[r] + np.arange(a, b) for r, a, b in zip(which, offset[sequence], end, strict=True)]
+            [
+                lease.start[r] + np.arange(a, b)
+                for r, a, b in zip(which, offset[sequence], end, strict=True)
+            ]
         )
         trace = lease.trace(policy, paired, rows, np.repeat(sequence, size))
-        return Finished(sequence, size + (end < lease.length[which]), np.ones(len(sequence), np.bool_), trace)
+        return Finished(
+            sequence, size + (end < lease.length[which]), np.ones(len(sequence), np.bool_), trace
+        )
 
 
 def _taken(column: object, rows: Ints) -> pa.Array:
-    """Some rows of a column, as numbers or already in Arrow; 64-bit numbers as the trace has them."""
+    """Some rows of a column, as numbers or already in Arrow; 64-bit numbers as the trace has
+    them.
+    """
     array = column if isinstance(column, pa.Array) else pa.array(column)
     taken = array.take(pa.array(rows))
     return taken.cast(pa.int32()) if taken.type == pa.int64() else taken
 
 
 def _alone(columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
-    """What is different in rows that a policy decides without its twin: no divergence, so nothing follows from it."""
+    """What is different in rows that a policy decides without its twin: no divergence, so nothing
+    follows from it.
+    """
     size = len(columns["token"])
     none = pa.array(np.zeros(size, np.bool_))
     return {

@@ -1,8 +1,10 @@
-"""A worker with a stopwatch: the project's own, whose step is timed by part while the stopwatch is on.
+"""A worker with a stopwatch: the project's own, whose step is timed by part while the stopwatch is
+on.
 
-Off, nothing is wrapped. On, the parts are wrapped where their callers find them, and each is charged with what it
-takes itself, without parts inside it; the sums are wall time, so the exchange includes waiting for the twin. On a GPU a
-part is charged with what it waits for: `nuclei`, the first that fetches anything, with the forward pass.
+Off, nothing is wrapped. On, the parts are wrapped where their callers find them, and each is
+charged with what it takes itself, without parts inside it; the sums are wall time, so the exchange
+includes waiting for the twin. On a GPU a part is charged with what it waits for: `nuclei`, the
+first that fetches anything, with the forward pass.
 """
 
 from __future__ import annotations
@@ -57,12 +59,17 @@ class ProfilingWorker(PolicyWorker):
         self._undo.append(lambda: setattr(owner, name, plain))
 
     def stop_profile(self) -> tuple[int, dict[str, float]]:
-        """Unwrap; steps, and microseconds of one by part. `force_and_rest`: the rest of the sampler, `vllm`: of all.
+        """Unwrap; steps, and microseconds of one by part. `force_and_rest`: the rest of the
+        sampler, `vllm`: of all.
 
         Parts that were never called, as in a solo phase, are left out.
         """
         for undo in self._undo:
             undo()
         steps = self._calls["vllm"]
-        parts = {part: 1e6 * self._seconds[part] / steps for part in _PARTS if part in self._seconds}
-        return steps, {part: round(us, 1) for part, us in parts.items()} | {"step": round(sum(parts.values()), 1)}
+        parts = {
+            part: 1e6 * self._seconds[part] / steps for part in _PARTS if part in self._seconds
+        }
+        return steps, {part: round(us, 1) for part, us in parts.items()} | {
+            "step": round(sum(parts.values()), 1)
+        }

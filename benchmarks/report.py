@@ -1,9 +1,11 @@
-"""What does a report of a large run cost? `xsample report` over a synthetic run: time, memory, bytes a row on disk.
+"""What does a report of a large run cost? `xsample report` over a synthetic run: time, memory,
+bytes a row on disk.
 
     python -m benchmarks.report [--rows 100_000_000] [--run DIR] [--rounds 3] [--json FILE]
 
-The command is a process of its own, as a user starts it; memory is the peak of the resident memory of it and its
-children together, sampled 20 times a second. Without --run a run is made in a temporary folder, and removed again.
+The command is a process of its own, as a user starts it; memory is the peak of the resident memory
+of it and its children together, sampled 20 times a second. Without --run a run is made in a
+temporary folder, and removed again.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ LISTS = ("topk_base", "topk_rl")
 
 
 class Cost(NamedTuple):
-    """What one report took: wall time, peak resident memory in GB (10^9 bytes), and seconds by the stages it names."""
+    """What one report took: wall time, peak resident memory in GB (10^9 bytes), and seconds by the
+    stages it names.
+    """
 
     seconds: float
     peak_gb: float
@@ -57,7 +61,10 @@ def main() -> None:
         "rows/s": spread([rows / cost.seconds for cost in costs]),
     }
     found.details = {
-        "stage_seconds": {stage: spread([cost.stages.get(stage, 0.0) for cost in costs]) for stage in costs[0].stages},
+        "stage_seconds": {
+            stage: spread([cost.stages.get(stage, 0.0) for cost in costs])
+            for stage in costs[0].stages
+        },
         "bytes_a_row": columns,
         "scalar_bytes_a_row": sum(size for name, size in columns.items() if name not in LISTS),
         "list_bytes_a_row": sum(columns[name] for name in LISTS),
@@ -73,14 +80,18 @@ def report(run: Path, out: Path) -> Cost:
     began = time.perf_counter()
     said = [(began, "start")]
     with (
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process,
         Watch(process.pid, with_children=True) as watch,
     ):
         for line in process.stdout or ():
             said.append((time.perf_counter(), line.strip()))
     ended = time.perf_counter()
     if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed: {' | '.join(line for _, line in said[1:])}")
+        raise RuntimeError(
+            f"{' '.join(command)} failed: {' | '.join(line for _, line in said[1:])}"
+        )
     stages = {line: after - at for (at, line), (after, _) in pairwise(said)}
     return Cost(ended - began, watch.peak / 1e9, stages)
 
@@ -117,7 +128,11 @@ def stages_table(found: Result) -> Table:
 
 def bytes_table(found: Result) -> Table:
     """Bytes a row for a reader, the largest column first."""
-    shown = Table("column of tokens", "bytes a row on disk", caption=f"aim: scalars at most {MOST_SCALAR_BYTES}")
+    shown = Table(
+        "column of tokens",
+        "bytes a row on disk",
+        caption=f"aim: scalars at most {MOST_SCALAR_BYTES}",
+    )
     for name, size in sorted(found.details["bytes_a_row"].items(), key=lambda column: -column[1]):
         shown.add_row(name, f"{size:.3f}")
     shown.add_section()
@@ -129,7 +144,9 @@ def bytes_table(found: Result) -> Table:
 def _options() -> argparse.Namespace:
     parser = result.options(__doc__, rounds=1)
     parser.add_argument("--rows", type=int, default=100_000_000)
-    parser.add_argument("--run", type=Path, help="a run directory that is there, instead of a synthetic one")
+    parser.add_argument(
+        "--run", type=Path, help="a run directory that is there, instead of a synthetic one"
+    )
     return parser.parse_args()
 
 

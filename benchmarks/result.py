@@ -1,7 +1,8 @@
-"""What a benchmark found: settings, measured numbers with their spread, ratios; on the screen and as JSON.
+"""What a benchmark found: settings, measured numbers with their spread, ratios; on the screen and
+as JSON.
 
-A ratio is how many times faster this project is than somebody else on the same work, taken round by round: higher is
-better, and `benchmarks.check` compares it with the recorded one.
+A ratio is how many times faster this project is than somebody else on the same work, taken round by
+round: higher is better, and `benchmarks.check` compares it with the recorded one.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ Spread = dict[str, float]
 class Result:
     """One benchmark's outcome.
 
-    settings: what was asked for. measured: name with its unit -> spread over rounds. ratios: name -> spread of
-    theirs / ours in time. details: anything else that JSON can hold, such as a profile.
+    settings: what was asked for. measured: name with its unit -> spread over rounds. ratios: name
+    -> spread of theirs / ours in time. details: anything else that JSON can hold, such as a
+    profile.
     """
 
     benchmark: str

@@ -1,11 +1,13 @@
 """How does the cost of a paired token change with pairs, slots, length or nucleus size?
 
-    python -m benchmarks.scaling --over pairs|slots|length|top_p [--values A,B,C] [--model embedded|50m|500m]
+    python -m benchmarks.scaling --over pairs|slots|length|top_p [--values A,B,C] [--model
+    embedded|50m|500m]
                                  [--rounds 3] [--json FILE] [other options of benchmarks.paired]
 
-Every value has pairs of its own; all are loaded before anything is timed, and the values take turns. The work goes
-through the Scheduler, as in a run. Microseconds are wall time a token of a sequence, of all pairs together; pairs that
-share cores are measured as they are, and two of them on two cores cannot be faster than one.
+Every value has pairs of its own; all are loaded before anything is timed, and the values take
+turns. The work goes through the Scheduler, as in a run. Microseconds are wall time a token of a
+sequence, of all pairs together; pairs that share cores are measured as they are, and two of them on
+two cores cannot be faster than one.
 """
 
 from __future__ import annotations
@@ -64,7 +66,9 @@ def main() -> None:
     parser = options(__doc__, rounds=3)
     add_options(parser)
     parser.add_argument("--over", choices=_VALUES, required=True)
-    parser.add_argument("--values", help="default: " + ", ".join(f"{k} {v}" for k, v in _VALUES.items()))
+    parser.add_argument(
+        "--values", help="default: " + ", ".join(f"{k} {v}" for k, v in _VALUES.items())
+    )
     chosen = parser.parse_args()
     with loaded(chosen) as points:
         result = run(points, chosen)
@@ -74,9 +78,14 @@ def main() -> None:
 @contextmanager
 def loaded(chosen: argparse.Namespace) -> Iterator[list[Point]]:
     """The points, with their engines."""
-    values = [_TYPES[chosen.over](value) for value in (chosen.values or _VALUES[chosen.over]).split(",")]
+    values = [
+        _TYPES[chosen.over](value) for value in (chosen.values or _VALUES[chosen.over]).split(",")
+    ]
     workloads = [workload_at(chosen, value) for value in values]
-    with own_cluster(2 * sum(len(workload.configs) for workload in workloads)), ExitStack() as stack:
+    with (
+        own_cluster(2 * sum(len(workload.configs) for workload in workloads)),
+        ExitStack() as stack,
+    ):
         points = []
         for value, workload in zip(values, workloads, strict=True):
             pairs = []
@@ -106,7 +115,10 @@ def run(points: Sequence[Point], chosen: argparse.Namespace) -> Result:
     return Result(
         f"scaling {chosen.model} over {chosen.over}",
         {name: value for name, value in vars(chosen).items() if name not in ("json", "models")},
-        {f"{chosen.over} {value}, us a paired token": spread(found) for value, found in micros.items()},
+        {
+            f"{chosen.over} {value}, us a paired token": spread(found)
+            for value, found in micros.items()
+        },
     )
 
 

@@ -1,12 +1,14 @@
-r"""How long until a run makes its first tokens? `xsample run` on the embedded pair, from the command line to its end.
+r"""How long until a run makes its first tokens? `xsample run` on the embedded pair, from the
+command line to its end.
 
     python -m benchmarks.startup [--rounds 5] [--json FILE]
 
-The command is a process of its own, as a user starts it, over 200 problems, a sample each; the seconds are those at
-which it says a line, from its start. Its display is told to say its numbers as soon as it has some; engines tell theirs
-once a second, so "first tokens" may be up to a second late. `--help` and `--dry-run` end without an engine. Beside it:
-a script that loads the base model alone into vLLM and generates one token, a process of its own too. One round that
-does not count fills the caches of the file system and of bytecode.
+The command is a process of its own, as a user starts it, over 200 problems, a sample each; the
+seconds are those at which it says a line, from its start. Its display is told to say its numbers as
+soon as it has some; engines tell theirs once a second, so "first tokens" may be up to a second
+late. `--help` and `--dry-run` end without an engine. Beside it: a script that loads the base model
+alone into vLLM and generates one token, a process of its own too. One round that does not count
+fills the caches of the file system and of bytecode.
 """
 
 from __future__ import annotations
@@ -46,7 +48,8 @@ _PLAIN = """
 import json, sys
 from vllm import LLM, SamplingParams
 llm = LLM(**json.loads(sys.argv[1]), skip_tokenizer_init=True)
-llm.generate([{"prompt_token_ids": [1, 2, 3]}], SamplingParams(max_tokens=1, detokenize=False), use_tqdm=False)
+params = SamplingParams(max_tokens=1, detokenize=False)
+llm.generate([{"prompt_token_ids": [1, 2, 3]}], params, use_tqdm=False)
 print("first token", flush=True)
 """
 PLAIN = "one vLLM engine, first token"
@@ -57,7 +60,9 @@ def main() -> None:
     """Run the rounds, print the table."""
     options = result.options(__doc__, rounds=5).parse_args()
     found = measure(options)
-    found.publish([spreads_table("seconds from the start of the command", found.measured)], options.json)
+    found.publish(
+        [spreads_table("seconds from the start of the command", found.measured)], options.json
+    )
 
 
 def measure(options: argparse.Namespace) -> Result:
@@ -67,7 +72,10 @@ def measure(options: argparse.Namespace) -> Result:
     worker = prepare(config, load_task(config)).pair_config(0)
     plain = json.dumps(
         worker.workers["base"].engine_args
-        | {"kv_cache_memory_bytes": worker.kv_cache_bytes, "gpu_memory_utilization": 0.01}
+        | {
+            "kv_cache_memory_bytes": worker.kv_cache_bytes,
+            "gpu_memory_utilization": 0.01,
+        }
     )
     for round_ in range(options.rounds + 1):
         for name, at in list(one_round(plain)):
@@ -79,7 +87,9 @@ def measure(options: argparse.Namespace) -> Result:
 
 
 def one_round(plain: str) -> Iterator[tuple[str, float]]:
-    """What was reached, and after how many seconds. plain: arguments of the lone engine, as JSON."""
+    """What was reached, and after how many seconds. plain: arguments of the lone engine, as
+    JSON.
+    """
     with TemporaryDirectory(prefix="xsample-") as folder:
         arguments = ["run", *options_of(SETTINGS), "--out", f"{folder}/run"]
         yield "--help", duration(_XSAMPLE, ["--help"])
@@ -100,10 +110,14 @@ def duration(script: str, arguments: Sequence[str]) -> float:
 
 
 def start(script: str, arguments: Sequence[str]) -> Iterator[tuple[float, str]]:
-    """Seconds and line of all that a script says, and its end. Raises RuntimeError with what it said if it fails."""
+    """Seconds and line of all that a script says, and its end. Raises RuntimeError with what it
+    said if it fails.
+    """
     began, said = time.perf_counter(), list[str]()
     command = [sys.executable, "-c", script, *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
         for line in process.stdout or ():
             said.append(line.rstrip())
             yield time.perf_counter() - began, said[-1]

@@ -1,10 +1,13 @@
-"""What does a curve cost? A sweep over budgets as forks of one paired run, against the same budgets run one by one.
+"""What does a curve cost? A sweep over budgets as forks of one paired run, against the same budgets
+run one by one.
 
-    python -m benchmarks.sweep [--rounds 5] [--samples 2] [--problems 200] [--budget 0,1,...,unlimited] [--json FILE]
+    python -m benchmarks.sweep [--rounds 5] [--samples 2] [--problems 200] [--budget
+    0,1,...,unlimited] [--json FILE]
 
-Both contenders use the same pair of engines, loaded once, and take turns in the same run, so loading is in neither:
-a user who runs budgets one by one pays it for each of them besides. Both directions; responses must be equal token
-for token. Tokens are those that went through a model, prompts included, cached prefixes not, of both engines.
+Both contenders use the same pair of engines, loaded once, and take turns in the same run, so
+loading is in neither: a user who runs budgets one by one pays it for each of them besides. Both
+directions; responses must be equal token for token. Tokens are those that went through a model,
+prompts included, cached prefixes not, of both engines.
 """
 
 from __future__ import annotations
@@ -85,7 +88,10 @@ def run(pair: Pair, whole: Plan, parts: list[Plan], options: argparse.Namespace)
         "sweep",
         settings | {"responses": whole.work.num_trajectories},
         {f"{name}: seconds": spread(values) for name, values in seconds.items()}
-        | {f"{name}: tokens computed": spread(list(map(float, values))) for name, values in tokens.items()},
+        | {
+            f"{name}: tokens computed": spread(list(map(float, values)))
+            for name, values in tokens.items()
+        },
         {"one by one": speed_up(seconds["sweep"], seconds["one by one"])},
         {"tokens_one_by_one_over_sweep": speed_up(tokens["sweep"], tokens["one by one"])},
     )
@@ -113,7 +119,10 @@ def carry_out(pair: Pair, plans: list[Plan]) -> tuple[float, int, Responses]:
 
 def table(found: Result) -> Table:
     """The result for a reader."""
-    made = f"{found.settings['responses']:,} responses, budgets {found.settings['budget']}, both directions"
+    made = (
+        f"{found.settings['responses']:,} responses, budgets {found.settings['budget']}, both"
+        " directions"
+    )
     shown = Table("", "seconds", "min-max", "tokens computed", caption=f"{made}; {machine()}")
     for name in ("sweep", "one by one"):
         tokens = found.measured[f"{name}: tokens computed"]["median"]
@@ -124,7 +133,12 @@ def table(found: Result) -> Table:
 
 
 def _plan(options: argparse.Namespace, budget: str) -> Plan:
-    settings = {"budget": budget, "samples": options.samples, "limit": options.problems, "device": "cpu"}
+    settings = {
+        "budget": budget,
+        "samples": options.samples,
+        "limit": options.problems,
+        "device": "cpu",
+    }
     config = load(None, settings | {"direction": "both", "out": "unused"})
     return prepare(config, load_task(config))
 

@@ -1,10 +1,11 @@
-"""A run directory of any size without a model: what `xsample report` reads, filled with made-up measurements.
+"""A run directory of any size without a model: what `xsample report` reads, filled with made-up
+measurements.
 
     python -m benchmarks.synthetic OUT [--rows 100_000_000] [--seed 0] [--processes 2]
 
-Problems x samples x both directions, unlimited budget, every token measured by both policies. Lengths are lognormal,
-capped; what stands in a row is in benchmarks/synthetic_tokens.py. Equal arguments make equal files, whatever the
-number of processes.
+Problems x samples x both directions, unlimited budget, every token measured by both policies.
+Lengths are lognormal, capped; what stands in a row is in benchmarks/synthetic_tokens.py. Equal
+arguments make equal files, whatever the number of processes.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ from engine.store import ROWS_PER_GROUP, RunStore
 from engine.tables import conform, write_table
 
 DIRECTIONS = ("forward", "reverse")
-PROBLEMS = tuple(Problem(f"synthetic/{n:02d}", f"What is {n} + {n}?", str(2 * n)) for n in range(30))
+PROBLEMS = tuple(
+    Problem(f"synthetic/{n:02d}", f"What is {n} + {n}?", str(2 * n)) for n in range(30)
+)
 MEDIAN_LENGTH, SPREAD, MAX_LENGTH = 1_500, 0.6, 8_000
 ROWS_PER_PART = 1 << 18
 PROMPT = list(range(100, 150))
@@ -49,7 +52,9 @@ PROMPT = list(range(100, 150))
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Trajectories of one part: indices into problems x samples x directions, and their lengths in tokens, [T] each."""
+    """Trajectories of one part: indices into problems x samples x directions, and their lengths in
+    tokens, [T] each.
+    """
 
     number: int
     trajectory: Ints
@@ -57,7 +62,9 @@ class Part:
 
 
 def make_run(out: Path, rows: int, seed: int = 0, processes: int = 1) -> None:
-    """Make the run directory `out`, which must be new, with `rows` token rows. Raises RunDirectoryError."""
+    """Make the run directory `out`, which must be new, with `rows` token rows. Raises
+    RunDirectoryError.
+    """
     length = lengths(rows, seed)
     num_samples = len(length) // (len(PROBLEMS) * len(DIRECTIONS))
     with RunStore.open(out, _manifest(num_samples, seed)) as store:
@@ -70,9 +77,17 @@ def make_run(out: Path, rows: int, seed: int = 0, processes: int = 1) -> None:
 
 
 def lengths(rows: int, seed: int) -> Ints:
-    """Length of each trajectory, problem by problem: as many samples as `rows` needs, scaled to just that many."""
-    shape = (1 + rows // (len(PROBLEMS) * len(DIRECTIONS) * MEDIAN_LENGTH), len(PROBLEMS), len(DIRECTIONS))
-    drawn = np.minimum(np.random.default_rng(seed).lognormal(np.log(MEDIAN_LENGTH), SPREAD, shape), MAX_LENGTH)
+    """Length of each trajectory, problem by problem: as many samples as `rows` needs, scaled to
+    just that many.
+    """
+    shape = (
+        1 + rows // (len(PROBLEMS) * len(DIRECTIONS) * MEDIAN_LENGTH),
+        len(PROBLEMS),
+        len(DIRECTIONS),
+    )
+    drawn = np.minimum(
+        np.random.default_rng(seed).lognormal(np.log(MEDIAN_LENGTH), SPREAD, shape), MAX_LENGTH
+    )
     num_samples = 1 + int(np.searchsorted(drawn.sum((1, 2)).cumsum()[:-1], rows))
     ends = drawn[:num_samples].swapaxes(0, 1).ravel().cumsum()
     return np.diff(np.rint(ends * (rows / ends[-1])).astype(np.int64), prepend=0)
@@ -89,10 +104,15 @@ def parts(length: Ints) -> list[Part]:
 
 
 def vocabulary() -> list[str]:
-    """A text a token: words, most of them with the blank before them, as byte-pair vocabularies have them."""
+    """A text a token: words, most of them with the blank before them, as byte-pair vocabularies
+    have them.
+    """
     syllables = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
     words = ("".join(word) for size in (1, 2, 3) for word in product(syllables, repeat=size))
-    texts = [f" {word}" if place % 4 else word for place, word in zip(range(VOCABULARY_SIZE), words, strict=False)]
+    texts = [
+        f" {word}" if place % 4 else word
+        for place, word in zip(range(VOCABULARY_SIZE), words, strict=False)
+    ]
     return [*texts[:EOS], "<eos>"]
 
 
@@ -117,7 +137,9 @@ def _write_part(out: Path, seed: int, num_samples: int, part: Part) -> None:
 
 def _keys(trajectory: Ints, num_samples: int) -> dict[str, pa.Array]:
     """The key columns of these trajectories, [T]."""
-    problem, sample, direction = np.unravel_index(trajectory, (len(PROBLEMS), num_samples, len(DIRECTIONS)))
+    problem, sample, direction = np.unravel_index(
+        trajectory, (len(PROBLEMS), num_samples, len(DIRECTIONS))
+    )
     return {
         "problem": pa.array([one.id for one in PROBLEMS]).take(pa.array(problem)),
         "sample": pa.array(sample.astype(np.int32)),
@@ -126,12 +148,17 @@ def _keys(trajectory: Ints, num_samples: int) -> dict[str, pa.Array]:
     }
 
 
-def _responses(keys: dict[str, pa.Array], columns: Columns, offsets: Ints, stopped: Bools, seed: int) -> pa.Table:
-    """Rows of record.RESPONSES; the response `i` has the rows offsets[i] to offsets[i + 1] of `columns`."""
+def _responses(
+    keys: dict[str, pa.Array], columns: Columns, offsets: Ints, stopped: Bools, seed: int
+) -> pa.Table:
+    """Rows of record.RESPONSES; the response `i` has the rows offsets[i] to offsets[i + 1] of
+    `columns`.
+    """
     size = len(stopped)
     text = pa.array([*vocabulary()[:EOS], ""]).take(pa.array(columns["token"]))
     counts = {
-        name: np.add.reduceat(columns[name], offsets[:-1], dtype=np.int32) for name in ("intervened", "effective")
+        name: np.add.reduceat(columns[name], offsets[:-1], dtype=np.int32)
+        for name in ("intervened", "effective")
     }
     made = {
         "prompt_token_ids": pa.array([PROMPT] * size, pa.list_(pa.int32())),
@@ -153,10 +180,15 @@ def _grades(num_samples: int, seed: int) -> list[Grade]:
     grades = []
     for place, problem in enumerate(PROBLEMS):
         for sample, direction in product(range(num_samples), DIRECTIONS):
-            correct = bool(rng.random() < (0.8 if direction == "forward" else 0.4) * (1 - place / len(PROBLEMS)))
+            correct = bool(
+                rng.random()
+                < (0.8 if direction == "forward" else 0.4) * (1 - place / len(PROBLEMS))
+            )
             answer = problem.answer if correct else "-1"
             key = Trajectory(problem.id, sample, direction, None)
-            grades.append(Grade(key, answer, None, "boxed", "correct" if correct else "wrong", correct))
+            grades.append(
+                Grade(key, answer, None, "boxed", "correct" if correct else "wrong", correct)
+            )
     return grades
 
 
@@ -178,9 +210,16 @@ def _manifest(num_samples: int, seed: int) -> dict[str, Any]:
         "record_top_k": TOP_K,
     }
     return {
-        "identity": settings | {"base": "synthetic base", "rl": "synthetic rl", "stop_token_ids": [EOS]},
+        "identity": settings
+        | {"base": "synthetic base", "rl": "synthetic rl", "stop_token_ids": [EOS]},
         "config": settings,
-        "task": {"name": "synthetic", "source": "made up", "gated": False, "template": None, "grader": "integer"},
+        "task": {
+            "name": "synthetic",
+            "source": "made up",
+            "gated": False,
+            "template": None,
+            "grader": "integer",
+        },
         "models": {"base": "synthetic/base", "rl": "synthetic/rl", "stop_token_ids": [EOS]},
         "expected": {
             "problems": [problem.id for problem in PROBLEMS],

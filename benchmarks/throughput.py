@@ -1,13 +1,17 @@
-"""How many token rows a second do the driver and the store take? A whole run with the engines' messages played back.
+"""How many token rows a second do the driver and the store take? A whole run with the engines'
+messages played back.
 
-    python -m benchmarks.throughput [--rows 20_000_000] [--rounds 3] [--budgets unlimited 8] [--json FILE]
+    python -m benchmarks.throughput [--rows 20_000_000] [--rounds 3] [--budgets unlimited 8] [--json
+    FILE]
 
-`engine.run.execute` itself: scheduler, pair, join, detokenising, recorder, and parts committed to a folder. Only the
-two engines and Ray are not there: benchmarks/playback sends what workers would have sent, made before anything is
-timed. There is no grader, which has processes of its own (benchmarks/grading). The tokenizer is a byte-level one with
-150,000 ids, as large models have. Budget unlimited: every row has both policies' numbers. Budget 8: most rows come
-from one engine, behind a paired prefix. Beside it stands pyarrow alone, which writes the same tables, ready in memory,
-with its own defaults. Memory is that of the process, the messages included, by tenths of the last run of each.
+`engine.run.execute` itself: scheduler, pair, join, detokenising, recorder, and parts committed to a
+folder. Only the two engines and Ray are not there: benchmarks/playback sends what workers would
+have sent, made before anything is timed. There is no grader, which has processes of its own
+(benchmarks/grading). The tokenizer is a byte-level one with 150,000 ids, as large models have.
+Budget unlimited: every row has both policies' numbers. Budget 8: most rows come from one engine,
+behind a paired prefix. Beside it stands pyarrow alone, which writes the same tables, ready in
+memory, with its own defaults. Memory is that of the process, the messages included, by tenths of
+the last run of each.
 """
 
 from __future__ import annotations
@@ -74,12 +78,21 @@ class Contender:
 def main() -> None:
     """Make the messages, run the rounds, print the tables."""
     parser = result.options(__doc__, rounds=3)
-    parser.add_argument("--rows", type=int, default=20_000_000, help="token rows of a run, in whole leases")
-    parser.add_argument("--budgets", nargs="+", default=["unlimited", "8"], help="a contender each; 0,1,2 is a sweep")
+    parser.add_argument(
+        "--rows", type=int, default=20_000_000, help="token rows of a run, in whole leases"
+    )
+    parser.add_argument(
+        "--budgets",
+        nargs="+",
+        default=["unlimited", "8"],
+        help="a contender each; 0,1,2 is a sweep",
+    )
     parser.add_argument("--folder", type=Path, help="where runs are written, and removed again")
     options = parser.parse_args()
     found = measure(options)
-    found.publish([spreads_table(f"aim: {AIM:,} rows/s", found.measured), *profiles(found)], options.json)
+    found.publish(
+        [spreads_table(f"aim: {AIM:,} rows/s", found.measured), *profiles(found)], options.json
+    )
 
 
 def measure(options: argparse.Namespace) -> Result:
@@ -90,16 +103,22 @@ def measure(options: argparse.Namespace) -> Result:
     by_tenth: dict[str, list[float]] = {}
     for _ in range(options.rounds):
         for one in contenders:
-            run, alone = carry_out(one, options.rows, options.folder), write_alone(one, options.folder)
+            run, alone = (
+                carry_out(one, options.rows, options.folder),
+                write_alone(one, options.folder),
+            )
             found[f"budget {one.budget}: rows/s"].append(run.rows / run.seconds)
             found[f"budget {one.budget}: us/row"].append(1e6 * run.seconds / run.rows)
             found[f"budget {one.budget}: CPU us/row"].append(1e6 * run.cpu_seconds / run.rows)
-            found[f"budget {one.budget}: us/row of pyarrow alone"].append(1e6 * alone / one.tokens.num_rows)
+            found[f"budget {one.budget}: us/row of pyarrow alone"].append(
+                1e6 * alone / one.tokens.num_rows
+            )
             found[f"budget {one.budget}: peak resident memory, GB"].append(run.memory.peak / 1e9)
             by_tenth[one.budget] = [peak / 1e9 for peak in run.memory.peaks(TENTHS)]
     ratios = {
         f"pyarrow alone, budget {one.budget}": speed_up(
-            found[f"budget {one.budget}: us/row"], found[f"budget {one.budget}: us/row of pyarrow alone"]
+            found[f"budget {one.budget}: us/row"],
+            found[f"budget {one.budget}: us/row of pyarrow alone"],
         )
         for one in contenders
     }
@@ -111,7 +130,9 @@ def measure(options: argparse.Namespace) -> Result:
         {
             "aim_rows_s": AIM,
             "peak_gb_by_tenth_of_a_run": by_tenth,
-            "own_cpu_seconds_a_million_rows": {one.budget: profile(one, options.folder) for one in contenders},
+            "own_cpu_seconds_a_million_rows": {
+                one.budget: profile(one, options.folder) for one in contenders
+            },
         },
     )
 
@@ -143,12 +164,16 @@ def carry_out(one: Contender, rows: int, folder: Path | None) -> Carried:
             store = make(planned, one.player)
             seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu_began
         made = store.tokens().count_rows()
-        assert made == leases * one.tokens.num_rows, f"{made} rows are there, not {leases * one.tokens.num_rows}"
+        assert made == leases * one.tokens.num_rows, (
+            f"{made} rows are there, not {leases * one.tokens.num_rows}"
+        )
     return Carried(made, seconds, cpu_seconds, watch)
 
 
 def write_alone(one: Contender, folder: Path | None) -> float:
-    """Seconds to write the rows of a lease, ready in memory, as pyarrow does where nothing else is said."""
+    """Seconds to write the rows of a lease, ready in memory, as pyarrow does where nothing else is
+    said.
+    """
     with TemporaryDirectory(prefix="xsample-", dir=folder) as out:
         began = time.perf_counter()
         pq.write_table(one.tokens, f"{out}/tokens.parquet")
@@ -158,13 +183,22 @@ def write_alone(one: Contender, folder: Path | None) -> float:
 
 def make(planned: Plan, player: Playback) -> RunStore:
     """The run, as `xsample run` makes it."""
-    with patch("engine.pair.Twins", lambda config, worker_class: player), PlainDisplay(StringIO()) as display:
+    with (
+        patch("engine.pair.Twins", lambda config, worker_class: player),
+        PlainDisplay(StringIO()) as display,
+    ):
         return execute(planned, None, display)
 
 
 def plan(budget: str, samples: int, out: Path) -> Plan:
     """As `xsample run` plans it: problems x samples x both directions, with a large vocabulary."""
-    settings = {"budget": budget, "samples": samples, "limit": PROBLEMS, "max_num_seqs": SLOTS, "device": "cpu"}
+    settings = {
+        "budget": budget,
+        "samples": samples,
+        "limit": PROBLEMS,
+        "max_num_seqs": SLOTS,
+        "device": "cpu",
+    }
     config = load(None, settings | {"direction": "both", "out": str(out)})
     planned = prepare(config, load_task(config))
     values = {field.name: getattr(planned, field.name) for field in fields(planned)}
@@ -185,7 +219,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def profile(one: Contender, folder: Path | None) -> dict[str, float]:
-    """Both threads of the driver: a part's own CPU seconds a million rows, the largest parts first."""
+    """Both threads of the driver: a part's own CPU seconds a million rows, the largest parts
+    first.
+    """
     profiles = [cProfile.Profile(time.thread_time)]
 
     def begin(*_: Any) -> None:
@@ -207,7 +243,11 @@ def profile(one: Contender, folder: Path | None) -> dict[str, float]:
 def profiles(found: Result) -> Iterator[Table]:
     """Where the time goes, for a reader."""
     for budget, parts in found.details["own_cpu_seconds_a_million_rows"].items():
-        shown = Table(f"budget {budget}: part", "own CPU s a million rows", caption="both threads of the driver")
+        shown = Table(
+            f"budget {budget}: part",
+            "own CPU s a million rows",
+            caption="both threads of the driver",
+        )
         for name, seconds in parts.items():
             shown.add_row(name, f"{seconds:.3f}")
         yield shown

@@ -1,8 +1,8 @@
 """Workload: what a benchmark gives to a pair, and the pair that it is given to.
 
-"embedded" is the real thing: the project's pair, its prompts, responses that end where they end. The random pairs of
-`models` take the same plan with other engines: their stop token lies outside the vocabulary that is sampled from, so
-every response has exactly the length that was asked for.
+"embedded" is the real thing: the project's pair, its prompts, responses that end where they end.
+The random pairs of `models` take the same plan with other engines: their stop token lies outside
+the vocabulary that is sampled from, so every response has exactly the length that was asked for.
 """
 
 from __future__ import annotations
@@ -64,22 +64,34 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """What says which workload is meant."""
     parser.add_argument("--model", choices=MODELS, default="embedded")
     parser.add_argument("--slots", type=int, default=64, help="sequences in flight")
-    parser.add_argument("--sequences", type=int, help="default: 256 of the embedded pair, else one a slot")
-    parser.add_argument("--length", type=int, help="tokens a response; of the embedded pair: at most")
+    parser.add_argument(
+        "--sequences", type=int, help="default: 256 of the embedded pair, else one a slot"
+    )
+    parser.add_argument(
+        "--length", type=int, help="tokens a response; of the embedded pair: at most"
+    )
     parser.add_argument("--budget", default="unlimited", help="interventions a response")
     parser.add_argument("--top-p", type=float, default=0.7)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--models", type=Path, help="folder of the random models; default: the user's cache")
+    parser.add_argument(
+        "--models", type=Path, help="folder of the random models; default: the user's cache"
+    )
 
 
 def make_workload(options: argparse.Namespace, num_pairs: int = 1) -> Workload:
-    """The workload that these options ask for, on so many pairs; makes random models that are not there."""
+    """The workload that these options ask for, on so many pairs; makes random models that are not
+    there.
+    """
     plan = _plan(options, num_pairs)
     configs = tuple(_without_log(plan.pair_config(number)) for number in range(num_pairs))
     length = options.length or _DEFAULT_LENGTH[options.model]
     if options.model == "embedded":
-        jobs = [plan.work.job(key) for key in islice(plan.work.trajectories(), options.sequences or 256)]
-        jobs = [replace(job, max_tokens=min(job.max_tokens, length or job.max_tokens)) for job in jobs]
+        jobs = [
+            plan.work.job(key) for key in islice(plan.work.trajectories(), options.sequences or 256)
+        ]
+        jobs = [
+            replace(job, max_tokens=min(job.max_tokens, length or job.max_tokens)) for job in jobs
+        ]
         return Workload(options.device, options.slots, options.top_p, jobs, plan.rule, configs)
     assert length
     pair = random_pair(options.model, options.models)
@@ -107,17 +119,29 @@ def _plan(options: argparse.Namespace, num_pairs: int) -> Plan:
 
 def _without_log(config: PairConfig) -> PairConfig:
     """There is no run directory to write it to."""
-    return replace(config, workers={policy: replace(worker, log=None) for policy, worker in config.workers.items()})
+    return replace(
+        config,
+        workers={policy: replace(worker, log=None) for policy, worker in config.workers.items()},
+    )
 
 
 def random_jobs(vocab_size: int, num_sequences: int, length: int, budget: int | None) -> list[Job]:
     """Forward jobs with prompts of random ids below vocab_size."""
-    prompts = np.random.default_rng(0).integers(0, vocab_size, (num_sequences, NUM_PROMPT_TOKENS)).tolist()
-    return [Job(prompt, stream_key(0, str(n), 0), True, budget, length) for n, prompt in enumerate(prompts)]
+    prompts = (
+        np.random.default_rng(0)
+        .integers(0, vocab_size, (num_sequences, NUM_PROMPT_TOKENS))
+        .tolist()
+    )
+    return [
+        Job(prompt, stream_key(0, str(n), 0), True, budget, length)
+        for n, prompt in enumerate(prompts)
+    ]
 
 
 def with_random_pair(config: PairConfig, pair: RandomPair, slots: int, length: int) -> PairConfig:
-    """The same pair of engines with a random pair's models, and room in the KV cache for all that is in flight."""
+    """The same pair of engines with a random pair's models, and room in the KV cache for all that
+    is in flight.
+    """
     context, stop_token = NUM_PROMPT_TOKENS + length, pair.shape.vocab_size - 1
     blocks = -(-context // _BLOCK) + 1
     workers = {}
@@ -140,7 +164,9 @@ def with_random_pair(config: PairConfig, pair: RandomPair, slots: int, length: i
 
 def weight_bytes(worker: WorkerConfig) -> int:
     """Of one engine's model, as its file has them."""
-    return sum(file.stat().st_size for file in Path(worker.engine_args["model"]).glob("*.safetensors"))
+    return sum(
+        file.stat().st_size for file in Path(worker.engine_args["model"]).glob("*.safetensors")
+    )
 
 
 def kv_bytes_per_token(worker: WorkerConfig) -> int:

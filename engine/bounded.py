@@ -1,7 +1,8 @@
-"""A call that may never end, or take all memory: made in a forked process that the kernel stops at a bound.
+"""A call that may never end, or take all memory: made in a forked process that the kernel stops at
+a bound.
 
-For what a stranger wrote and a library of ours runs, such as a chat template. The call must need nothing but memory:
-threads do not live on in the child.
+For what a stranger wrote and a library of ours runs, such as a chat template. The call must need
+nothing but memory: threads do not live on in the child.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ def bounded(call: Callable[[], Any], cpu_s: int, memory_mib: int) -> Any:
     """
     reader, writer = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of Python 3.12, where there are threads
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # of Python 3.12, where there are threads
         child = os.fork()
     if child == 0:
         os.close(reader)

@@ -1,7 +1,8 @@
-"""One model on disk: finds its folder, refuses what cannot be run (and says why), and takes its fingerprint.
+"""One model on disk: finds its folder, refuses what cannot be run (and says why), and takes its
+fingerprint.
 
-Reads JSON and the headers of safetensors files only; no model code runs and nothing heavy is imported. What two models
-have to do with each other is in `preflight`.
+Reads JSON and the headers of safetensors files only; no model code runs and nothing heavy is
+imported. What two models have to do with each other is in `preflight`.
 """
 
 from __future__ import annotations
@@ -18,13 +19,23 @@ from engine.errors import ModelError, StoreError
 from engine.files import read_json, reason
 
 _SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.py"]
-_TOKENIZER_FILES = ["tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "*.tiktoken"]
+_TOKENIZER_FILES = [
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "*.tiktoken",
+]
 _PICKLES = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle"]
 _SHARD = re.compile(r"[^/\0]+\.safetensors")
 _MOST_HEADER_BYTES = 100_000_000  # as in the safetensors library
 _MIB = 1 << 20
 _BLOCK, _NUM_BLOCKS = 1 << 16, 64
-_ADAPTER = "is an adapter: merge it into its base model (merge_and_unload, then save_pretrained) and give that folder"
+_ADAPTER = (
+    "is an adapter: merge it into its base model (merge_and_unload, then save_pretrained) and give"
+    " that folder"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +61,31 @@ class Checkpoint:
         file = self.folder / "generation_config.json"
         generation = _read_object(self.label, file) if file.is_file() else {}
         values = [self.config.get("eos_token_id"), generation.get("eos_token_id")]
-        ids = [i for value in values if value is not None for i in (value if isinstance(value, list) else [value])]
+        ids = [
+            i
+            for value in values
+            if value is not None
+            for i in (value if isinstance(value, list) else [value])
+        ]
         for wrong in (i for i in ids if type(i) is not int):
-            raise ModelError(f"{self.label} names the EOS id {wrong!r:.60}, which is no token id: mend its config.json")
+            raise ModelError(
+                f"{self.label} names the EOS id {wrong!r:.60}, which is no token id: mend its"
+                " config.json"
+            )
         return set(ids)
 
 
 def open_checkpoint(setting: str, model: str) -> Checkpoint:
-    """Check the folder or hub id `model`, given as `setting` ("--base"). Fetches a hub id into the hub's cache."""
+    """Check the folder or hub id `model`, given as `setting` ("--base"). Fetches a hub id into the
+    hub's cache.
+    """
     label = f"{setting} {model}"
     try:
         return _open(label, model)
     except (OSError, RuntimeError) as error:  # RuntimeError: ~name of nobody
-        raise ModelError(f"{label} cannot be read: {reason(error)}: give a folder that can be") from error
+        raise ModelError(
+            f"{label} cannot be read: {reason(error)}: give a folder that can be"
+        ) from error
 
 
 def _open(label: str, model: str) -> Checkpoint:
@@ -80,27 +103,45 @@ def _open(label: str, model: str) -> Checkpoint:
 
 
 def _fetch(label: str, model: str, patterns: list[str]) -> Path:
-    if not model or model.startswith(("/", ".", "~")) or model.count("/") > 1 or model.endswith((".gguf", "/")):
-        raise ModelError(f"{label} does not exist: give a model folder, or an id on the Hugging Face Hub (org/name)")
+    if (
+        not model
+        or model.startswith(("/", ".", "~"))
+        or model.count("/") > 1
+        or model.endswith((".gguf", "/"))
+    ):
+        raise ModelError(
+            f"{label} does not exist: give a model folder, or an id on the Hugging Face Hub"
+            " (org/name)"
+        )
     from huggingface_hub import errors, snapshot_download
 
     try:
         return Path(snapshot_download(model, allow_patterns=patterns))
     except errors.GatedRepoError:
-        way_out = f"is gated: accept its licence at https://huggingface.co/{model}, then `hf auth login`"
-    except errors.RepositoryNotFoundError:
-        way_out = "is no folder here and not on the Hugging Face Hub: check the name; if it is private, `hf auth login`"
-    except Exception as error:  # the boundary to the hub's client, which raises its HTTP library's errors too
         way_out = (
-            f"is no folder here and cannot be fetched from the Hugging Face Hub ({type(error).__name__}): "
-            f"give a folder, or run `hf download {model}` where the hub is reachable"
+            f"is gated: accept its licence at https://huggingface.co/{model}, then `hf auth login`"
+        )
+    except errors.RepositoryNotFoundError:
+        way_out = (
+            "is no folder here and not on the Hugging Face Hub: check the name; if it is private,"
+            " `hf auth login`"
+        )
+    except (
+        Exception
+    ) as error:  # the boundary to the hub's client, which raises its HTTP library's errors too
+        way_out = (
+            "is no folder here and cannot be fetched from the Hugging Face Hub"
+            f" ({type(error).__name__}): give a folder, or run `hf download {model}` where the hub"
+            " is reachable"
         )
     raise ModelError(f"{label} {way_out}")
 
 
 def _read_config(label: str, folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
-        raise ModelError(f"{label} is a file: give the folder of a model in Hugging Face format (not GGUF)")
+        raise ModelError(
+            f"{label} is a file: give the folder of a model in Hugging Face format (not GGUF)"
+        )
     if not (folder / "config.json").is_file():
         raise ModelError(f"{label} {_what_instead_of_a_model(folder)}")
     config = _read_object(label, folder / "config.json")
@@ -108,8 +149,8 @@ def _read_config(label: str, folder: Path) -> dict[str, Any]:
     names = architectures if isinstance(architectures, list) else []
     if not any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in names):
         raise ModelError(
-            f"{label} is not a causal language model: its config.json says architectures {names!s:.200}; "
-            "give one of a ...ForCausalLM architecture"
+            f"{label} is not a causal language model: its config.json says architectures"
+            f" {names!s:.200}; give one of a ...ForCausalLM architecture"
         )
     return config
 
@@ -118,30 +159,44 @@ def _what_instead_of_a_model(folder: Path) -> str:
     if (folder / "adapter_config.json").exists():
         return _ADAPTER
     if any(folder.glob("*.gguf")):
-        return "holds GGUF files: give the model in Hugging Face format (config.json and safetensors)"
+        return (
+            "holds GGUF files: give the model in Hugging Face format (config.json and safetensors)"
+        )
     return "holds no config.json: give the folder of a model in Hugging Face format"
 
 
 def _refuse_no_tokenizer(label: str, folder: Path) -> None:
     # transformers would make up an empty tokenizer of the model's kind
     if not any(file for pattern in _TOKENIZER_FILES for file in folder.glob(pattern)):
-        raise ModelError(f"{label} holds no tokenizer: copy tokenizer.json and tokenizer_config.json into the folder")
+        raise ModelError(
+            f"{label} holds no tokenizer: copy tokenizer.json and tokenizer_config.json into the"
+            " folder"
+        )
 
 
 def _weight_files(label: str, folder: Path) -> list[Path]:
-    """The safetensors files of the model, by name: those of the index, or the one, or all (adapters aside)."""
+    """The safetensors files of the model, by name: those of the index, or the one, or all (adapters
+    aside).
+    """
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         names = _names_in(label, index)
     elif (folder / "model.safetensors").exists():
         names = ["model.safetensors"]
     else:
-        names = sorted(file.name for file in folder.glob("*.safetensors") if not file.name.startswith("adapter"))
+        names = sorted(
+            file.name
+            for file in folder.glob("*.safetensors")
+            if not file.name.startswith("adapter")
+        )
     if not names:
         raise ModelError(f"{label} {_what_instead_of_weights(folder)}")
     for name in names:
         if not (folder / name).is_file():
-            raise ModelError(f"{label} is incomplete: {name} is in its index but not in the folder; copy it again")
+            raise ModelError(
+                f"{label} is incomplete: {name} is in its index but not in the folder; copy it"
+                " again"
+            )
     return [folder / name for name in names]
 
 
@@ -152,8 +207,8 @@ def _names_in(label: str, index: Path) -> list[str]:
     for name in names:
         if not (isinstance(name, str) and _SHARD.fullmatch(name)):
             raise ModelError(
-                f"{label} is damaged: {index.name} names {name!r:.60} as a weight file, which is no safetensors file "
-                "in the folder; fetch it again"
+                f"{label} is damaged: {index.name} names {name!r:.60} as a weight file, which is no"
+                " safetensors file in the folder; fetch it again"
             )
     return sorted(set(names))
 
@@ -163,17 +218,19 @@ def _what_instead_of_weights(folder: Path) -> str:
         return _ADAPTER
     if any(file for pattern in _PICKLES for file in folder.glob(pattern)):
         return (
-            "holds pickled weights only, which can run code when they are read: load it once where you trust it and "
-            "save it again with save_pretrained, which writes safetensors"
+            "holds pickled weights only, which can run code when they are read: load it once where"
+            " you trust it and save it again with save_pretrained, which writes safetensors"
         )
     return "holds no safetensors weights: copy them into the folder"
 
 
 def _fingerprint(label: str, folder: Path, weights: list[Path]) -> str:
-    """SHA-256 over config.json and, for each weight file, its name, size, header and samples of its data.
+    """SHA-256 over config.json and, for each weight file, its name, size, header and samples of its
+    data.
 
-    The samples are the first and last MiB and 64 blocks of 64 KiB evenly between (a file up to 8 MiB whole), not
-    60 GB a model. The ends alone would not do: between two checkpoints of one RL run they are often the same bits.
+    The samples are the first and last MiB and 64 blocks of 64 KiB evenly between (a file up to 8
+    MiB whole), not 60 GB a model. The ends alone would not do: between two checkpoints of one RL
+    run they are often the same bits.
     """
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     for file in weights:
@@ -195,7 +252,9 @@ def _samples(file: Path) -> Iterator[bytes]:
 
 
 def _header(label: str, file: Path) -> bytes:
-    """The JSON header of a safetensors file, after checking that the file is as long as the header says."""
+    """The JSON header of a safetensors file, after checking that the file is as long as the header
+    says.
+    """
     size = file.stat().st_size
     with file.open("rb") as data:
         length = int.from_bytes(data.read(8), "little")
@@ -204,17 +263,21 @@ def _header(label: str, file: Path) -> bytes:
         end = _end_of_data(json.loads(header))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ModelError(
-            f"{label} is damaged: {file.name} is not a safetensors file; fetch it again (git: `git lfs pull`)"
+            f"{label} is damaged: {file.name} is not a safetensors file; fetch it again (git: `git"
+            " lfs pull`)"
         ) from None
     if size != 8 + length + end:
         raise ModelError(
-            f"{label} is damaged: {file.name} has {size} bytes, its header says {8 + length + end}; copy it again"
+            f"{label} is damaged: {file.name} has {size} bytes, its header says {8 + length + end};"
+            " copy it again"
         )
     return header
 
 
 def _end_of_data(tensors: dict[str, Any]) -> int:
-    """Where the data of the last tensor ends. Raises what it likes where they do not lie one behind the other."""
+    """Where the data of the last tensor ends. Raises what it likes where they do not lie one behind
+    the other.
+    """
     spans = [tensor["data_offsets"] for name, tensor in tensors.items() if name != "__metadata__"]
     end = 0
     for start, stop in sorted(spans):

@@ -1,7 +1,8 @@
-"""The `xsample` command: reads what the user gave, calls the module that does it, prints what came out.
+"""The `xsample` command: reads what the user gave, calls the module that does it, prints what came
+out.
 
-Anything heavy is imported inside the command that needs it, so `--help` is quick. What all commands share is in
-`shell.py`.
+Anything heavy is imported inside the command that needs it, so `--help` is quick. What all commands
+share is in `shell.py`.
 """
 
 from __future__ import annotations
@@ -20,13 +21,17 @@ from engine.shell import Commands, debug_option, show
 @click.version_option(package_name="xsample")
 @debug_option
 def commands() -> None:
-    """Which tokens make an RL-tuned model better than its base? Runs both in lock-step and swaps their tokens."""
+    """Which tokens make an RL-tuned model better than its base? Runs both in lock-step and swaps
+    their tokens.
+    """
 
 
 @click.command("tasks")
 @debug_option
 def tasks_command() -> None:
-    """The task sets that `run --task` knows by name; it takes a CSV, JSONL or Parquet file as well."""
+    """The task sets that `run --task` knows by name; it takes a CSV, JSONL or Parquet file as
+    well.
+    """
     from rich.table import Table
 
     from evaluators.tasks.registry import TASKS
@@ -43,7 +48,9 @@ def tasks_command() -> None:
 
 
 @click.command("doctor")
-@click.option("--quick", is_flag=True, help="only what needs no import and no run changes: for health checks")
+@click.option(
+    "--quick", is_flag=True, help="only what needs no import and no run changes: for health checks"
+)
 @debug_option
 @click.pass_context
 def doctor_command(ctx: click.Context, quick: bool) -> None:
@@ -57,8 +64,8 @@ def doctor_command(ctx: click.Context, quick: bool) -> None:
 
 
 for command in (
-    run_command, score_command, grade_command, report_command, inspect_command, verify_command, tasks_command,
-    doctor_command,
+    run_command, score_command, grade_command, report_command, inspect_command, verify_command,
+    tasks_command, doctor_command,
 ):  # fmt: skip
     commands.add_command(command)
 
@@ -66,7 +73,9 @@ for command in (
 def main() -> None:
     """Entry point of the `xsample` command."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # what a terminal cannot show is a question mark, not an error
+        if isinstance(
+            stream, TextIOWrapper
+        ):  # what a terminal cannot show is a question mark, not an error
             stream.reconfigure(errors="replace")
     commands(prog_name="xsample")
 

@@ -1,4 +1,6 @@
-"""Commands that start engines: `xsample run` and `xsample score`. Their options are the fields of RunConfig."""
+"""Commands that start engines: `xsample run` and `xsample score`. Their options are the fields of
+RunConfig.
+"""
 
 from __future__ import annotations
 
@@ -26,21 +28,38 @@ if TYPE_CHECKING:
 
 # Settings of `run` that say how responses are made: `score` has them given.
 _NOT_SCORED = (
-    "match", "limit", "samples", "direction", "budget", "criterion", "threshold", "window", "eos", "extrapolate",
-    "extrapolate_to", "trace", "max_tokens", "seed",
+    "match", "limit", "samples", "direction", "budget", "criterion", "threshold", "window", "eos",
+    "extrapolate", "extrapolate_to", "trace", "max_tokens", "seed",
 )  # fmt: skip
-# What `score` takes over from a run: all that decides the numbers, and nothing of where and how fast.
-_INHERITED = ("base", "rl", "temperature", "top_p", "top_k", "record_threshold", "record_top_k", "dtype")
+# What `score` takes over from a run: all that decides the numbers, and nothing of where and how
+# fast.
+_INHERITED = (
+    "base",
+    "rl",
+    "temperature",
+    "top_p",
+    "top_k",
+    "record_threshold",
+    "record_top_k",
+    "dtype",
+)
 
 
 _config_option = click.option(
-    "--config", type=click.Path(path_type=Path), metavar="FILE", help="YAML with these options as its keys"
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="YAML with these options as its keys",
 )
 _dry_run_option = click.option(
-    "--dry-run", is_flag=True, help="check everything, show the plan and the first prompt, start nothing"
+    "--dry-run",
+    is_flag=True,
+    help="check everything, show the plan and the first prompt, start nothing",
 )
 _report_option = click.option(
-    "--report/--no-report", default=True, help="end with figures and a page in RUN/report [default: with]"
+    "--report/--no-report",
+    default=True,
+    help="end with figures and a page in RUN/report [default: with]",
 )
 
 
@@ -50,8 +69,11 @@ _report_option = click.option(
 @_report_option
 @debug_option
 @click.pass_context
-def run_command(ctx: click.Context, /, config: Path | None, dry_run: bool, report: bool, **_: object) -> None:
-    """Make, grade and summarise the responses of a pair. Without models: the embedded pair, on the CPU.
+def run_command(
+    ctx: click.Context, /, config: Path | None, dry_run: bool, report: bool, **_: object
+) -> None:
+    """Make, grade and summarise the responses of a pair. Without models: the embedded pair, on the
+    CPU.
 
     The same command with the same --out resumes.
     """
@@ -76,14 +98,21 @@ def run_command(ctx: click.Context, /, config: Path | None, dry_run: bool, repor
 @debug_option
 @click.pass_context
 def score_command(
-    ctx: click.Context, /, given: Path, config: Path | None, dry_run: bool, report: bool, **_: object
+    ctx: click.Context,
+    /,
+    given: Path,
+    config: Path | None,
+    dry_run: bool,
+    report: bool,
+    **_: object,
 ) -> None:
     """Measure given responses, token by token, under a pair, into the same tables.
 
-    GIVEN is a run directory, measured under its own pair and settings unless others are given; or a JSONL or Parquet
-    file with a row a response: token_ids, or response (text); and prompt_token_ids, prompt (text as the model saw it),
-    or problem (an id of --task). Text of a response that ended by itself needs finish_reason stop: it is given its EOS.
-    With --task they are graded too. The same command with the same --out resumes.
+    GIVEN is a run directory, measured under its own pair and settings unless others are given; or a
+    JSONL or Parquet file with a row a response: token_ids, or response (text); and
+    prompt_token_ids, prompt (text as the model saw it), or problem (an id of --task). Text of a
+    response that ended by itself needs finish_reason stop: it is given its EOS. With --task they
+    are graded too. The same command with the same --out resumes.
     """
     from engine.plan import prepare_score
     from evaluators.tasks.given import read_given, task_of
@@ -92,7 +121,9 @@ def score_command(
     task = task_of(given, resolved)
 
     def read(pair: PairInfo) -> GivenSet:
-        return read_given(given, resolved, task, pair.tokenizer, pair.stop_token_ids, pair.context_length)
+        return read_given(
+            given, resolved, task, pair.tokenizer, pair.stop_token_ids, pair.context_length
+        )
 
     plan = prepare_score(resolved, read)
     _announce(plan)
@@ -111,7 +142,8 @@ def _settings_to_score(ctx: click.Context, given: Path, file: Path | None) -> Ru
     for name in _NOT_SCORED:
         if name in resolved.model_fields_set:
             raise ConfigError(
-                f"{file}: {name} is {str(getattr(resolved, name))!r}, but says how responses are made, which are given "
+                f"{file}: {name} is {str(getattr(resolved, name))!r}, but says how responses "
+                "are made, which are given "
                 f"here: leave {name} out"
             )
     return resolved
@@ -133,7 +165,9 @@ def _show_plan(plan: Plan) -> None:
     for name, value in plan.describe():
         table.add_row(Text(name), Text(visible(value)))
     show(table)
-    click.echo(f"\nThe first prompt, {len(plan.first_prompt_ids)} tokens:\n{visible(plan.first_prompt)}")
+    click.echo(
+        f"\nThe first prompt, {len(plan.first_prompt_ids)} tokens:\n{visible(plan.first_prompt)}"
+    )
 
 
 def _carry_out(ctx: click.Context, plan: Plan, report: bool, show_measured: bool = False) -> None:
@@ -148,7 +182,9 @@ def _carry_out(ctx: click.Context, plan: Plan, report: bool, show_measured: bool
     except KeyboardInterrupt as by:
         out = [] if plan.config.out else ["--out", str(plan.out)]
         resume = shlex.join(["xsample", str(ctx.command.name), *arguments(ctx), *out])
-        raise Stopped(f"stopped; what was finished is kept, this goes on with it: {resume}", by) from by
+        raise Stopped(
+            f"stopped; what was finished is kept, this goes on with it: {resume}", by
+        ) from by
 
 
 def _execute(plan: Plan) -> RunStore:
@@ -169,4 +205,7 @@ def _finish(plan: Plan, store: RunStore, report: bool, show_measured: bool) -> N
         finish(store, plan.grader if plan.problems else None, show_measured, report)
         return
     click.echo(f"run directory: {store.path}")
-    say(f"note: shard {plan.shard} is made; when all are, the same command without --shard grades and reports the run")
+    say(
+        f"note: shard {plan.shard} is made; when all are, the same command without --shard "
+        "grades and reports the run"
+    )

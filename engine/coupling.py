@@ -1,7 +1,9 @@
-"""Both policies at the same positions with the same noise: what each would take, and how far they are apart.
+"""Both policies at the same positions with the same noise: what each would take, and how far they
+are apart.
 
-A token is drawn by Gumbel-max over a nucleus with the noise of (key, position, token), so two policies that nearly
-agree nearly always draw the same token, and what the primary would have emitted is known at every intervention.
+A token is drawn by Gumbel-max over a nucleus with the noise of (key, position, token), so two
+policies that nearly agree nearly always draw the same token, and what the primary would have
+emitted is known at every intervention.
 
 Dimensions: B rows, N entries of nuclei.
 """
@@ -25,8 +27,9 @@ Bools = npt.NDArray[np.bool_]
 class Both:
     """Both policies at one position of each of B rows.
 
-    nuclei: base's rows, then rl's, 2 B in all. forward [B]: base is primary, else rl. key, position [B]: the noise.
-    primary, other [B]: the token that the primary and the intervention policy draw. js [B]: nats, between the nuclei.
+    nuclei: base's rows, then rl's, 2 B in all. forward [B]: base is primary, else rl. key, position
+    [B]: the noise. primary, other [B]: the token that the primary and the intervention policy draw.
+    js [B]: nats, between the nuclei.
     """
 
     nuclei: Nuclei
@@ -52,7 +55,9 @@ def sample(nuclei: Nuclei, key: UInt64, position: Ints) -> Ints:
     best = np.maximum.reduceat(score, nuclei.start)
     winner = np.flatnonzero(score == best[row])[::-1]
     token = np.empty(len(best), np.int64)
-    token[row[winner]] = nuclei.token[winner]  # where a row has several, the last one stays: its first entry
+    token[row[winner]] = nuclei.token[
+        winner
+    ]  # where a row has several, the last one stays: its first entry
     return token
 
 

@@ -1,8 +1,10 @@
-"""The criteria: where the switching rule would intervene, each a pure function of what both policies say.
+"""The criteria: where the switching rule would intervene, each a pure function of what both
+policies say.
 
-Most need the nuclei alone. Some need numbers of the full distributions, which each side has of its own model only:
-`query` says which, `sampler` exchanges them. js is the rule of "Sparse but Critical" (arXiv 2603.22446, section 3);
-dlogp, entropy, KL and random positions are those of "On the Direction of RLVR Updates" (arXiv 2603.22117).
+Most need the nuclei alone. Some need numbers of the full distributions, which each side has of its
+own model only: `query` says which, `sampler` exchanges them. js is the rule of "Sparse but
+Critical" (arXiv 2603.22446, section 3); dlogp, entropy, KL and random positions are those of "On
+the Direction of RLVR Updates" (arXiv 2603.22117).
 
 Dimensions: B rows, Q numbers that a criterion asks of each policy.
 """
@@ -25,7 +27,9 @@ _LEAST_REST = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a criterion asks of each policy's full distribution: log-probabilities of token [Q] in row [Q]."""
+    """What a criterion asks of each policy's full distribution: log-probabilities of token [Q] in
+    row [Q].
+    """
 
     row: Ints
     token: Ints
@@ -62,12 +66,15 @@ def fires(criterion: CriterionName, threshold: float, both: Both, answers: Answe
 
 
 def random_positions(key: int, count: int, start: int, stop: int) -> Ints:
-    """`count` of the positions start ... stop - 1, ascending, all sets equally likely; all of them if they are fewer.
+    """`count` of the positions start ... stop - 1, ascending, all sets equally likely; all of them
+    if they are fewer.
 
     A smaller `stop` keeps those of its positions that were chosen with a larger one.
     """
     position = np.arange(start, max(start, stop))
-    ticket = uniform(np.full(len(position), key, np.uint64) ^ POSITIONS, position, np.zeros_like(position))
+    ticket = uniform(
+        np.full(len(position), key, np.uint64) ^ POSITIONS, position, np.zeros_like(position)
+    )
     return np.sort(position[np.argsort(ticket, kind="stable")[:count]])
 
 
@@ -76,7 +83,9 @@ def _js(both: Both, _: Answers | None, threshold: float) -> Bools:
 
 
 def _kl(both: Both, answers: Answers | None, threshold: float) -> Bools:
-    """KL(base || rl), the direction whose reference is the second: "forward" where the base is the target."""
+    """KL(base || rl), the direction whose reference is the second: "forward" where the base is the
+    target.
+    """
     assert answers
     return coarse_kl(answers.row, answers.base, answers.rl) > threshold
 
@@ -88,10 +97,11 @@ def _reverse_kl(both: Both, answers: Answers | None, threshold: float) -> Bools:
 
 
 def coarse_kl(row: Ints, log_p: Floats, log_q: Floats) -> Floats:
-    """KL(p || q) in nats, [B], over the cells given, log-probabilities [Q] of `row` [Q], and one more for all the rest.
+    """KL(p || q) in nats, [B], over the cells given, log-probabilities [Q] of `row` [Q], and one
+    more for all the rest.
 
-    Merging outcomes never raises a divergence (data-processing inequality), so this is at most the KL of the full
-    distributions; and it is finite.
+    Merging outcomes never raises a divergence (data-processing inequality), so this is at most the
+    KL of the full distributions; and it is finite.
     """
     log_p, log_q = np.maximum(log_p, _LEAST_LOG_P), np.maximum(log_q, _LEAST_LOG_P)
     p, q = np.exp(log_p), np.exp(log_q)
@@ -111,7 +121,9 @@ def _entropy_rl(both: Both, answers: Answers | None, threshold: float) -> Bools:
 
 
 def _dlogp(both: Both, answers: Answers | None, threshold: float) -> Bools:
-    """log p_int(y) - log p_prim(y) of the primary's token y: the intervention policy finds it much less likely."""
+    """log p_int(y) - log p_prim(y) of the primary's token y: the intervention policy finds it much
+    less likely.
+    """
     assert answers
     return np.where(both.forward, answers.rl - answers.base, answers.base - answers.rl) < threshold
 
@@ -122,7 +134,9 @@ def _argmax(both: Both, _: Answers | None, threshold: float) -> Bools:
 
 
 def _random(both: Both, _: Answers | None, threshold: float) -> Bools:
-    return np.asarray(uniform(both.key ^ POSITIONS, both.position, np.zeros_like(both.position)) < threshold)
+    return np.asarray(
+        uniform(both.key ^ POSITIONS, both.position, np.zeros_like(both.position)) < threshold
+    )
 
 
 def _always(both: Both, _: Answers | None, threshold: float) -> Bools:

@@ -1,4 +1,6 @@
-"""Short fingerprints: of rows whatever their order, which run.json keeps in their place, and of a whole run."""
+"""Short fingerprints: of rows whatever their order, which run.json keeps in their place, and of a
+whole run.
+"""
 
 from __future__ import annotations
 

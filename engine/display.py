@@ -1,7 +1,7 @@
 """What a run says while it works: a live panel on a terminal, plain lines anywhere else.
 
-`open_display` picks by the stream. Nothing here measures or decides: a Snapshot comes in, text goes out. Texts are
-never read as rich markup, since model paths and messages may hold brackets.
+`open_display` picks by the stream. Nothing here measures or decides: a Snapshot comes in, text goes
+out. Texts are never read as rich markup, since model paths and messages may hold brackets.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ _BAR_WIDTH = 60
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """How far a run is. done, total: trajectories; interventions, effective: tokens, of all trajectories so far."""
+    """How far a run is. done, total: trajectories; interventions, effective: tokens, of all
+    trajectories so far.
+    """
 
     done: int
     total: int
@@ -62,13 +64,18 @@ class Display(ABC):
 
     @abstractmethod
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         """Show the last snapshot and leave the terminal as it was."""
 
 
 def open_display(stream: TextIO | None = None) -> Display:
-    """A display on `stream` (default: standard error, so that standard output holds results only)."""
+    """A display on `stream` (default: standard error, so that standard output holds results
+    only).
+    """
     stream = stream or sys.stderr
     console = Console(file=stream, highlight=False)
     if console.is_terminal and not console.is_dumb_terminal:
@@ -84,7 +91,9 @@ class LiveDisplay(Display):
         self._stage = Spinner("line")
         self._snapshot: Snapshot | None = None
         self._running = True
-        self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=_REFRESHES_PER_SECOND)
+        self._live = Live(
+            console=console, get_renderable=self._draw, refresh_per_second=_REFRESHES_PER_SECOND
+        )
 
     def __enter__(self) -> Self:
         self._live.start(refresh=True)
@@ -100,7 +109,10 @@ class LiveDisplay(Display):
         self._console.print(Text(_one_line(text)))
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._running = False
         self._live.stop()
@@ -111,13 +123,17 @@ class LiveDisplay(Display):
             rows.add_row(self._stage)
         if self._snapshot is not None and self._snapshot.tokens + self._snapshot.done:
             width = min(_BAR_WIDTH, self._console.width)
-            rows.add_row(ProgressBar(max(self._snapshot.total, 1), self._snapshot.done, width=width))
+            rows.add_row(
+                ProgressBar(max(self._snapshot.total, 1), self._snapshot.done, width=width)
+            )
             rows.add_row(Text("  ".join(facts(self._snapshot))))
         return rows
 
 
 class PlainDisplay(Display):
-    """Lines for logs: stages and notes at once, numbers at most every PLAIN_SECONDS, and always the last."""
+    """Lines for logs: stages and notes at once, numbers at most every PLAIN_SECONDS, and always the
+    last.
+    """
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
@@ -140,7 +156,10 @@ class PlainDisplay(Display):
         self._write(text)
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._flush()
 
@@ -156,14 +175,18 @@ class PlainDisplay(Display):
 
 
 def facts(snapshot: Snapshot) -> list[str]:
-    """The numbers of a snapshot, each with its name or unit, in the order in which they are shown."""
+    """The numbers of a snapshot, each with its name or unit, in the order in which they are
+    shown.
+    """
     found = [
         f"{snapshot.done:,}/{snapshot.total:,} sequences",
         f"{snapshot.tokens_per_s:,.0f} tokens/s",
         f"{snapshot.interventions:,} interventions ({snapshot.effective:,} effective)",
     ]
     if snapshot.graded:
-        found.append(f"accuracy {snapshot.correct / snapshot.graded:.1%} of {snapshot.graded:,} graded")
+        found.append(
+            f"accuracy {snapshot.correct / snapshot.graded:.1%} of {snapshot.graded:,} graded"
+        )
     found.append(f"{duration(snapshot.elapsed_s)} elapsed")
     if snapshot.eta_s is not None and snapshot.done < snapshot.total:
         found.append(f"ETA {duration(snapshot.eta_s)}")

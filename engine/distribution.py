@@ -1,8 +1,10 @@
-"""What one position's logits say: the nucleus that is sampled from, and scalars of the full distribution.
+"""What one position's logits say: the nucleus that is sampled from, and scalars of the full
+distribution.
 
-The full distribution stays on its device; what leaves it are the nucleus's candidates and a few numbers a row.
-Nuclei of a batch are kept ragged (one flat array of entries and a size a row), since most hold one to three tokens
-and none is ever cut short. Formulae: "Sparse but Critical" (arXiv 2603.22446), section 2.1.
+The full distribution stays on its device; what leaves it are the nucleus's candidates and a few
+numbers a row. Nuclei of a batch are kept ragged (one flat array of entries and a size a row), since
+most hold one to three tokens and none is ever cut short. Formulae: "Sparse but Critical" (arXiv
+2603.22446), section 2.1.
 
 Dimensions: B rows, V vocabulary, N entries (all rows' nuclei one after the other).
 """
@@ -21,19 +23,23 @@ from engine.passes import at_least, entropy, num_greater
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-# exp of it is still a positive number. What lies below has no share in any sample: a token that the model masks.
+# exp of it is still a positive number. What lies below has no share in any sample: a token that the
+# model masks.
 _LOG_NEVER = -700.0
-# A row's tokens are looked for above the first of these; further down only while those above do not fill top_p. Each
-# bounds the candidates of a row, the first to 256, which hold nearly every nucleus of a language model; without the
-# others a flat row would bring its whole vocabulary to the host.
+# A row's tokens are looked for above the first of these; further down only while those above do not
+# fill top_p. Each bounds the candidates of a row, the first to 256, which hold nearly every nucleus
+# of a language model; without the others a flat row would bring its whole vocabulary to the host.
 _CUTS = (-log(2.0**8), -log(2.0**12), -log(2.0**16), _LOG_NEVER)
-# Rounding of running sums stays below this, so equal masses are cut alike wherever a row stands in its batch.
+# Rounding of running sums stays below this, so equal masses are cut alike wherever a row stands in
+# its batch.
 _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a distribution is truncated: temperature, then top_k (0: off; ties at the k-th stay), then top_p."""
+    """How a distribution is truncated: temperature, then top_k (0: off; ties at the k-th stay),
+    then top_p.
+    """
 
     temperature: float
     top_p: float
@@ -69,34 +75,45 @@ class Nuclei:
     def take(self, rows: Ints) -> Nuclei:
         """These rows, in this order."""
         size = self.size[rows]
-        place = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)  # of an entry in its row
+        place = np.arange(size.sum()) - np.repeat(
+            np.cumsum(size) - size, size
+        )  # of an entry in its row
         entry = np.repeat(self.start[rows], size) + place
         return Nuclei(size, self.token[entry], self.p[entry])
 
     def without(self, tokens: Ints) -> tuple[Ints, Nuclei]:
-        """The rows that hold other tokens than these, and their nuclei without these, renormalised."""
+        """The rows that hold other tokens than these, and their nuclei without these,
+        renormalised.
+        """
         keep = ~np.isin(self.token, tokens)
         row, p = self.row[keep], self.p[keep]
         mass = np.bincount(row, p, len(self.size))
         rows = np.flatnonzero(mass)
-        return rows, Nuclei(np.bincount(row, minlength=len(self.size))[rows], self.token[keep], p / mass[row])
+        return rows, Nuclei(
+            np.bincount(row, minlength=len(self.size))[rows], self.token[keep], p / mass[row]
+        )
 
 
 def stack(a: Nuclei, b: Nuclei) -> Nuclei:
     """The rows of `a`, then those of `b`."""
-    return Nuclei(*(np.concatenate((getattr(a, name), getattr(b, name))) for name in ("size", "token", "p")))
+    return Nuclei(
+        *(np.concatenate((getattr(a, name), getattr(b, name))) for name in ("size", "token", "p"))
+    )
 
 
 def log_probabilities(logits: torch.Tensor) -> torch.Tensor:
-    """Full distribution at temperature 1 of logits [B, V]: float32 log-probabilities, on the same device."""
+    """Full distribution at temperature 1 of logits [B, V]: float32 log-probabilities, on the same
+    device.
+    """
     return torch.log_softmax(logits, -1, dtype=torch.float32)
 
 
 def nuclei(log_p: torch.Tensor, sampling: Sampling) -> Nuclei:
     """Nuclei of distributions given as log-probabilities [B, V] (float32, any device).
 
-    The nucleus is the shortest prefix of the tokens, by falling probability and then rising id, whose mass reaches
-    top_p. Raises FloatingPointError when a row is not a distribution (its logits hold NaN, +inf or only -inf).
+    The nucleus is the shortest prefix of the tokens, by falling probability and then rising id,
+    whose mass reaches top_p. Raises FloatingPointError when a row is not a distribution (its logits
+    hold NaN, +inf or only -inf).
     """
     if sampling.temperature == 0:
         return _greedy(log_p)
@@ -109,7 +126,9 @@ def nuclei(log_p: torch.Tensor, sampling: Sampling) -> Nuclei:
 
 @dataclass(frozen=True, slots=True)
 class _Candidates:
-    """Entries [N], ordered by row, then falling p, then rising token; enough of each row to fill its nucleus."""
+    """Entries [N], ordered by row, then falling p, then rising token; enough of each row to fill
+    its nucleus.
+    """
 
     row: Ints
     token: Ints
@@ -117,7 +136,9 @@ class _Candidates:
 
 
 def _candidates(log_p: torch.Tensor, sampling: Sampling) -> _Candidates:
-    """Look for the nuclei among the tokens that are not rare; where that does not do, among rarer ones."""
+    """Look for the nuclei among the tokens that are not rare; where that does not do, among rarer
+    ones.
+    """
     if sampling.top_k:
         return _above(log_p, log_p.topk(sampling.top_k, -1).values[:, -1:].clamp(min=_LOG_NEVER))
     if sampling.top_p == 1:
@@ -145,21 +166,30 @@ def _widen(found: _Candidates, log_p: torch.Tensor, short: Ints, cut: float) -> 
     keep = ~np.isin(found.row, short)
     row = np.concatenate((found.row[keep], short[more.row]))
     order = np.argsort(row, kind="stable")
-    token, p = np.concatenate((found.token[keep], more.token)), np.concatenate((found.p[keep], more.p))
+    token, p = (
+        np.concatenate((found.token[keep], more.token)),
+        np.concatenate((found.p[keep], more.p)),
+    )
     return _Candidates(row[order], token[order], p[order])
 
 
 def _truncate(found: _Candidates, num_rows: int, sampling: Sampling) -> Nuclei:
-    """Cut each row's candidates at top_p of their mass (with top_k: of what top_k left), and renormalise."""
+    """Cut each row's candidates at top_p of their mass (with top_k: of what top_k left), and
+    renormalise.
+    """
     count = np.bincount(found.row, minlength=num_rows)
     if not count.all():
-        raise FloatingPointError(f"the model gave no distribution (NaN or infinite logits) in row {count.argmin()}")
+        raise FloatingPointError(
+            f"the model gave no distribution (NaN or infinite logits) in row {count.argmin()}"
+        )
     start = np.cumsum(count) - count
     p = found.p
     if sampling.top_k:
         p = p / np.add.reduceat(p, start)[found.row]
     before = np.cumsum(p) - p
-    keep = before - before[start][found.row] < (sampling.top_p - _ROUNDING if sampling.top_p < 1 else np.inf)
+    keep = before - before[start][found.row] < (
+        sampling.top_p - _ROUNDING if sampling.top_p < 1 else np.inf
+    )
     keep[start] = True
     row, p = found.row[keep], p[keep]
     size = np.bincount(row, minlength=num_rows)
@@ -176,11 +206,14 @@ def _greedy(log_p: torch.Tensor) -> Nuclei:
     return Nuclei(np.ones(len(token), np.int64), token, np.ones(len(token)))
 
 
-def extrapolate(log_p: Floats, log_q: Floats, token: Ints, strength: float, sampling: Sampling) -> Nuclei:
-    """Nuclei of (1 + g) log p - g log q with g = strength, over the tokens [B, M] whose log-probabilities are given.
+def extrapolate(
+    log_p: Floats, log_q: Floats, token: Ints, strength: float, sampling: Sampling
+) -> Nuclei:
+    """Nuclei of (1 + g) log p - g log q with g = strength, over the tokens [B, M] whose
+    log-probabilities are given.
 
-    Both are of the full distributions at temperature 1, [B, M]; renormalised over these tokens, then truncated like
-    any other (arXiv 2603.22117, the extrapolated policy).
+    Both are of the full distributions at temperature 1, [B, M]; renormalised over these tokens,
+    then truncated like any other (arXiv 2603.22117, the extrapolated policy).
     """
     num_rows, num_tokens = token.shape
     score = (1 + strength) * log_p - strength * np.maximum(log_q, _LOG_NEVER)
@@ -196,7 +229,9 @@ def extrapolate(log_p: Floats, log_q: Floats, token: Ints, strength: float, samp
     found = _Candidates(row[order], token[keep][order], p[keep][order])
     if greedy:
         return Nuclei(
-            np.ones(num_rows, np.int64), found.token[np.searchsorted(row, np.arange(num_rows))], np.ones(num_rows)
+            np.ones(num_rows, np.int64),
+            found.token[np.searchsorted(row, np.arange(num_rows))],
+            np.ones(num_rows),
         )
     return _truncate(found, num_rows, sampling)
 
@@ -204,12 +239,14 @@ def extrapolate(log_p: Floats, log_q: Floats, token: Ints, strength: float, samp
 def js_divergence(a: Nuclei, b: Nuclei) -> Floats:
     """Jensen-Shannon divergence in nats, [B], in [0, ln 2], between nuclei of the same rows.
 
-    JS = KL(a || m) / 2 + KL(b || m) / 2, m = (a + b) / 2 (arXiv 2603.22446, section 2.1). Exactly 0 for equal nuclei.
+    JS = KL(a || m) / 2 + KL(b || m) / 2, m = (a + b) / 2 (arXiv 2603.22446, section 2.1). Exactly 0
+    for equal nuclei.
     """
     num_rows = len(a.size)
     row, p = np.concatenate((a.row, b.row)), np.concatenate((a.p, b.p))
     key = (row << 32) + np.concatenate((a.token, b.token))
-    # Equal (row, token) keys stand next to each other after the sort: there the other side's p is the neighbour's.
+    # Equal (row, token) keys stand next to each other after the sort: there the other side's p is
+    # the neighbour's.
     order = np.argsort(key, kind="stable")
     key, sorted_p = key[order], p[order]
     same = key[1:] == key[:-1]
@@ -224,8 +261,9 @@ def js_divergence(a: Nuclei, b: Nuclei) -> Floats:
 def measure(log_p: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
     """Scalars of full distributions, log-probabilities [B, V]: float32 [B, 1 + 2 T], on the device.
 
-    Columns: entropy in nats; log-probabilities in nats of token [B, T]; ranks of token [B, T], where 1 is best and
-    equals share the better rank. (float32 holds every rank below 2**24 exactly.)
+    Columns: entropy in nats; log-probabilities in nats of token [B, T]; ranks of token [B, T],
+    where 1 is best and equals share the better rank. (float32 holds every rank below 2**24
+    exactly.)
     """
     chosen = log_p.gather(1, token)
     return torch.cat((entropy(log_p)[:, None], chosen, num_greater(log_p, chosen) + 1), 1)

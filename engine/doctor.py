@@ -1,7 +1,7 @@
 """`xsample doctor`: is this machine able to run? Looks, and leaves nothing behind.
 
-What is installed is judged in `installed.py`, what the machine offers in `host.py`. The import of vLLM takes seconds;
-everything else is looked at while it goes on.
+What is installed is judged in `installed.py`, what the machine offers in `host.py`. The import of
+vLLM takes seconds; everything else is looked at while it goes on.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 def diagnose(quick: bool = False) -> list[Finding]:
     """Everything that `xsample doctor` shows, in its order. Takes as long as importing vLLM does.
 
-    quick: only what takes no import and what a run in progress does not change: the health check of a container asks
-    beside the run, which may have all memory and wants all cores.
+    quick: only what takes no import and what a run in progress does not change: the health check of
+    a container asks beside the run, which may have all memory and wants all cores.
     """
     steady = [
         *installed.find_versions(),

@@ -1,19 +1,19 @@
 """Every error that xsample raises on purpose, in one tree.
 
-    XsampleError                    exit 1   the root: one clear line, no traceback
-    ├── UsageError                  exit 2   what the user gave cannot be run as it is
-    │   ├── ConfigError                      an option or a key of the configuration
-    │   ├── TaskError                        a task set: not found, empty, malformed
-    │   ├── ModelError                       a model folder, or a pair that does not fit together
-    │   └── RunDirectoryError                an --out folder that cannot be used
-    ├── StoreError                  exit 1   the run directory failed under us (disk full, unreadable part)
-    ├── EngineError                 exit 1   an engine could not be started or died
-    │   └── LostEngineError                  it may be there the next time: it died, or ran out of memory
-    │       └── LockstepError                the two engines are not at the same row, or one is silent
-    └── IncompleteRunError          exit 3   the run ended with trajectories missing; it can be resumed
-        └── GivenUpError            exit 4   those that are missing failed again and again
+    XsampleError                   exit 1  the root: one clear line, no traceback
+    ├── UsageError                 exit 2  what the user gave cannot be run as it is
+    │   ├── ConfigError                    an option or a key of the configuration
+    │   ├── TaskError                      a task set: not found, empty, malformed
+    │   ├── ModelError                     a model folder, or two models that are no pair
+    │   └── RunDirectoryError              an --out folder that cannot be used
+    ├── StoreError                 exit 1  the run directory failed: disk full, unreadable part
+    ├── EngineError                exit 1  an engine could not be started or died
+    │   └── LostEngineError                it died or ran out of memory: a new start may help
+    │       └── LockstepError              the two engines differ in their rows, or one is silent
+    └── IncompleteRunError         exit 3  trajectories are missing; the run can be resumed
+        └── GivenUpError           exit 4  those that are missing failed again and again
 
-A message names the setting, its value and the way out. Anything else that escapes is a bug.
+A message names the setting, its value and the way out. Any other exception that escapes is a bug.
 """
 
 
@@ -62,12 +62,16 @@ class LockstepError(LostEngineError):
 
 
 class IncompleteRunError(XsampleError):
-    """Trajectories are missing after all retries; what was committed stays and the run can be resumed."""
+    """Trajectories are missing after all retries; what was committed stays and the run can be
+    resumed.
+    """
 
     exit_code = 3
 
 
 class GivenUpError(IncompleteRunError):
-    """The trajectories that are missing were given up after they had failed again and again; the rest is there."""
+    """The trajectories that are missing were given up after they had failed again and again; the
+    rest is there.
+    """
 
     exit_code = 4

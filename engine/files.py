@@ -1,7 +1,8 @@
-"""Files that are written whole or not at all, durably, and errors that name them. Knows nothing of runs.
+"""Files that are written whole or not at all, durably, and errors that name them. Knows nothing of
+runs.
 
-A file is written under a hidden temporary name in its own folder, synced, renamed, and the folder synced: a reader
-sees the old file or the new one, also after a power cut.
+A file is written under a hidden temporary name in its own folder, synced, renamed, and the folder
+synced: a reader sees the old file or the new one, also after a power cut.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from engine.errors import StoreError
 
 
 def write_whole(target: Path, write: Callable[[BinaryIO], Any], replace: bool = True) -> None:
-    """Write `target` whole or not at all, durably. The name tells writers apart: two may grade one run.
+    """Write `target` whole or not at all, durably. The name tells writers apart: two may grade one
+    run.
 
-    replace: if it is there already; else it stays, also one that came in this moment. Raises StoreError.
+    replace: if it is there already; else it stays, also one that came in this moment. Raises
+    StoreError.
     """
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -61,7 +64,9 @@ def remove(file: Path) -> None:
 
 
 def write_json(target: Path, value: dict[str, Any], replace: bool = True) -> None:
-    """Write a JSON object, as `write_whole`. A number that is not finite becomes null, as JSON has no word for it."""
+    """Write a JSON object, as `write_whole`. A number that is not finite becomes null, as JSON has
+    no word for it.
+    """
     text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_whole(target, lambda file: file.write(text.encode("utf-8")), replace)
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One fact. `ok` None: neither good nor bad for a run, or no verdict; `advice` is the way out, if any."""
+    """One fact. `ok` None: neither good nor bad for a run, or no verdict; `advice` is the way out,
+    if any.
+    """
 
     name: str
     value: str

@@ -10,12 +10,16 @@ from engine.files import is_temporary, reason
 
 
 def create_folder(path: Path) -> None:
-    """Make the folder of a run, if it is not there. Raises RunDirectoryError where no run can go."""
+    """Make the folder of a run, if it is not there. Raises RunDirectoryError where no run can
+    go.
+    """
     contents(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
-        raise RunDirectoryError(f"--out {path} cannot be used: {reason(error)}; give another folder") from None
+        raise RunDirectoryError(
+            f"--out {path} cannot be used: {reason(error)}; give another folder"
+        ) from None
 
 
 def contents(path: Path) -> set[str]:
@@ -24,11 +28,19 @@ def contents(path: Path) -> set[str]:
         raise RunDirectoryError(f"--out {path} is a file: give a folder")
     try:
         children = path.iterdir() if os.path.isdir(path) else ()
-        names = {child.name for child in children if not child.name.startswith(".lock") and not is_temporary(child)}
+        names = {
+            child.name
+            for child in children
+            if not child.name.startswith(".lock") and not is_temporary(child)
+        }
     except (OSError, ValueError) as error:
-        raise RunDirectoryError(f"--out {path} cannot be used: {reason(error)}; give another folder") from None
+        raise RunDirectoryError(
+            f"--out {path} cannot be used: {reason(error)}; give another folder"
+        ) from None
     if names and "run.json" not in names:
-        raise RunDirectoryError(f"--out {path} is not empty and holds no run.json: give a new or an empty folder")
+        raise RunDirectoryError(
+            f"--out {path} is not empty and holds no run.json: give a new or an empty folder"
+        )
     return names
 
 
@@ -36,5 +48,13 @@ def check_is_run(path: Path) -> None:
     """Raise RunDirectoryError where no run.json is to be read."""
     if not os.path.isfile(path / "run.json"):
         is_there = os.path.exists(path)
-        what = "holds no run.json" if os.path.isdir(path) else "is a file" if is_there else "does not exist"
-        raise RunDirectoryError(f"run directory {path} {what}: give the --out folder of an `xsample run`")
+        what = (
+            "holds no run.json"
+            if os.path.isdir(path)
+            else "is a file"
+            if is_there
+            else "does not exist"
+        )
+        raise RunDirectoryError(
+            f"run directory {path} {what}: give the --out folder of an `xsample run`"
+        )

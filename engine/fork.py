@@ -1,8 +1,9 @@
 """Forks: trajectories that differ in their budget only, out of one that was made with the largest.
 
-With coupled noise a smaller budget gives the same tokens until it lacks an intervention that changed the token: an
-intervention that did not change it is what the primary would have done anyway. From there the primary goes on alone.
-So every budget shares a prefix of the stem, and budgets that lack no effective intervention share all of it.
+With coupled noise a smaller budget gives the same tokens until it lacks an intervention that
+changed the token: an intervention that did not change it is what the primary would have done
+anyway. From there the primary goes on alone. So every budget shares a prefix of the stem, and
+budgets that lack no effective intervention share all of it.
 
 Dimensions: N rows (positions) of a stem.
 """
@@ -20,8 +21,9 @@ from engine.coupling import Bools
 class Branch(NamedTuple):
     """How one budget follows from its stem.
 
-    spent:  rows up to the intervention that spends the budget, N if none does; after them the primary is alone
-    shared: rows whose tokens are the stem's; at the next one the stem intervened and changed the token
+    spent:  rows up to the intervention that spends the budget, N if none does; after them the
+            primary is alone shared: rows whose tokens are the stem's; at the next one the stem
+            intervened and changed the token
     """
 
     spent: int
@@ -38,7 +40,9 @@ def branch(intervened: Bools, effective: Bools, budget: int) -> Branch:
 
 
 def stems(names: Sequence[Hashable], budgets: Sequence[int]) -> list[list[int]]:
-    """Indices of equal names, in the order of their first, each with the smallest budget first and the stem last."""
+    """Indices of equal names, in the order of their first, each with the smallest budget first and
+    the stem last.
+    """
     groups: dict[Hashable, list[int]] = {}
     for index, name in enumerate(names):
         groups.setdefault(name, []).append(index)

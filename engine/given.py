@@ -27,7 +27,9 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class GivenSet:
-    """Responses from one source, keys unique, and the problems that they answer, as far as gold answers are known."""
+    """Responses from one source, keys unique, and the problems that they answer, as far as gold
+    answers are known.
+    """
 
     name: str
     source: str

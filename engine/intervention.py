@@ -1,7 +1,8 @@
-"""Which token is taken, a pure function that both engines evaluate: criterion fired, budget left, window, EOS.
+"""Which token is taken, a pure function that both engines evaluate: criterion fired, budget left,
+window, EOS.
 
-Both sides call `decide` with the same nuclei, budgets and noise, so both take the same token and nobody has to
-announce it.
+Both sides call `decide` with the same nuclei, budgets and noise, so both take the same token and
+nobody has to announce it.
 
 Dimensions: B rows, I rows of them where an intervention is allowed.
 """
@@ -25,8 +26,9 @@ UNLIMITED = np.iinfo(np.int32).max
 class Decisions:
     """What happens at one position of each of B rows.
 
-    token [B]; primary [B]: what the primary takes with the same noise (where the token is given: that); intervened [B]:
-    `token` was drawn from the intervention policy; js [B] in nats, NaN where only one policy was there.
+    token [B]; primary [B]: what the primary takes with the same noise (where the token is given:
+    that); intervened [B]: `token` was drawn from the intervention policy; js [B] in nats, NaN where
+    only one policy was there.
     """
 
     token: Ints
@@ -41,7 +43,9 @@ class Decisions:
 
 
 def allowed(rule: Rule, position: Ints, fires: Bools, left: Ints) -> Ints:
-    """The rows [I] that intervene: the criterion fires, the window is open, budget is left ([B] each)."""
+    """The rows [I] that intervene: the criterion fires, the window is open, budget is left ([B]
+    each).
+    """
     return np.flatnonzero(fires & (left > 0) & (position >= rule.start) & (position < rule.stop))
 
 
@@ -60,8 +64,12 @@ def decide(rule: Rule, both: Both, where: Ints, extrapolated: Nuclei | None = No
     return Decisions(token, both.primary, intervened, both.js)
 
 
-def _without_stops(rule: Rule, both: Both, where: Ints, drawn: Ints, extrapolated: Nuclei | None) -> tuple[Ints, Ints]:
-    """The interventions that do not propose a stop token: dropped, or drawn again from what else is in the nucleus."""
+def _without_stops(
+    rule: Rule, both: Both, where: Ints, drawn: Ints, extrapolated: Nuclei | None
+) -> tuple[Ints, Ints]:
+    """The interventions that do not propose a stop token: dropped, or drawn again from what else is
+    in the nucleus.
+    """
     stops = np.isin(drawn, rule.stop_token_ids)
     if rule.eos == "resample" and stops.any():
         again = np.flatnonzero(stops)

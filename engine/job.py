@@ -1,4 +1,5 @@
-"""Jobs, and the segments that they are made of: what a pair is to make, and the phase that asks its engines for it.
+"""Jobs, and the segments that they are made of: what a pair is to make, and the phase that asks its
+engines for it.
 
 Dimensions: S segments of a phase, N rows (positions) of a segment.
 """
@@ -24,10 +25,11 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One trajectory to be made: prompt token ids, noise key, direction, budget (None: unlimited), most tokens.
+    """One trajectory to be made: prompt token ids, noise key, direction, budget (None: unlimited),
+    most tokens.
 
-    span: criterion random tries `tickets` random positions below it, until its budget is spent. given: the response is
-    measured, not made.
+    span: criterion random tries `tickets` random positions below it, until its budget is spent.
+    given: the response is measured, not made.
     """
 
     prompt: list[int]
@@ -45,13 +47,17 @@ class Job:
         return UNLIMITED if self.budget is None else self.budget
 
     def at_random(self, interventions: int, span: int | None) -> Job:
-        """The job with so many interventions at random positions below `span`, or below its most tokens."""
+        """The job with so many interventions at random positions below `span`, or below its most
+        tokens.
+        """
         budget = min(interventions, self.allowed)
         return replace(self, budget=budget, span=span or self.max_tokens, tickets=budget)
 
     @property
     def stem(self) -> tuple[int, ...]:
-        """Jobs of one stem differ in their budget only. A given response, or one with its own positions, is alone."""
+        """Jobs of one stem differ in their budget only. A given response, or one with its own
+        positions, is alone.
+        """
         alone = (id(self),) if self.given is not None else ()
         own = (self.span, self.tickets, self.allowed) if self.span is not None else ()
         return (self.noise_key, self.forward, *own, *alone)
@@ -67,7 +73,9 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A continuation to be made, of the trajectory `job`, from `prefix` on (None: from its start), for its members."""
+    """A continuation to be made, of the trajectory `job`, from `prefix` on (None: from its start),
+    for its members.
+    """
 
     job: Job
     members: list[Member]
@@ -79,8 +87,12 @@ class Segment:
         return [] if self.prefix is None else self.prefix.column("token").to_pylist()
 
 
-def phase_of(segments: Sequence[Segment], rule: Rule | None, stop_token: int) -> tuple[Phase, Requests]:
-    """The phase, paired under `rule` or solo (None), and what its engines are asked. stop_token: for hand-backs."""
+def phase_of(
+    segments: Sequence[Segment], rule: Rule | None, stop_token: int
+) -> tuple[Phase, Requests]:
+    """The phase, paired under `rule` or solo (None), and what its engines are asked. stop_token:
+    for hand-backs.
+    """
     jobs, prefixes = [segment.job for segment in segments], [segment.tokens for segment in segments]
     offset = np.array([len(prefix) for prefix in prefixes], np.int64)
     measured = [job.given for job in jobs if job.given is not None]
@@ -104,7 +116,9 @@ def phase_of(segments: Sequence[Segment], rule: Rule | None, stop_token: int) ->
 
 def _ragged(arrays: Sequence[Sequence[int]]) -> Ragged:
     size = np.array([len(array) for array in arrays])
-    return Ragged(np.concatenate([np.array(array, np.int64) for array in arrays]), np.cumsum(size) - size)
+    return Ragged(
+        np.concatenate([np.array(array, np.int64) for array in arrays]), np.cumsum(size) - size
+    )
 
 
 def _chosen(jobs: Sequence[Job], rule: Rule) -> Ints | None:
@@ -114,5 +128,7 @@ def _chosen(jobs: Sequence[Job], rule: Rule) -> Ints | None:
     chosen = []
     for sequence, job in enumerate(jobs):
         stop = min(rule.stop, job.span or 0)
-        chosen.append((sequence << 32) + random_positions(job.noise_key, job.tickets, rule.start, stop))
+        chosen.append(
+            (sequence << 32) + random_positions(job.noise_key, job.tickets, rule.start, stop)
+        )
     return np.concatenate(chosen)

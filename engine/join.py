@@ -1,7 +1,8 @@
 """Two sides' traces in, rows of the tables out. Plain Arrow and NumPy; knows no engine, no files.
 
-A trace has one row a position, ordered by (sequence, position), and only its own policy's numbers. Joined, the
-columns stand side by side as in `record.TOKENS`, with `sequence` in place of the trajectory's key.
+A trace has one row a position, ordered by (sequence, position), and only its own policy's numbers.
+Joined, the columns stand side by side as in `record.TOKENS`, with `sequence` in place of the
+trajectory's key.
 """
 
 from __future__ import annotations
@@ -36,18 +37,26 @@ def join_sides(base: pa.RecordBatch | None, rl: pa.RecordBatch | None) -> pa.Tab
     if base is not None and rl is not None:
         for name in _SHARED:
             if not base.column(name).equals(rl.column(name)):
-                raise LockstepError(f"the engines recorded different values of {name!r} for the same rows")
+                raise LockstepError(
+                    f"the engines recorded different values of {name!r} for the same rows"
+                )
     columns = {name: side.column(name) for name in _SHARED}
     if base is None or rl is None:
         columns["js"] = pa.nulls(side.num_rows, pa.float32())
     for policy, other, batch in (("base", "rl", base), ("rl", "base", rl)):
-        columns |= _columns_of(policy, other, batch, side.num_rows, paired=base is not None and rl is not None)
+        columns |= _columns_of(
+            policy, other, batch, side.num_rows, paired=base is not None and rl is not None
+        )
     return pa.table({name: columns[name] for name in ("sequence", *TOKENS.names[_KEY_FIELDS:])})
 
 
-def _columns_of(policy: str, other: str, batch: pa.RecordBatch | None, num_rows: int, paired: bool) -> dict[str, Any]:
+def _columns_of(
+    policy: str, other: str, batch: pa.RecordBatch | None, num_rows: int, paired: bool
+) -> dict[str, Any]:
     names = {f"{name}_{policy}": name for name in _OWN}
-    names |= {f"{name}_{policy}_of_top1_{other}": f"{name}_of_other_top1" for name in ("logp", "rank")}
+    names |= {
+        f"{name}_{policy}_of_top1_{other}": f"{name}_of_other_top1" for name in ("logp", "rank")
+    }
     names[f"topk_{policy}"] = "top_k"
     columns = {}
     for column, name in names.items():
@@ -59,7 +68,8 @@ def _columns_of(policy: str, other: str, batch: pa.RecordBatch | None, num_rows:
 
 
 def without_twin(tokens: pa.Table, spent: Bools, forward: Bools, both: bool) -> pa.Table:
-    """Rows `spent` [N] as they are after the budget: no intervention, and the primary's numbers only.
+    """Rows `spent` [N] as they are after the budget: no intervention, and the primary's numbers
+    only.
 
     forward [N]: base is primary. both: the twin stayed, so its numbers do.
     """
@@ -96,7 +106,9 @@ def token_rows(tokens: pa.Table, keys: Sequence[Trajectory]) -> pa.Table:
     """Rows of `record.TOKENS`; `tokens.sequence` indexes `keys`."""
     sequence = tokens.column("sequence")
     columns = [column.take(sequence) for column in _key_columns(keys)]
-    return pa.table(columns + [tokens.column(name) for name in TOKENS.names[_KEY_FIELDS:]], schema=TOKENS)
+    return pa.table(
+        columns + [tokens.column(name) for name in TOKENS.names[_KEY_FIELDS:]], schema=TOKENS
+    )
 
 
 def response_rows(
@@ -109,17 +121,22 @@ def response_rows(
     tokenizer: Any,
     seed: int,
 ) -> pa.Table:
-    """Rows of `record.RESPONSES` of the trajectories `keys[sequence]`, which `tokens` holds from first to last token.
+    """Rows of `record.RESPONSES` of the trajectories `keys[sequence]`, which `tokens` holds from
+    first to last token.
 
-    prompts, stopped and forked_from belong to `sequence`, ascending; `tokens` is ordered by (sequence, position).
+    prompts, stopped and forked_from belong to `sequence`, ascending; `tokens` is ordered by
+    (sequence, position).
     """
     size = lengths(tokens, sequence)
     row = np.repeat(np.arange(len(sequence)), size)
     token, offsets = _column(tokens, "token"), np.append(0, np.cumsum(size)).astype(np.int32)
-    # As arrays: of a list, transformers asks every element for its type, which takes longer than to decode it.
+    # As arrays: of a list, transformers asks every element for its type, which takes longer than to
+    # decode it.
     responses = [token.to_numpy()[start:stop] for start, stop in pairwise(offsets.tolist())]
     counts = {
-        name: np.bincount(row, _column(tokens, name).to_numpy(zero_copy_only=False), len(sequence)).astype(np.int32)
+        name: np.bincount(
+            row, _column(tokens, name).to_numpy(zero_copy_only=False), len(sequence)
+        ).astype(np.int32)
         for name in ("intervened", "effective")
     }
     columns = {

@@ -1,6 +1,8 @@
-"""Two PolicyWorkers as Ray actors: placed, loaded, introduced to each other, listened to, and ended.
+"""Two PolicyWorkers as Ray actors: placed, loaded, introduced to each other, listened to, and
+ended.
 
-What they are given to do is `pair`'s matter. Every error of Ray or of a worker leaves here as an EngineError.
+What they are given to do is `pair`'s matter. Every error of Ray or of a worker leaves here as an
+EngineError.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from engine.sampler import Phase
 from engine.worker import Finished, Place, PolicyWorker, Progress, Requests, WorkerConfig
 
 POLICIES = ("base", "rl")
-# Share of a GPU's free memory, less the weights, that the KV cache gets: activations and CUDA graphs need the rest.
+# Share of a GPU's free memory, less the weights, that the KV cache gets: activations and CUDA
+# graphs need the rest.
 _KV_SHARE = 0.8
 _ONE_NODE_SECONDS, _ROOM_SECONDS, _PLACING_SECONDS, _LOADING_SECONDS = 3.0, 60.0, 300.0, 3600.0
 _GRACE_SECONDS = 30.0
@@ -40,8 +43,9 @@ _VLLM_SHARED_MEMORY = ("/dev/shm/psm_*", "/dev/shm/vllm_dist_*", "/dev/shm/sem.m
 class PairConfig:
     """How to start pair `number` of the run, from 1.
 
-    workers: policy -> its engine. weight_bytes: of all that shares a device. kv_cache_bytes: an engine and device;
-    None: by the free GPU memory. cores: OpenMP binding of each policy, CPU only, in vLLM's notation.
+    workers: policy -> its engine. weight_bytes: of all that shares a device. kv_cache_bytes: an
+    engine and device; None: by the free GPU memory. cores: OpenMP binding of each policy, CPU only,
+    in vLLM's notation.
     """
 
     workers: Mapping[str, WorkerConfig]
@@ -56,7 +60,8 @@ class PairConfig:
 
 
 class Twins:
-    """Two engines that meet in their samplers. `place`, `load`, `stream` phases; `kill` always, also after an error.
+    """Two engines that meet in their samplers. `place`, `load`, `stream` phases; `kill` always,
+    also after an error.
 
     worker_class: what hosts an engine; benchmarks put a stopwatch into it, tests a fault.
     """
@@ -70,17 +75,25 @@ class Twins:
         self._shared_memory: set[Path] = set()
 
     def place(self) -> str:
-        """Choose where the two engines run. Returns where that is, and how they meet. Raises EngineError."""
+        """Choose where the two engines run. Returns where that is, and how they meet. Raises
+        EngineError.
+        """
         with self._errors():
             self._group = self._room()
             self._start_workers()
         kind = self._rendezvous()
         where = {policy: _address(place) for policy, place in self.places.items()}
-        hosts = f"on {where['base']}" if self._on_one_host() else f"base on {where['base']}, rl on {where['rl']}"
+        hosts = (
+            f"on {where['base']}"
+            if self._on_one_host()
+            else f"base on {where['base']}, rl on {where['rl']}"
+        )
         return f"{hosts}, {kind} rendezvous"
 
     def load(self) -> int:
-        """Load and introduce the two engines: minutes. Returns the number of KV blocks of each. Raises EngineError."""
+        """Load and introduce the two engines: minutes. Returns the number of KV blocks of each.
+        Raises EngineError.
+        """
         with self._errors():
             blocks = self._load()
             self._meet()
@@ -90,21 +103,31 @@ class Twins:
     def _room(self) -> PlacementGroup:
         """Room for both engines, on one node if any has it, else on two."""
         config = self._config
-        per_engine = {"CPU": float(config.tensor_parallel_size)} | ({"GPU": config.gpus} if config.gpus else {})
+        per_engine = {"CPU": float(config.tensor_parallel_size)} | (
+            {"GPU": config.gpus} if config.gpus else {}
+        )
         both = {name: 2 * number for name, number in per_engine.items()}
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        fits = any(all(node.get(name, 0) >= number for name, number in both.items()) for node in nodes)
-        for strategy, seconds in (("STRICT_PACK", _ONE_NODE_SECONDS if fits else 0.0), ("PACK", _ROOM_SECONDS)):
+        fits = any(
+            all(node.get(name, 0) >= number for name, number in both.items()) for node in nodes
+        )
+        for strategy, seconds in (
+            ("STRICT_PACK", _ONE_NODE_SECONDS if fits else 0.0),
+            ("PACK", _ROOM_SECONDS),
+        ):
             if not seconds:
                 continue
-            group = placement_group([both] if config.share_gpu else [per_engine] * 2, strategy=strategy)
+            group = placement_group(
+                [both] if config.share_gpu else [per_engine] * 2, strategy=strategy
+            )
             if group.wait(seconds):
                 return group
             remove_placement_group(group)
         have = ray.cluster_resources()
         raise EngineError(
-            f"no room for a pair: it needs 2 x {per_engine}, the cluster has CPU {have.get('CPU', 0):g}, "
-            f"GPU {have.get('GPU', 0):g}; give fewer --pairs or a smaller --tensor-parallel-size"
+            f"no room for a pair: it needs 2 x {per_engine}, the cluster has CPU"
+            f" {have.get('CPU', 0):g}, GPU {have.get('GPU', 0):g}; give fewer --pairs or a smaller"
+            " --tensor-parallel-size"
         )
 
     def _start_workers(self) -> None:
@@ -116,10 +139,14 @@ class Twins:
                 num_gpus=config.gpus,
                 max_restarts=0,
                 runtime_env={"env_vars": self._environment(policy)},
-                scheduling_strategy=PlacementGroupSchedulingStrategy(self._group, 0 if config.share_gpu else bundle),
+                scheduling_strategy=PlacementGroupSchedulingStrategy(
+                    self._group, 0 if config.share_gpu else bundle
+                ),
             )
             self.workers[policy] = actor.remote(config.workers[policy])
-        self.places = {p: ray.get(w.place.remote(), timeout=_PLACING_SECONDS) for p, w in self.workers.items()}
+        self.places = {
+            p: ray.get(w.place.remote(), timeout=_PLACING_SECONDS) for p, w in self.workers.items()
+        }
 
     def _environment(self, policy: str) -> dict[str, str]:
         variables = {
@@ -139,17 +166,30 @@ class Twins:
         kv = self._config.kv_cache_bytes
         free = [place.free_gpu_bytes for place in self.places.values() if place.free_gpu_bytes]
         if kv is None and free:
-            kv = int(_KV_SHARE * (min(free) - self._config.weight_bytes) / (2 if self._config.share_gpu else 1))
+            kv = int(
+                _KV_SHARE
+                * (min(free) - self._config.weight_bytes)
+                / (2 if self._config.share_gpu else 1)
+            )
             if kv <= 0:
-                raise EngineError(f"{min(free)} bytes are free on a GPU, the weights need {self._config.weight_bytes}")
+                raise EngineError(
+                    f"{min(free)} bytes are free on a GPU, the weights need"
+                    f" {self._config.weight_bytes}"
+                )
         if self._config.share_gpu:  # each one measures what the other leaves
-            blocks = [ray.get(worker.load.remote(kv), timeout=_LOADING_SECONDS) for worker in self.workers.values()]
+            blocks = [
+                ray.get(worker.load.remote(kv), timeout=_LOADING_SECONDS)
+                for worker in self.workers.values()
+            ]
         else:
-            blocks = ray.get([worker.load.remote(kv) for worker in self.workers.values()], timeout=_LOADING_SECONDS)
+            blocks = ray.get(
+                [worker.load.remote(kv) for worker in self.workers.values()],
+                timeout=_LOADING_SECONDS,
+            )
         if len(set(blocks)) > 1:
             raise EngineError(
-                f"the engines have KV caches of different size ({blocks[0]} and {blocks[1]} blocks) and would not stay "
-                f"in lock-step: give --num-kv-blocks {min(blocks)}"
+                f"the engines have KV caches of different size ({blocks[0]} and {blocks[1]} blocks)"
+                f" and would not stay in lock-step: give --num-kv-blocks {min(blocks)}"
             )
         return int(blocks[0])
 
@@ -160,10 +200,14 @@ class Twins:
     def _rendezvous(self) -> str:
         """How the samplers meet: what was asked for, or what their places allow."""
         one_host = self._on_one_host()
-        kind = {"auto": "shm" if one_host else "tcp"}.get(self._config.rendezvous, self._config.rendezvous)
+        kind = {"auto": "shm" if one_host else "tcp"}.get(
+            self._config.rendezvous, self._config.rendezvous
+        )
         if kind == "shm" and not one_host:
             base, rl = (_address(self.places[policy]) for policy in POLICIES)
-            raise EngineError(f"rendezvous is shm, but the engines are on {base} and {rl}: give auto or tcp")
+            raise EngineError(
+                f"rendezvous is shm, but the engines are on {base} and {rl}: give auto or tcp"
+            )
         return kind
 
     def _meet(self) -> None:
@@ -174,7 +218,9 @@ class Twins:
 
     @property
     def _patience(self) -> float:
-        """Seconds. The twin of a dead or stalled engine notices first, with a better message: give it the time to."""
+        """Seconds. The twin of a dead or stalled engine notices first, with a better message: give
+        it the time to.
+        """
         return self._config.workers[POLICIES[0]].step_timeout + _GRACE_SECONDS
 
     @contextmanager
@@ -186,14 +232,22 @@ class Twins:
             if not isinstance(error, ray.exceptions.RayError) and type(error) is not Exception:
                 raise  # a plain Exception is a placement group's, whose cluster has died
             log = self._config.workers[POLICIES[0]].log
-            raise _as_engine_error(error, f"; its logs are in {log.folder}" if log else "") from None
+            raise _as_engine_error(
+                error, f"; its logs are in {log.folder}" if log else ""
+            ) from None
 
-    def stream(self, work: Mapping[str, tuple[Phase, Requests]]) -> Iterator[tuple[str, Finished | Progress]]:
-        """Run a phase on each policy of `work`; their messages as they come. A long silence is an error."""
+    def stream(
+        self, work: Mapping[str, tuple[Phase, Requests]]
+    ) -> Iterator[tuple[str, Finished | Progress]]:
+        """Run a phase on each policy of `work`; their messages as they come. A long silence is an
+        error.
+        """
         with self._errors():
             yield from self._stream(work)
 
-    def _stream(self, work: Mapping[str, tuple[Phase, Requests]]) -> Iterator[tuple[str, Finished | Progress]]:
+    def _stream(
+        self, work: Mapping[str, tuple[Phase, Requests]]
+    ) -> Iterator[tuple[str, Finished | Progress]]:
         pending = {
             self.workers[policy].run.options(num_returns="streaming").remote(*phase): policy
             for policy, phase in work.items()
@@ -201,7 +255,10 @@ class Twins:
         while pending:
             ready, _ = ray.wait(list(pending), num_returns=1, timeout=self._patience)
             if not ready:
-                raise LockstepError(f"no engine of the pair has said anything for {self._patience:g} s (step_timeout)")
+                raise LockstepError(
+                    f"no engine of the pair has said anything for {self._patience:g} s"
+                    " (step_timeout)"
+                )
             try:
                 reference = next(ready[0])
             except StopIteration:
@@ -211,7 +268,9 @@ class Twins:
 
     def kill(self) -> None:
         """End both engines now, whatever they are doing, and give their place back."""
-        if not ray.is_initialized():  # they ended with their cluster, and asking Ray would start another
+        if (
+            not ray.is_initialized()
+        ):  # they ended with their cluster, and asking Ray would start another
             self.workers, self.places, self._group = {}, {}, None
         self._look_around()
         if lost():  # asking Ray would take a minute
@@ -239,7 +298,9 @@ class Twins:
             _give_back(group)
 
     def _look_around(self) -> None:
-        """Note the processes of the engines on this host, and the shared memory that vLLM's ranks leave when killed."""
+        """Note the processes of the engines on this host, and the shared memory that vLLM's ranks
+        leave when killed.
+        """
         if not self.places:
             return
         with suppress(Exception):  # Ray or a process may be gone; then what was seen before counts
@@ -249,11 +310,15 @@ class Twins:
                 tree = [worker, *worker.children(recursive=True)]
                 self._processes += [process for process in tree if process not in self._processes]
                 files = {Path(each.path) for process in tree for each in process.memory_maps()}
-                self._shared_memory |= {file for file in files if any(map(file.match, _VLLM_SHARED_MEMORY))}
+                self._shared_memory |= {
+                    file for file in files if any(map(file.match, _VLLM_SHARED_MEMORY))
+                }
 
 
 def _give_back(group: PlacementGroup) -> None:
-    """Ray waits a minute for a GCS that died a moment ago; what is not given back here goes with the driver's job."""
+    """Ray waits a minute for a GCS that died a moment ago; what is not given back here goes with
+    the driver's job.
+    """
 
     def remove() -> None:
         with suppress(Exception):
@@ -266,16 +331,25 @@ def _give_back(group: PlacementGroup) -> None:
 
 def _address(place: Place) -> str:
     """Address of the worker's node, as the cluster knows it."""
-    return next(str(node["NodeManagerAddress"]) for node in ray.nodes() if node["NodeID"] == place.node_id)
+    return next(
+        str(node["NodeManagerAddress"]) for node in ray.nodes() if node["NodeID"] == place.node_id
+    )
 
 
 def _as_engine_error(error: Exception, logs: str) -> EngineError:
-    """Ray's error as one of ours: the cause's own words, on one line. logs: where more is said of it."""
+    """Ray's error as one of ours: the cause's own words, on one line. logs: where more is said of
+    it.
+    """
     cause = getattr(error, "cause", None) or error
     if isinstance(cause, EngineError):
         return type(cause)(str(cause))
-    if isinstance(cause, MemoryError | ray.exceptions.OutOfMemoryError) or "out of memory" in str(cause).lower():
-        return LostEngineError(f"an engine ran out of memory: {_first_line(cause)}; {_LESS_MEMORY}{logs}")
+    if (
+        isinstance(cause, MemoryError | ray.exceptions.OutOfMemoryError)
+        or "out of memory" in str(cause).lower()
+    ):
+        return LostEngineError(
+            f"an engine ran out of memory: {_first_line(cause)}; {_LESS_MEMORY}{logs}"
+        )
     if isinstance(error, ray.exceptions.ActorDiedError | ray.exceptions.ActorUnavailableError):
         return LostEngineError(f"an engine's process died: {_first_line(error)}{logs}")
     if isinstance(error, ray.exceptions.GetTimeoutError):

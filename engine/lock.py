@@ -1,4 +1,6 @@
-"""The lock of a run's folder: one process writes it, or the shards of one number; the kernel ends it with them."""
+"""The lock of a run's folder: one process writes it, or the shards of one number; the kernel ends
+it with them.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,9 @@ class FolderLock:
         gate = self._open(".lock-shards")
         try:
             with suppress(OSError):  # without flock there is no lock either, and `_take` says so
-                fcntl.flock(gate, fcntl.LOCK_EX)  # for milliseconds: one shard at a time makes the lock, or joins it
+                fcntl.flock(
+                    gate, fcntl.LOCK_EX
+                )  # for milliseconds: one shard at a time makes the lock, or joins it
             try:
                 self._admit_others(self._take(".lock", fcntl.LOCK_EX, self._shards))
             except RunDirectoryError:
@@ -62,7 +66,9 @@ class FolderLock:
 
     def _admit_others(self, lock: int) -> None:
         try:
-            _try(lock, fcntl.LOCK_SH)  # which lets go of it for a moment: a whole run may get in between
+            _try(
+                lock, fcntl.LOCK_SH
+            )  # which lets go of it for a moment: a whole run may get in between
         except BlockingIOError:
             raise self._in_use(_read(lock)) from None
         except OSError:
@@ -78,7 +84,9 @@ class FolderLock:
             os.close(lock)
             raise self._in_use(holder) from None
         except OSError as error:  # some cluster file systems are mounted without flock
-            self.note = f"{self._path} cannot be locked ({reason(error)}): start no second run with it"
+            self.note = (
+                f"{self._path} cannot be locked ({reason(error)}): start no second run with it"
+            )
         self._descriptors.append(lock)
         if note is not None:
             with suppress(OSError):  # only for whoever is refused
@@ -90,11 +98,19 @@ class FolderLock:
         try:
             return os.open(self._path / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         except OSError as error:
-            way_out = "mend that and run it again" if (self._path / "run.json").exists() else "give another folder"
-            raise RunDirectoryError(f"--out {self._path} cannot be written: {reason(error)}; {way_out}") from None
+            way_out = (
+                "mend that and run it again"
+                if (self._path / "run.json").exists()
+                else "give another folder"
+            )
+            raise RunDirectoryError(
+                f"--out {self._path} cannot be written: {reason(error)}; {way_out}"
+            ) from None
 
     def _in_use(self, holder: str) -> RunDirectoryError:
-        return RunDirectoryError(f"--out {self._path} is in use ({holder}): wait for that run, or give another --out")
+        return RunDirectoryError(
+            f"--out {self._path} is in use ({holder}): wait for that run, or give another --out"
+        )
 
 
 def _read(lock: int) -> str:

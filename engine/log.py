@@ -1,8 +1,9 @@
 """What the processes of a run did, as JSON lines in RUN/logs: a file a process, a record a line.
 
-The driver's file has stages, parts, failures, and last the error that ended the run, with its traceback; an engine's
-has what vLLM and Python's warnings say. What C++ and CUDA libraries write to an engine's standard streams is beside it
-in a file .out. Nothing here may end a run: a log that cannot be written is left out.
+The driver's file has stages, parts, failures, and last the error that ended the run, with its
+traceback; an engine's has what vLLM and Python's warnings say. What C++ and CUDA libraries write to
+an engine's standard streams is beside it in a file .out. Nothing here may end a run: a log that
+cannot be written is left out.
 """
 
 from __future__ import annotations
@@ -37,8 +38,12 @@ class LogConfig:
     verbose: int = 0
 
 
-def record(message: str, level: int = logging.INFO, on_screen: bool = False, **fields: object) -> None:
-    """Write a record with these fields, which JSON knows. on_screen: the user has seen it already."""
+def record(
+    message: str, level: int = logging.INFO, on_screen: bool = False, **fields: object
+) -> None:
+    """Write a record with these fields, which JSON knows. on_screen: the user has seen it
+    already.
+    """
     logger.log(level, message, extra={"fields": fields, "on_screen": on_screen})
 
 
@@ -64,7 +69,9 @@ def redirect_streams(config: LogConfig) -> None:
     write_logs(config)
     logging.captureWarnings(True)
     with suppress(OSError):
-        output = os.open(_path(config, ".out"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+        output = os.open(
+            _path(config, ".out"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666
+        )
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(output, stream.fileno())
@@ -72,7 +79,9 @@ def redirect_streams(config: LogConfig) -> None:
 
 
 def remove_if_empty(config: LogConfig, pid: int) -> None:
-    """Remove what a process that has ended would have written to its standard streams, had it said anything."""
+    """Remove what a process that has ended would have written to its standard streams, had it said
+    anything.
+    """
     with suppress(OSError):
         for file in config.folder.glob(f"{config.process}-*-{pid}.out"):
             if not file.stat().st_size:
@@ -148,5 +157,8 @@ class _Shown(logging.Handler):
 
 
 def _path(config: LogConfig, suffix: str) -> Path:
-    host, started = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname()), time.strftime("%Y%m%d-%H%M%S")
+    host, started = (
+        re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname()),
+        time.strftime("%Y%m%d-%H%M%S"),
+    )
     return config.folder / f"{config.process}-{host}-{started}-{os.getpid()}{suffix}"

@@ -1,5 +1,5 @@
-"""What this process may use of its machine: cores, memory, GPUs. Sees affinity and control groups (Slurm, containers),
-which the plain system calls do not. Imports nothing of ours and nothing heavy.
+"""What this process may use of its machine: cores, memory, GPUs. Sees affinity and control groups
+(Slurm, containers), which the plain system calls do not. Imports nothing of ours and nothing heavy.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ class Gpu(NamedTuple):
 
 
 def usable_cores(cgroup: Path = CGROUP) -> int:
-    """Cores that this process may keep busy: its affinity, and the CPU quota of its control groups; at least 1."""
+    """Cores that this process may keep busy: its affinity, and the CPU quota of its control groups;
+    at least 1.
+    """
     cores = float(len(os.sched_getaffinity(0)))
     for group in _groups(cgroup):
         quota, _, period = _read(group / "cpu.max").partition(" ")
@@ -32,7 +34,9 @@ def usable_cores(cgroup: Path = CGROUP) -> int:
 
 
 def available_memory(cgroup: Path = CGROUP) -> int:
-    """Bytes that can still be used without swapping: of the machine, and within the limits of the control groups."""
+    """Bytes that can still be used without swapping: of the machine, and within the limits of the
+    control groups.
+    """
     import psutil
 
     available = int(psutil.virtual_memory().available)
@@ -50,7 +54,9 @@ def visible_gpus() -> list[Gpu]:
 
     if not torch.cuda.is_available():
         return []
-    devices = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    devices = [
+        torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())
+    ]
     return [Gpu(device.name, device.total_memory) for device in devices]
 
 
@@ -63,7 +69,11 @@ def _groups(root: Path) -> Iterator[Path]:
         _, controllers, path = line.split(":", 2)
         for mount in [root / name for name in controllers.split(",")] if controllers else [root]:
             group = mount / path.lstrip("/")
-            yield from (folder for folder in (group, *group.parents) if folder == mount or mount in folder.parents)
+            yield from (
+                folder
+                for folder in (group, *group.parents)
+                if folder == mount or mount in folder.parents
+            )
 
 
 def _reclaimable(group: Path) -> int:

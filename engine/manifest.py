@@ -1,4 +1,6 @@
-"""What a run.json says of its run. It is read with care: someone may have edited it, or an older version written it."""
+"""What a run.json says of its run. It is read with care: someone may have edited it, or an older
+version written it.
+"""
 
 from __future__ import annotations
 
@@ -23,36 +25,48 @@ def is_scored(manifest: Mapping[str, Any]) -> bool:
 
 
 def is_gated(manifest: Mapping[str, Any]) -> bool:
-    """Whether the text of the problems must not be published; where run.json does not say, it must not."""
+    """Whether the text of the problems must not be published; where run.json does not say, it must
+    not.
+    """
     return part(manifest, "task").get("gated") is not False
 
 
 def expected_part(manifest: Mapping[str, Any], run: Path) -> dict[str, Any]:
-    """What `engine.record.expected_trajectories` takes. Raises RunDirectoryError where run.json has something else."""
+    """What `engine.record.expected_trajectories` takes. Raises RunDirectoryError where run.json has
+    something else.
+    """
     found = part(manifest, "expected")
     if _is_list(found) or _is_product(found):
         return found
     raise RunDirectoryError(
-        f"{run}/run.json does not say which trajectories the run has (expected is {found!r:.60}): put back the "
-        "run.json that it was made with"
+        f"{run}/run.json does not say which trajectories the run has (expected is {found!r:.60}):"
+        " put back the run.json that it was made with"
     )
 
 
 def _is_list(expected: dict[str, Any]) -> bool:
     keys = expected.get("trajectories")
-    return isinstance(keys, list) and all(isinstance(key, list) and len(key) == 4 and _is_key(*key) for key in keys)
+    return isinstance(keys, list) and all(
+        isinstance(key, list) and len(key) == 4 and _is_key(*key) for key in keys
+    )
 
 
 def _is_product(expected: dict[str, Any]) -> bool:
     samples: Any = expected.get("samples")
     lists: list[Any] = [expected.get(name) for name in ("problems", "directions", "budgets")]
-    if "trajectories" in expected or type(samples) is not int or not all(isinstance(one, list) for one in lists):
+    if (
+        "trajectories" in expected
+        or type(samples) is not int
+        or not all(isinstance(one, list) for one in lists)
+    ):
         return False
     problems, directions, budgets = lists
     keys = [*((name, "", None) for name in problems), *(("", name, None) for name in directions)]
     keys += [("", "", budget) for budget in budgets]
     num_keys = samples * len(problems) * len(directions) * len(budgets)
-    return 0 <= num_keys <= MAX_TRAJECTORIES and all(_is_key(name, 0, *of_arm) for name, *of_arm in keys)
+    return 0 <= num_keys <= MAX_TRAJECTORIES and all(
+        _is_key(name, 0, *of_arm) for name, *of_arm in keys
+    )
 
 
 def _is_key(problem: object, sample: object, direction: object, budget: object) -> bool:

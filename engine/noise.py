@@ -1,10 +1,11 @@
 """Counter-based Gumbel noise: a pure function of (seed, problem, sample, position, token id).
 
-There is no generator state, so a response does not depend on batch size, scheduling, sharding, restarts or on
-which engine computes it; and two policies, two directions or two budgets see the same noise (coupling).
-The direction and the budget are left out of the key on purpose.
+There is no generator state, so a response does not depend on batch size, scheduling, sharding,
+restarts or on which engine computes it; and two policies, two directions or two budgets see the
+same noise (coupling). The direction and the budget are left out of the key on purpose.
 
-Mixing is the finaliser of SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators").
+Mixing is the finaliser of SplitMix64 (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number
+generators").
 
 Dimensions: N entries.
 """
@@ -22,12 +23,15 @@ UInt64 = npt.NDArray[np.uint64]
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
-# XORed into a key: the stream that chooses random positions, apart from the one that chooses tokens. Any constant does.
+# XORed into a key: the stream that chooses random positions, apart from the one that chooses
+# tokens. Any constant does.
 POSITIONS = np.uint64(0x8A5CD789635D2DFF)
 
 
 def stream_key(seed: int, problem: str, sample: int) -> int:
-    """64-bit key of one sample's noise. A cryptographic hash, so that no two problems share a stream by accident."""
+    """64-bit key of one sample's noise. A cryptographic hash, so that no two problems share a
+    stream by accident.
+    """
     digest = blake2b(f"{seed}\0{problem}\0{sample}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
@@ -38,16 +42,25 @@ def _mix(x: UInt64) -> UInt64:
     return x ^ (x >> np.uint64(31))
 
 
-def uniform(key: UInt64, position: npt.NDArray[np.int64], token: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Uniform numbers in the open interval (0, 1); arguments of shape [N], or broadcastable to it."""
+def uniform(
+    key: UInt64, position: npt.NDArray[np.int64], token: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Uniform numbers in the open interval (0, 1); arguments of shape [N], or broadcastable
+    to it.
+    """
     state = _mix(key + position.astype(np.uint64) * _GOLDEN)
     bits = _mix(state + (token.astype(np.uint64) + np.uint64(1)) * _GOLDEN)
-    # 52 bits, not 53: with 53 the half is rounded away at the top, and the greatest hashes would give 1.
+    # 52 bits, not 53: with 53 the half is rounded away at the top, and the greatest hashes would
+    # give 1.
     unit: npt.NDArray[np.float64] = ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
     return unit
 
 
-def gumbel(key: UInt64, position: npt.NDArray[np.int64], token: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Standard Gumbel noise [N]: argmax over tokens of log p + gumbel is a draw from p (Gumbel-max)."""
+def gumbel(
+    key: UInt64, position: npt.NDArray[np.int64], token: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Standard Gumbel noise [N]: argmax over tokens of log p + gumbel is a draw from p
+    (Gumbel-max).
+    """
     noise: npt.NDArray[np.float64] = -np.log(-np.log(uniform(key, position, token)))
     return noise

@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 _METAVARS: dict[Any, str] = {
-    str: "TEXT", int: "N", float: "X", Path: "FOLDER", "match": "RUN", "prompt_template": "FILE", "window": "START:STOP"
+    str: "TEXT", int: "N", float: "X", Path: "FOLDER", "match": "RUN", "prompt_template": "FILE",
+    "window": "START:STOP"
 }  # fmt: skip
 _ARGUMENTS = "engine.options.arguments"
 
 
 class ConfigCommand(click.Command):
-    """A command whose options are, beside its own, the fields of RunConfig, but for those that it leaves out."""
+    """A command whose options are, beside its own, the fields of RunConfig, but for those that it
+    leaves out.
+    """
 
     def __init__(self, *args: Any, leave_out: Collection[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -33,7 +36,11 @@ class ConfigCommand(click.Command):
     def _config_options(self) -> list[click.Parameter]:
         from engine.config import RunConfig
 
-        return [_option(name, field) for name, field in RunConfig.model_fields.items() if name not in self._leave_out]
+        return [
+            _option(name, field)
+            for name, field in RunConfig.model_fields.items()
+            if name not in self._leave_out
+        ]
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         return [*self._config_options, *super().get_params(ctx)]
@@ -44,7 +51,9 @@ class ConfigCommand(click.Command):
 
 
 def _option(name: str, field: FieldInfo) -> click.Option:
-    """The option of one RunConfig field. Ranges are checked by RunConfig, for files and options alike."""
+    """The option of one RunConfig field. Ranges are checked by RunConfig, for files and options
+    alike.
+    """
     flag = "--" + name.replace("_", "-")
     help_text = field.description or ""
     if field.default is not None and field.default is not False:
@@ -58,7 +67,9 @@ def _option(name: str, field: FieldInfo) -> click.Option:
         return click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=help_text)
     if get_origin(kind) is tuple:
         return click.Option([flag, name], metavar="N[,M...]", help=help_text)
-    return click.Option([flag, name], type=kind, metavar=_METAVARS.get(name) or _METAVARS[kind], help=help_text)
+    return click.Option(
+        [flag, name], type=kind, metavar=_METAVARS.get(name) or _METAVARS[kind], help=help_text
+    )
 
 
 def _without_none(annotation: Any) -> Any:
@@ -78,7 +89,11 @@ def overrides(ctx: click.Context) -> dict[str, Any]:
     from engine.config import RunConfig
 
     given = click.core.ParameterSource.COMMANDLINE
-    return {name: ctx.params[name] for name in RunConfig.model_fields if ctx.get_parameter_source(name) is given}
+    return {
+        name: ctx.params[name]
+        for name in RunConfig.model_fields
+        if ctx.get_parameter_source(name) is given
+    }
 
 
 def arguments(ctx: click.Context) -> list[str]:

@@ -1,9 +1,10 @@
 """Pair: two engines in lock-step; takes a lease of trajectories, gives back finished ones.
 
-A lease is run in stages, which never share a phase of an engine. Trajectories that differ in their budget only are one
-stem: the paired phase carries it with the largest budget, the others fork from it (`fork`). Then each engine alone
-continues the tails whose primary it has, both directions at once. Anything that goes wrong is an EngineError; the
-pair is then killed and started anew by the scheduler.
+A lease is run in stages, which never share a phase of an engine. Trajectories that differ in their
+budget only are one stem: the paired phase carries it with the largest budget, the others fork from
+it (`fork`). Then each engine alone continues the tails whose primary it has, both directions at
+once. Anything that goes wrong is an EngineError; the pair is then killed and started anew by the
+scheduler.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """Finished jobs of a lease. job [F] ascending; stopped [F], else cut at max_tokens; tokens: their joined rows,
-    `sequence` indexes the lease. stem [F]: the job whose trajectory each was forked from, itself if none."""
+    """Finished jobs of a lease. job [F] ascending; stopped [F], else cut at max_tokens; tokens:
+    their joined rows, `sequence` indexes the lease. stem [F]: the job whose trajectory each was
+    forked from, itself if none.
+    """
 
     job: Ints
     stopped: npt.NDArray[np.bool_]
@@ -39,7 +42,9 @@ class Completed:
 
 
 class _Whole(NamedTuple):
-    """A finished trajectory: whose it is, the segment that made it, and its rows with the twin's numbers."""
+    """A finished trajectory: whose it is, the segment that made it, and its rows with the twin's
+    numbers.
+    """
 
     member: Member
     segment: Segment
@@ -48,7 +53,9 @@ class _Whole(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """Finished sequences of a phase: sequence [F] ascending, stopped [F], handed_back [F], their joined rows."""
+    """Finished sequences of a phase: sequence [F] ascending, stopped [F], handed_back [F], their
+    joined rows.
+    """
 
     sequence: Ints
     stopped: npt.NDArray[np.bool_]
@@ -57,14 +64,17 @@ class _Batch(NamedTuple):
 
 
 class Pair:
-    """Two engines. `start`, then `run` leases one after the other; `kill` always, also after an error."""
+    """Two engines. `start`, then `run` leases one after the other; `kill` always, also after an
+    error.
+    """
 
     def __init__(self, config: PairConfig, worker_class: type[PolicyWorker] = PolicyWorker) -> None:
         self.twins, self.name = Twins(config, worker_class), f"pair {config.number}"
         self._stop_token = config.workers["base"].stop_token_ids[0]
 
     def start(self, tell: Callable[[str], object] = lambda line: None) -> str:
-        """Place, load and introduce the two engines. Returns a line for the user. Raises EngineError.
+        """Place, load and introduce the two engines. Returns a line for the user. Raises
+        EngineError.
 
         tell: is given the line that says where, before anything is loaded.
         """
@@ -76,7 +86,9 @@ class Pair:
         self.twins.kill()
 
     def run(self, jobs: Sequence[Job], rule: Rule) -> Iterator[Completed | Progress]:
-        """Run a lease to its end. Raises EngineError (LockstepError) at the first sign that something is wrong."""
+        """Run a lease to its end. Raises EngineError (LockstepError) at the first sign that
+        something is wrong.
+        """
         paired: list[Segment] = []
         tails: list[Segment] = []
         for group in stems([job.stem for job in jobs], [job.allowed for job in jobs]):
@@ -90,9 +102,16 @@ class Pair:
         yield from self._run_tails(tails, rule)
 
     def _run_stems(
-        self, jobs: Sequence[Job], paired: list[Segment], rule: Rule, tails: list[Segment], again: list[Segment]
+        self,
+        jobs: Sequence[Job],
+        paired: list[Segment],
+        rule: Rule,
+        tails: list[Segment],
+        again: list[Segment],
     ) -> Iterator[Completed | Progress]:
-        """Carry `paired` with their largest budgets; what forks or is handed back goes to `tails`."""
+        """Carry `paired` with their largest budgets; what forks or is handed back goes to
+        `tails`.
+        """
         for batch in self._paired(paired, rule):
             if isinstance(batch, Progress):
                 yield batch
@@ -110,7 +129,9 @@ class Pair:
                 yield _complete(whole, rule)
 
     def _run_tails(self, tails: list[Segment], rule: Rule) -> Iterator[Completed | Progress]:
-        """Continue under the primary alone; with trace "full" beside its twin, which only measures."""
+        """Continue under the primary alone; with trace "full" beside its twin, which only
+        measures.
+        """
         if not tails:
             return
         follow = self._beside(tails, rule) if rule.trace == "full" else self._alone(tails)
@@ -126,7 +147,9 @@ class Pair:
             yield _complete(whole, rule)
 
     def _beside(self, tails: list[Segment], rule: Rule) -> Iterator[_Batch | Progress]:
-        return self._paired([replace(segment, job=replace(segment.job, budget=0)) for segment in tails], rule)
+        return self._paired(
+            [replace(segment, job=replace(segment.job, budget=0)) for segment in tails], rule
+        )
 
     def _paired(self, segments: list[Segment], rule: Rule) -> Iterator[_Batch | Progress]:
         """A paired phase: what both engines finish, joined."""
@@ -140,7 +163,10 @@ class Pair:
             waiting[policy].append(message)
             if all(waiting.values()):
                 base, rl = (waiting[p].pop(0) for p in POLICIES)
-                if not (np.array_equal(base.sequence, rl.sequence) and np.array_equal(base.emitted, rl.emitted)):
+                if not (
+                    np.array_equal(base.sequence, rl.sequence)
+                    and np.array_equal(base.emitted, rl.emitted)
+                ):
                     raise LockstepError("the engines finished different sequences")
                 yield _batch(base, join_sides(base.trace, rl.trace))
         if any(waiting.values()):
@@ -150,7 +176,11 @@ class Pair:
         """Both directions' segments at once, each on its primary's engine."""
         work, index_of = {}, {}
         for policy in POLICIES:
-            mine = [index for index, segment in enumerate(segments) if segment.job.forward == (policy == "base")]
+            mine = [
+                index
+                for index, segment in enumerate(segments)
+                if segment.job.forward == (policy == "base")
+            ]
             if mine:
                 work[policy] = phase_of([segments[index] for index in mine], None, self._stop_token)
                 index_of[policy] = np.array(mine)
@@ -158,7 +188,10 @@ class Pair:
             if isinstance(message, Progress):
                 yield message
                 continue
-            batch = _batch(message, join_sides(*((message.trace, None) if policy == "base" else (None, message.trace))))
+            batch = _batch(
+                message,
+                join_sides(*((message.trace, None) if policy == "base" else (None, message.trace))),
+            )
             if batch.handed_back.any():
                 raise LockstepError("an engine emitted tokens that its sampler has not recorded")
             yield _renumber(batch, index_of[policy])
@@ -167,7 +200,9 @@ class Pair:
 def _branches(
     jobs: Sequence[Job], segment: Segment, rows: pa.Table, handed_back: bool
 ) -> tuple[list[Member], list[Segment]]:
-    """The members of a stem whose tokens end with it, and the tails of the others: one a place where they fork."""
+    """The members of a stem whose tokens end with it, and the tails of the others: one a place
+    where they fork.
+    """
     intervened, effective = (rows.column(name).to_numpy() for name in ("intervened", "effective"))
     ends: list[Member] = []
     forks: dict[int, Segment] = {}
@@ -177,15 +212,18 @@ def _branches(
         if shared == rows.num_rows and not handed_back:
             ends.append(member)
         else:
-            forks.setdefault(shared, Segment(segment.job, [], rows.slice(0, shared))).members.append(member)
+            forks.setdefault(
+                shared, Segment(segment.job, [], rows.slice(0, shared))
+            ).members.append(member)
     return ends, list(forks.values())
 
 
 def _redrawn(job: Job, rows: pa.Table, rule: Rule) -> Job | None:
-    """The job with other random positions, if its response did not reach as many as it has to, or dropped some.
+    """The job with other random positions, if its response did not reach as many as it has to, or
+    dropped some.
 
-    Below its own length, but never so few that they could not be enough; as many more as were dropped (eos). None where
-    it has enough, or there is no room for more.
+    Below its own length, but never so few that they could not be enough; as many more as were
+    dropped (eos). None where it has enough, or there is no room for more.
     """
     length = rows.num_rows
     missed = job.allowed - int(rows.column("intervened").to_numpy().sum())
@@ -213,9 +251,15 @@ def _complete(whole: list[_Whole], rule: Rule) -> Completed:
 
 
 def _batch(finished: Finished, tokens: pa.Table) -> _Batch:
-    """A message of the engines; a sequence that was handed back has emitted a stop token without a row."""
+    """A message of the engines; a sequence that was handed back has emitted a stop token without a
+    row.
+    """
     order = np.argsort(finished.sequence)
-    sequence, emitted, stopped = finished.sequence[order], finished.emitted[order], finished.stopped[order]
+    sequence, emitted, stopped = (
+        finished.sequence[order],
+        finished.emitted[order],
+        finished.stopped[order],
+    )
     num_rows = lengths(tokens, sequence)
     handed_back = emitted == num_rows + 1
     if (emitted[~handed_back] != num_rows[~handed_back]).any():
@@ -226,4 +270,6 @@ def _batch(finished: Finished, tokens: pa.Table) -> _Batch:
 def _renumber(batch: _Batch, index_of: Ints) -> _Batch:
     """From numbers of one engine's phase to numbers of all segments, which rise with them."""
     column = pa.array(index_of[batch.tokens.column("sequence").to_numpy()].astype(np.int32))
-    return batch._replace(sequence=index_of[batch.sequence], tokens=batch.tokens.set_column(0, "sequence", column))
+    return batch._replace(
+        sequence=index_of[batch.sequence], tokens=batch.tokens.set_column(0, "sequence", column)
+    )

@@ -1,7 +1,7 @@
 """The parts of a run directory: their numbers, whose they are, and what a killed run left of them.
 
-A part is a file of tokens and the file of responses of the same number, which is the completion marker. Each says in
-its metadata which run it belongs to.
+A part is a file of tokens and the file of responses of the same number, which is the completion
+marker. Each says in its metadata which run it belongs to.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def marked(table: pa.Table, run: str) -> pa.Table:
 
 
 def foreign_parts(path: Path, run: str) -> Iterator[Path]:
-    """Committed files of `path` that say they belong to another run; those that cannot be read say nothing."""
+    """Committed files of `path` that say they belong to another run; those that cannot be read say
+    nothing.
+    """
     for _, name in sorted(part_numbers(path / "responses").items()):
         for folder in FOLDERS:
             if _run_of(path / folder / name) not in (None, run):
@@ -54,8 +56,8 @@ def refuse_unreadable(path: Path) -> None:
                 pq.read_metadata(file)
             except (OSError, pa.ArrowException, ValueError) as error:
                 raise StoreError(
-                    f"{file} cannot be read: {reason(error)}; restore it, or remove tokens/{name} and responses/{name} "
-                    "to have these responses made again"
+                    f"{file} cannot be read: {reason(error)}; restore it, or remove tokens/{name}"
+                    f" and responses/{name} to have these responses made again"
                 ) from error
 
 
@@ -63,12 +65,15 @@ def refuse_foreign(path: Path, run: str) -> None:
     """Raise StoreError where a part is of another run."""
     for part in foreign_parts(path, run):
         raise StoreError(
-            f"{part} is a part of another run: move it out of {path}, with the file of that name in the other folder"
+            f"{part} is a part of another run: move it out of {path}, with the file of that name in"
+            " the other folder"
         )
 
 
 def drop_uncommitted(path: Path, shard: Shard = WHOLE) -> None:
-    """Remove what a killed run, or this shard of it, left: temporary files, and tokens whose responses never came."""
+    """Remove what a killed run, or this shard of it, left: temporary files, and tokens whose
+    responses never came.
+    """
     committed = part_numbers(path / "responses")
     written = part_numbers(path / "tokens")
     for number, name in committed.items():
@@ -77,9 +82,18 @@ def drop_uncommitted(path: Path, shard: Shard = WHOLE) -> None:
                 f"{path}/tokens/{name} is missing though its responses are there: "
                 f"put it back, or remove responses/{name} to have these responses made again"
             )
-    debris = [path / "tokens" / name for n, name in written.items() if n not in committed and shard.owns(n)]
+    debris = [
+        path / "tokens" / name
+        for n, name in written.items()
+        if n not in committed and shard.owns(n)
+    ]
     if shard == WHOLE:  # else they may be those of another shard that is at work
-        debris += [file for folder in ("", *FOLDERS) for file in (path / folder).iterdir() if is_temporary(file)]
+        debris += [
+            file
+            for folder in ("", *FOLDERS)
+            for file in (path / folder).iterdir()
+            if is_temporary(file)
+        ]
     for file in debris:
         remove(file)
 

@@ -1,8 +1,8 @@
 """Passes over whole distributions, [B, V] on their device; what comes out is small.
 
-On a GPU each is a kernel or two. On a CPU they go block by block of rows, so that what one operation writes is still in
-the cache when the next one reads it, and truth values are not summed or searched by torch, which takes several times as
-long as a sum of floats or NumPy's search.
+On a GPU each is a kernel or two. On a CPU they go block by block of rows, so that what one
+operation writes is still in the cache when the next one reads it, and truth values are not summed
+or searched by torch, which takes several times as long as a sum of floats or NumPy's search.
 
 Dimensions: B rows, V vocabulary, T tokens a row.
 """
@@ -17,7 +17,8 @@ import torch
 
 Ints = npt.NDArray[np.int64]
 
-# Numbers in a block on a CPU: 1 MB, what a core's own cache holds of the input beside what is made of it.
+# Numbers in a block on a CPU: 1 MB, what a core's own cache holds of the input beside what is made
+# of it.
 BLOCK = 2**18
 
 
@@ -28,7 +29,8 @@ def entropy(log_p: torch.Tensor) -> torch.Tensor:
 
 
 def num_greater(values: torch.Tensor, than: torch.Tensor) -> torch.Tensor:
-    """How many of each row of `values` [B, V] are greater than each of its `than` [B, T]: [B, T], on the device.
+    """How many of each row of `values` [B, V] are greater than each of its `than` [B, T]: [B, T],
+    on the device.
 
     On a CPU float32, which counts up to 2**24 exactly.
     """
@@ -43,15 +45,20 @@ def num_greater(values: torch.Tensor, than: torch.Tensor) -> torch.Tensor:
     return found
 
 
-def at_least(values: torch.Tensor, bound: torch.Tensor | float) -> tuple[Ints, npt.NDArray[np.float32]]:
-    """Those of `values` [B, V] that are >= bound, a number or [B, 1]: their flat indices, ascending, and they; on the
-    host."""
+def at_least(
+    values: torch.Tensor, bound: torch.Tensor | float
+) -> tuple[Ints, npt.NDArray[np.float32]]:
+    """Those of `values` [B, V] that are >= bound, a number or [B, 1]: their flat indices,
+    ascending, and they; on the host.
+    """
     if values.device.type != "cpu":
         where = (values >= bound).view(-1).nonzero().view(-1)
         return where.cpu().numpy(), values.reshape(-1)[where].cpu().numpy()
     found = []
     for first, block in _blocks(values):
-        cut = bound[first : first + len(block)].numpy() if isinstance(bound, torch.Tensor) else bound
+        cut = (
+            bound[first : first + len(block)].numpy() if isinstance(bound, torch.Tensor) else bound
+        )
         found.append(np.flatnonzero(block.numpy() >= cut) + first * values.shape[-1])
     flat = np.concatenate(found) if len(found) > 1 else found[0]
     return flat, values.numpy().reshape(-1)[flat]

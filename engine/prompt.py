@@ -1,7 +1,8 @@
-"""Problems in, prompt token ids out: the chat template of the RL model's tokenizer, for both models.
+"""Problems in, prompt token ids out: the chat template of the RL model's tokenizer, for both
+models.
 
-The ids made here are the prompt everywhere: both engines get them and the records keep them. Text is never encoded
-a second time.
+The ids made here are the prompt everywhere: both engines get them and the records keep them. Text
+is never encoded a second time.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ _CPU_S, _MEMORY_MIB = 5, 1024  # for all prompts; a tenth of a second more for e
 
 
 def render_prompts(tokenizer: Any, task: Task) -> list[list[int]]:
-    """The prompt of each problem of `task`, in order: one user turn, and the opening of the model's turn."""
+    """The prompt of each problem of `task`, in order: one user turn, and the opening of the model's
+    turn.
+    """
     if not tokenizer.chat_template:
         raise ModelError(
             f"--rl {tokenizer.name_or_path} has no chat template: "
@@ -24,20 +27,30 @@ def render_prompts(tokenizer: Any, task: Task) -> list[list[int]]:
         )
     turns = [task.user_turn(problem) for problem in task.problems]
     try:  # a template is a program, which may have no end
-        prompts = bounded(lambda: [_render(tokenizer, turn) for turn in turns], _CPU_S + len(turns) // 10, _MEMORY_MIB)
+        prompts = bounded(
+            lambda: [_render(tokenizer, turn) for turn in turns],
+            _CPU_S + len(turns) // 10,
+            _MEMORY_MIB,
+        )
     except ValueError as error:
         raise ModelError(
-            f"--rl {tokenizer.name_or_path} has a chat template that cannot be rendered: {error!s:.300}"
+            f"--rl {tokenizer.name_or_path} has a chat template that cannot be rendered:"
+            f" {error!s:.300}"
         ) from error
     if not all(prompts):
-        raise ModelError(f"--rl {tokenizer.name_or_path} has a chat template that renders a user turn to no tokens")
+        raise ModelError(
+            f"--rl {tokenizer.name_or_path} has a chat template that renders a user turn to no"
+            " tokens"
+        )
     return list(prompts)
 
 
 def _render(tokenizer: Any, user_turn: str) -> list[int]:
     messages = [{"role": "user", "content": user_turn}]
     # the template writes the special tokens, so this call adds none of its own
-    ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+    ids = tokenizer.apply_chat_template(
+        messages, add_generation_prompt=True, tokenize=True, return_dict=False
+    )
     return list(map(int, ids))
 
 
@@ -51,4 +64,8 @@ def token_texts(tokenizer: Any, vocab_size: int) -> list[str]:
 
 def _with_its_space(text: str, piece: str) -> str:
     """SentencePiece tokenizers leave out the space before the first token that they decode."""
-    return f" {text}" if piece.startswith("\N{LOWER ONE EIGHTH BLOCK}") and not text.startswith(" ") else text
+    return (
+        f" {text}"
+        if piece.startswith("\N{LOWER ONE EIGHTH BLOCK}") and not text.startswith(" ")
+        else text
+    )

@@ -1,8 +1,9 @@
-"""The exchange between the two samplers of a pair: one message out, the twin's message in, once a step.
+"""The exchange between the two samplers of a pair: one message out, the twin's message in, once a
+step.
 
-Two links carry it: shared memory between processes of one host, TCP between hosts. A link swaps frames of bytes under
-a deadline; `exchange` puts rows and nuclei into them and checks that the twin is at the same rows. A twin that is
-elsewhere, silent or gone is a LockstepError, never a guess.
+Two links carry it: shared memory between processes of one host, TCP between hosts. A link swaps
+frames of bytes under a deadline; `exchange` puts rows and nuclei into them and checks that the twin
+is at the same rows. A twin that is elsewhere, silent or gone is a LockstepError, never a guess.
 
 Dimensions: B rows, N entries of nuclei.
 """
@@ -30,7 +31,8 @@ import numpy.typing as npt
 from engine.distribution import Nuclei
 from engine.errors import LockstepError
 
-# Payload of one frame, bytes. A batch of 64 rows usually fits into one; a nucleus that does not takes more frames.
+# Payload of one frame, bytes. A batch of 64 rows usually fits into one; a nucleus that does not
+# takes more frames.
 FRAME = 1 << 16
 _SPIN_SECONDS = 0.002
 
@@ -40,7 +42,9 @@ Meanwhile = Callable[[], None]
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Where each row of a batch stands: sequence, position, and the token before it (-1: none yet), each [B]."""
+    """Where each row of a batch stands: sequence, position, and the token before it (-1: none yet),
+    each [B].
+    """
 
     sequence: npt.NDArray[np.int64]
     position: npt.NDArray[np.int64]
@@ -50,8 +54,9 @@ class Rows:
 def exchange(link: Link, rows: Rows, mine: Nuclei, meanwhile: Meanwhile | None = None) -> Nuclei:
     """Send this side's nuclei of `rows`, return the twin's nuclei of the same rows.
 
-    meanwhile: what can be done until they are there; the engines seldom come to one place at the same time.
-    Raises LockstepError when the twin's rows differ in number, order, sequence, position or previous token.
+    meanwhile: what can be done until they are there; the engines seldom come to one place at the
+    same time. Raises LockstepError when the twin's rows differ in number, order, sequence, position
+    or previous token.
     """
     where = np.array((rows.sequence, rows.position, rows.previous))
     body = (array.tobytes() for array in (where, mine.size, mine.token, mine.p))
@@ -75,25 +80,34 @@ def exchange_numbers(link: Link, mine: npt.NDArray[Number], num_theirs: int) -> 
     """
     theirs = link.swap(mine.tobytes())
     if len(theirs) != num_theirs * mine.itemsize:
-        raise LockstepError(f"the other engine sent {len(theirs)} bytes for {num_theirs} numbers of {mine.itemsize}")
+        raise LockstepError(
+            f"the other engine sent {len(theirs)} bytes for {num_theirs} numbers of {mine.itemsize}"
+        )
     return np.frombuffer(theirs, mine.dtype)
 
 
 def _first_difference(mine: npt.NDArray[np.int64], theirs: npt.NDArray[np.int64]) -> str:
     row = int(np.flatnonzero((mine != theirs).any(0))[0])
     names = ("sequence", "position", "previous token")
-    parts = [f"{name} {a} here, {b} there" for name, a, b in zip(names, mine[:, row], theirs[:, row], strict=True)]
+    parts = [
+        f"{name} {a} here, {b} there"
+        for name, a, b in zip(names, mine[:, row], theirs[:, row], strict=True)
+    ]
     return f"the engines are not at the same place in row {row}: {'; '.join(parts)}"
 
 
 class Link(ABC):
-    """Swaps bytes with the twin, in frames: neither side ever waits for the other to drain a long message."""
+    """Swaps bytes with the twin, in frames: neither side ever waits for the other to drain a long
+    message.
+    """
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
 
     def swap(self, message: bytes, meanwhile: Meanwhile | None = None) -> bytes:
-        """Send `message`, return the twin's. Raises LockstepError when it stays silent for `timeout` seconds."""
+        """Send `message`, return the twin's. Raises LockstepError when it stays silent for
+        `timeout` seconds.
+        """
         frames = [message[at : at + FRAME] for at in range(0, len(message) or 1, FRAME)]
         self._send(len(message), frames[0])
         if meanwhile:
@@ -117,16 +131,18 @@ class Link(ABC):
 
     def _silence(self) -> LockstepError:
         return LockstepError(
-            f"the other engine did not answer within {self._timeout:g} s (step_timeout): it has stalled or died"
+            f"the other engine did not answer within {self._timeout:g} s (step_timeout): it has"
+            " stalled or died"
         )
 
 
 class SharedMemoryLink(Link):
-    """Two rings of two frames in anonymous shared memory; each side writes one ring and spins on the other.
+    """Two rings of two frames in anonymous shared memory; each side writes one ring and spins on
+    the other.
 
-    Two frames a ring suffice: a side that writes frame n + 2 has read the twin's n + 1, which the twin wrote after
-    it had read n. A frame carries its number and a checksum and is read again until both are right, so it does not
-    matter in which order a processor makes its stores visible.
+    Two frames a ring suffice: a side that writes frame n + 2 has read the twin's n + 1, which the
+    twin wrote after it had read n. A frame carries its number and a checksum and is read again
+    until both are right, so it does not matter in which order a processor makes its stores visible.
     """
 
     _HEAD = struct.Struct("<QQI")  # frame number, bytes of the whole message, bytes in this frame
@@ -145,7 +161,9 @@ class SharedMemoryLink(Link):
         at = self._write_at + (self._number % 2) * self._SLOT
         head = self._HEAD.pack(self._number, total, len(frame))
         self._memory[at + self._BODY : at + self._BODY + len(frame)] = frame
-        self._memory[at : at + self._BODY] = head + self._CHECK.pack(zlib.crc32(frame, zlib.crc32(head)))
+        self._memory[at : at + self._BODY] = head + self._CHECK.pack(
+            zlib.crc32(frame, zlib.crc32(head))
+        )
 
     def _receive(self) -> tuple[int, bytes]:
         at = self._read_at + (self._number % 2) * self._SLOT
@@ -164,7 +182,8 @@ class SharedMemoryLink(Link):
     def _wait(self, waited: float) -> None:
         if waited > self._timeout:
             raise self._silence()
-        # Yield first: with fewer cores than engines the twin needs this one. Later sleep: it may be prefilling.
+        # Yield first: with fewer cores than engines the twin needs this one. Later sleep: it may be
+        # prefilling.
         if waited < _SPIN_SECONDS:
             os.sched_yield()
         else:
@@ -175,7 +194,9 @@ class SharedMemoryLink(Link):
 
 
 class TcpLink(Link):
-    """One authenticated TCP connection, Nagle off. Frames are length-prefixed bytes; nothing is unpickled."""
+    """One authenticated TCP connection, Nagle off. Frames are length-prefixed bytes; nothing is
+    unpickled.
+    """
 
     _HEAD = struct.Struct("<Q")
 
@@ -201,7 +222,9 @@ class TcpLink(Link):
         except BlockingIOError:
             raise self._silence() from None
         except (EOFError, OSError) as error:
-            raise LockstepError(f"the connection to the other engine broke: {error or type(error).__name__}") from None
+            raise LockstepError(
+                f"the connection to the other engine broke: {error or type(error).__name__}"
+            ) from None
 
     def close(self) -> None:
         self._connection.close()
@@ -209,7 +232,9 @@ class TcpLink(Link):
 
 @dataclass(frozen=True, slots=True)
 class Meeting:
-    """Where the twin's sampler waits: kind "shm" or "tcp", an address, and a secret that proves who comes."""
+    """Where the twin's sampler waits: kind "shm" or "tcp", an address, and a secret that proves who
+    comes.
+    """
 
     kind: str
     address: str
@@ -217,7 +242,8 @@ class Meeting:
 
 
 class Opening:
-    """The side that waits: `meeting` tells the twin where to go, `accept` returns the link once it is there.
+    """The side that waits: `meeting` tells the twin where to go, `accept` returns the link once it
+    is there.
 
     host: the address to listen on for "tcp"; loopback unless the pair spans hosts.
     """
@@ -238,7 +264,9 @@ class Opening:
         """Wait for the twin. Raises LockstepError when it does not come in time."""
         if self.meeting.kind == "shm":
             # The descriptor stays open: the twin comes through it.
-            return SharedMemoryLink(mmap.mmap(self._memory, SharedMemoryLink.SIZE), True, self._timeout)
+            return SharedMemoryLink(
+                mmap.mmap(self._memory, SharedMemoryLink.SIZE), True, self._timeout
+            )
         with self._server:
             deadline = time.monotonic() + self._timeout
             while (left := deadline - time.monotonic()) > 0:
@@ -251,7 +279,9 @@ class Opening:
                     return TcpLink(connection, self._timeout)
                 except (OSError, EOFError, AuthenticationError):
                     continue  # a stranger, or nobody: go on waiting for the twin
-        raise LockstepError(f"the other engine did not come within {self._timeout:g} s (step_timeout)")
+        raise LockstepError(
+            f"the other engine did not come within {self._timeout:g} s (step_timeout)"
+        )
 
 
 def join(meeting: Meeting, timeout: float) -> Link:
@@ -259,18 +289,24 @@ def join(meeting: Meeting, timeout: float) -> Link:
     try:
         if meeting.kind == "shm":
             with open(meeting.address, "r+b") as file:
-                return SharedMemoryLink(mmap.mmap(file.fileno(), SharedMemoryLink.SIZE), False, timeout)
+                return SharedMemoryLink(
+                    mmap.mmap(file.fileno(), SharedMemoryLink.SIZE), False, timeout
+                )
         host, port = meeting.address.rsplit(":", 1)
         connection = _connection(socket.create_connection((host, int(port)), timeout), timeout)
         answer_challenge(connection, meeting.secret)
         deliver_challenge(connection, meeting.secret)
         return TcpLink(connection, timeout)
     except (OSError, ValueError, EOFError, AuthenticationError) as error:
-        raise LockstepError(f"the other engine is not at {meeting.address} ({meeting.kind}): {error}") from None
+        raise LockstepError(
+            f"the other engine is not at {meeting.address} ({meeting.kind}): {error}"
+        ) from None
 
 
 def _connection(sock: socket.socket, timeout: float) -> Connection:
-    """A message connection over `sock`, without Nagle's delay, whose reads and writes end after `timeout` seconds."""
+    """A message connection over `sock`, without Nagle's delay, whose reads and writes end after
+    `timeout` seconds.
+    """
     sock.setblocking(True)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     _limit(sock, timeout)

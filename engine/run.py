@@ -1,7 +1,8 @@
 """One run, wired: problems -> prompts -> pairs -> records -> store, graded on the way.
 
-`prepare` checks everything that can be checked before an engine starts and gives a Plan; `execute` carries it out.
-Running the same plan into the same directory resumes it: trajectories that are committed are not made again.
+`prepare` checks everything that can be checked before an engine starts and gives a Plan; `execute`
+carries it out. Running the same plan into the same directory resumes it: trajectories that are
+committed are not made again.
 """
 
 from __future__ import annotations
@@ -48,18 +49,24 @@ class Grader(Protocol):
 
 
 def execute(plan: Plan, grader: Grader | None, display: Display) -> RunStore:
-    """Make every trajectory of the plan's shard that is not there yet. Returns the run directory, closed, graded.
+    """Make every trajectory of the plan's shard that is not there yet. Returns the run directory,
+    closed, graded.
 
     grader: None where no gold answer is known, and for a shard; then there are no grades.
 
-    Raises IncompleteRunError, EngineError, StoreError, RunDirectoryError; KeyboardInterrupt (and what SIGTERM raises)
-    after clean-up. Whatever happens, what was committed stays.
+    Raises IncompleteRunError, EngineError, StoreError, RunDirectoryError; KeyboardInterrupt (and
+    what SIGTERM raises) after clean-up. Whatever happens, what was committed stays.
     """
     with RunStore.open(plan.out, plan.manifest(), plan.shard) as store:
         if store.note:
             display.note(store.note)
         write_logs(plan.log_config("driver"))
-        record("the run begins", out=str(plan.out), shard=str(plan.shard), versions=store.manifest["versions"])
+        record(
+            "the run begins",
+            out=str(plan.out),
+            shard=str(plan.shard),
+            versions=store.manifest["versions"],
+        )
         store.write_problems(plan.problems, plan.work.gated)
         store.write_vocabulary(lambda: token_texts(plan.pair.tokenizer, plan.pair.vocab_size))
         recorder = _Recorder(plan, store, grader, display)
@@ -82,19 +89,31 @@ def _say_what_no_control_can_match(plan: Plan, store: RunStore, display: Display
         return
     made = store.responses([*TRAJECTORY_KEY, "interventions"]).to_pylist()
     wanted = {key: counts.interventions for key, counts in matched.items()}
-    fewer = sum(row["interventions"] < wanted[Trajectory(*(row[name] for name in TRAJECTORY_KEY))] for row in made)
+    fewer = sum(
+        row["interventions"] < wanted[Trajectory(*(row[name] for name in TRAJECTORY_KEY))]
+        for row in made
+    )
     if fewer:
         display.note(
-            f"{fewer:,} of {len(made):,} responses have fewer interventions than in {plan.config.match}: "
+            f"{fewer:,} of {len(made):,} responses have fewer interventions than in "
+            f"{plan.config.match}: "
             "they have no more positions where one was possible"
         )
 
 
-def _make(plan: Plan, keys: Sequence[Trajectory], recorder: _Recorder, signals: HeldSignals, display: Display) -> None:
+def _make(
+    plan: Plan,
+    keys: Sequence[Trajectory],
+    recorder: _Recorder,
+    signals: HeldSignals,
+    display: Display,
+) -> None:
     """The main loop: whatever finishes is recorded."""
     display.stage(f"loading {plan.pair.base} and {plan.pair.rl}")
     pairs = [Pair(plan.pair_config(number)) for number in range(plan.config.pairs)]
-    scheduler = Scheduler(pairs, [plan.work.job(key) for key in keys], plan.rule, plan.config.max_num_seqs)
+    scheduler = Scheduler(
+        pairs, [plan.work.job(key) for key in keys], plan.rule, plan.config.max_num_seqs
+    )
     try:
         for event in scheduler.events():
             match event:
@@ -108,7 +127,9 @@ def _make(plan: Plan, keys: Sequence[Trajectory], recorder: _Recorder, signals: 
                     display.note(event.text)
                     record(event.text, on_screen=True)
                     if event.ready:
-                        display.stage("measuring" if isinstance(plan.work, Replay) else "cross-sampling")
+                        display.stage(
+                            "measuring" if isinstance(plan.work, Replay) else "cross-sampling"
+                        )
                         recorder.started()
             recorder.refresh()
             signals.check()
@@ -120,7 +141,8 @@ def _make(plan: Plan, keys: Sequence[Trajectory], recorder: _Recorder, signals: 
         raise IncompleteRunError(f"{error}. {recorder.what_is_missing()}") from None
     finally:
         try:
-            recorder.commit()  # first: engines that are dead or dying can take longer than a batch system waits
+            # first: engines that are dead or dying can take longer than a batch system waits
+            recorder.commit()
         finally:
             scheduler.close()
 
@@ -128,7 +150,9 @@ def _make(plan: Plan, keys: Sequence[Trajectory], recorder: _Recorder, signals: 
 class _Recorder:
     """What has finished, on its way to the store, the grader and the display."""
 
-    def __init__(self, plan: Plan, store: RunStore, grader: Grader | None, display: Display) -> None:
+    def __init__(
+        self, plan: Plan, store: RunStore, grader: Grader | None, display: Display
+    ) -> None:
         self._plan, self._store, self._grader, self._display = plan, store, grader, display
         self._done = store.done() if plan.shard == WHOLE else store.done() & set(self._expected())
         self._failures: list[Failure] = []
@@ -136,7 +160,9 @@ class _Recorder:
         self._parts: list[tuple[pa.Table, pa.Table]] = []
         self._num_waiting, self._part_began = 0, time.monotonic()
         self._began, self._ready = time.monotonic(), 0.0
-        self._num_here = self._num_tokens = self._interventions = self._effective = self._correct = 0
+        self._num_here = self._num_tokens = self._interventions = self._effective = (
+            self._correct
+        ) = 0
         self._count_what_is_there()
         self._write_failures()  # none yet: those of an earlier session are tried again
 
@@ -150,7 +176,9 @@ class _Recorder:
         for part in self._store.response_parts([*TRAJECTORY_KEY, "text", *_COUNTS]):
             self._interventions += pc.sum(part["interventions"]).as_py()
             self._effective += pc.sum(part["effective_interventions"]).as_py()
-            for *key, text in zip(*(part[name].to_pylist() for name in (*TRAJECTORY_KEY, "text")), strict=True):
+            for *key, text in zip(
+                *(part[name].to_pylist() for name in (*TRAJECTORY_KEY, "text")), strict=True
+            ):
                 self._submit(Trajectory(*key), text)
 
     @cached_property
@@ -171,7 +199,8 @@ class _Recorder:
         missing, out = self.missing(), self._plan.out
         first = f"the first is {missing[0]}; " if missing else ""
         return (
-            f"{len(missing)} of {self._num_expected} trajectories are missing, {first}the rest is in "
+            f"{len(missing)} of {self._num_expected} trajectories are missing, {first}the rest "
+            "is in "
             f"{out}: run the same command with --out {out} to go on"
         )
 
@@ -194,15 +223,21 @@ class _Recorder:
         for index, text in zip(completed.job, responses["text"].to_pylist(), strict=True):
             self._done.add(keys[index])
             self._submit(keys[index], text)
-        if self._num_waiting >= _PART_TRAJECTORIES or time.monotonic() - self._part_began > _PART_SECONDS:
+        if (
+            self._num_waiting >= _PART_TRAJECTORIES
+            or time.monotonic() - self._part_began > _PART_SECONDS
+        ):
             self.commit()
 
     def commit(self) -> None:
         """Put on disk what is not there yet, as one part."""
         self._part_began = time.monotonic()
         if self._parts:
-            tokens, responses = (pa.concat_tables(tables) for tables in zip(*self._parts, strict=True))
-            # Forgotten first: after a failed write these trajectories count as not made, and are never written twice.
+            tokens, responses = (
+                pa.concat_tables(tables) for tables in zip(*self._parts, strict=True)
+            )
+            # Forgotten first: after a failed write these trajectories count as not made, and are
+            # never written twice.
             self._parts, self._num_waiting = [], 0
             self._store.commit(tokens, responses)
             record("a part is committed", trajectories=responses.num_rows, tokens=tokens.num_rows)
@@ -211,7 +246,8 @@ class _Recorder:
         """Take trajectories that failed again and again."""
         self._failures += [Failure(key, event.attempts, event.error) for key in keys]
         self._display.note(
-            f"{len(keys)} trajectories failed {event.attempts} times and are given up, the first is {keys[0]}"
+            f"{len(keys)} trajectories failed {event.attempts} times and are given up, the "
+            f"first is {keys[0]}"
         )
         for key in keys:
             record(
@@ -263,16 +299,22 @@ class _Recorder:
         self.refresh()
 
     def _check_given_up(self) -> None:
-        """Raise GivenUpError where trajectories failed again and again, and nobody after us will say so."""
+        """Raise GivenUpError where trajectories failed again and again, and nobody after us will
+        say so.
+        """
         if self._failures and (self._plan.shard != WHOLE or not self._done):
             raise GivenUpError(
-                f"{len(self._failures)} of {self._num_expected} trajectories failed {self._failures[0].attempts} times "
-                f"and were given up, the last with: {self._failures[-1].error}. The same command with "
+                f"{len(self._failures)} of {self._num_expected} trajectories failed "
+                f"{self._failures[0].attempts} times "
+                f"and were given up, the last with: {self._failures[-1].error}. The same "
+                "command with "
                 f"--out {self._plan.out} tries them again"
             )
 
     def _write_failures(self) -> None:
-        if self._plan.shard == WHOLE:  # the run without --shard that ends it tries those of the shards again
+        if (
+            self._plan.shard == WHOLE
+        ):  # the run without --shard that ends it tries those of the shards again
             self._store.write_failures(self._failures)
 
     def _submit(self, key: Trajectory, text: str) -> None:
@@ -285,7 +327,9 @@ class _Recorder:
 
 
 def _forked_from(completed: Completed, keys: Sequence[Trajectory]) -> list[int | None]:
-    """As in record.RESPONSES: the stem's budget, -1 for unlimited, None for a trajectory that is its own stem."""
+    """As in record.RESPONSES: the stem's budget, -1 for unlimited, None for a trajectory that is
+    its own stem.
+    """
     budgets = (keys[stem].budget for stem in completed.stem)
     return [
         None if stem == job else -1 if budget is None else budget

@@ -1,8 +1,10 @@
-"""CrossSampler: from a model's logits to its next token. Nucleus -> exchange -> criterion -> decide -> force -> trace.
+"""CrossSampler: from a model's logits to its next token. Nucleus -> exchange -> criterion -> decide
+-> force -> trace.
 
-One of it sits in each engine of a pair (tensor parallel: in each rank). It knows rows, not requests; the adapters in
-`vllm_plugin` turn an engine's batch into rows. It may be called again for a row that has not moved on (a prompt
-prefilled in chunks, a request that was preempted): state moves only when the engine shows that the token was taken.
+One of it sits in each engine of a pair (tensor parallel: in each rank). It knows rows, not
+requests; the adapters in `vllm_plugin` turn an engine's batch into rows. It may be called again for
+a row that has not moved on (a prompt prefilled in chunks, a request that was preempted): state
+moves only when the engine shows that the token was taken.
 
 Dimensions: S sequences of a phase, B rows of a step, V vocabulary, I rows of a step that intervene.
 """
@@ -30,7 +32,8 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Side = TypeVar("Side")
 
-# An extrapolated distribution is made of so many of the most probable tokens of the policy that it goes towards.
+# An extrapolated distribution is made of so many of the most probable tokens of the policy that it
+# goes towards.
 _EXTRAPOLATED_TOKENS = 1024
 
 
@@ -38,7 +41,8 @@ _EXTRAPOLATED_TOKENS = 1024
 class SamplerConfig:
     """What stays the same for a whole run.
 
-    policy: "base" or "rl", whose logits this sampler sees. vocab_size: ids from there on are padding, never sampled.
+    policy: "base" or "rl", whose logits this sampler sees. vocab_size: ids from there on are
+    padding, never sampled.
     """
 
     policy: str
@@ -58,12 +62,14 @@ class Ragged:
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """The sequences that one phase carries, in the order in which both engines get them; arrays are [S].
+    """The sequences that one phase carries, in the order in which both engines get them; arrays are
+    [S].
 
-    key: noise; forward: base is primary; budget: interventions left when the phase starts; offset: tokens of the
-    response that are part of the prompt here. stop_token hands a sequence back that cannot intervene any more; None
-    keeps it to its end. chosen: criterion random intervenes exactly there, (sequence << 32) + position, ascending.
-    given: the whole responses, which are measured and not sampled.
+    key: noise; forward: base is primary; budget: interventions left when the phase starts; offset:
+    tokens of the response that are part of the prompt here. stop_token hands a sequence back that
+    cannot intervene any more; None keeps it to its end. chosen: criterion random intervenes exactly
+    there, (sequence << 32) + position, ascending. given: the whole responses, which are measured
+    and not sampled.
     """
 
     paired: bool
@@ -98,11 +104,15 @@ class CrossSampler:
         if self.trace:
             self.trace.clear()
 
-    def step(self, logits: torch.Tensor, sequence: Ints, emitted: Ints, previous: Ints) -> torch.Tensor:
-        """Make the engine's greedy choice in logits [B, V] (float32, changed in place) the token that is decided.
+    def step(
+        self, logits: torch.Tensor, sequence: Ints, emitted: Ints, previous: Ints
+    ) -> torch.Tensor:
+        """Make the engine's greedy choice in logits [B, V] (float32, changed in place) the token
+        that is decided.
 
-        sequence [B]; emitted [B]: tokens this engine has generated for it, < 0 while its prompt is not complete;
-        previous [B]: the last of them, -1 if none. Raises LockstepError; FloatingPointError on NaN logits.
+        sequence [B]; emitted [B]: tokens this engine has generated for it, < 0 while its prompt is
+        not complete; previous [B]: the last of them, -1 if none. Raises LockstepError;
+        FloatingPointError on NaN logits.
         """
         phase = self._phase
         position = phase.offset[sequence] + emitted
@@ -120,7 +130,9 @@ class CrossSampler:
         return logits
 
     def end(self, sequence: Ints, emitted: Ints, last: Ints) -> None:
-        """The engine has ended these, each [F], with token `last`. Raises LockstepError if that was not decided."""
+        """The engine has ended these, each [F], with token `last`. Raises LockstepError if that was
+        not decided.
+        """
         self._take(sequence, self._phase.offset[sequence] + emitted, last)
 
     def take_num_decided(self) -> int:
@@ -136,15 +148,18 @@ class CrossSampler:
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             raise LockstepError(
-                f"the engine went to position {position[row]} of sequence {sequence[row]} with token {previous[row]}; "
-                f"decided was token {self._token[sequence[row]]} at position {self._decided[sequence[row]]}"
+                f"the engine went to position {position[row]} of sequence {sequence[row]} with"
+                f" token {previous[row]}; decided was token {self._token[sequence[row]]} at"
+                f" position {self._decided[sequence[row]]}"
             )
         self._left[sequence] -= self._intervened[sequence]
         self._intervened[sequence] = False
         self._decided[sequence] = position
 
     def _decide(self, logits: torch.Tensor, work: Ints, rows: Rows) -> None:
-        own = logits if len(work) == len(logits) else logits[torch.from_numpy(work).to(logits.device)]
+        own = (
+            logits if len(work) == len(logits) else logits[torch.from_numpy(work).to(logits.device)]
+        )
         log_p = log_probabilities(own[:, : self.config.vocab_size])
         mine = nuclei(log_p, self.config.sampling)
         decisions, other_top1 = self._meet(rows, mine, log_p)
@@ -156,11 +171,15 @@ class CrossSampler:
             self.trace.append(rows, decisions, mine, other_top1, log_p)
 
     def _force(self, logits: torch.Tensor, row: Ints, token: Ints) -> None:
-        """Leave greedy argmax no choice: one infinite logit a row, instead of writing the whole vocabulary."""
+        """Leave greedy argmax no choice: one infinite logit a row, instead of writing the whole
+        vocabulary.
+        """
         put(logits, row, token, torch.inf)
 
     def _meet(self, rows: Rows, mine: Nuclei, log_p: torch.Tensor) -> tuple[Decisions, Ints]:
-        """Decide with the twin, or alone in a solo phase; also the twin's most probable tokens (alone: one's own)."""
+        """Decide with the twin, or alone in a solo phase; also the twin's most probable tokens
+        (alone: one's own).
+        """
         phase, key = self._phase, self._phase.key[rows.sequence]
         catch_up = self.trace.catch_up if self.trace else None
         if not phase.paired:
@@ -171,14 +190,25 @@ class CrossSampler:
         theirs = exchange(self.link, rows, mine, catch_up)
         base, rl = self._base_and_rl(mine, theirs)
         if phase.given:
-            return replay(base, rl, phase.given.values[phase.given.start[rows.sequence] + rows.position]), theirs.top1
+            return (
+                replay(
+                    base, rl, phase.given.values[phase.given.start[rows.sequence] + rows.position]
+                ),
+                theirs.top1,
+            )
         both = couple(base, rl, phase.forward[rows.sequence], key, rows.position)
-        where = allowed(phase.rule, rows.position, self._fires(rows, both, log_p), self._left[rows.sequence])
-        extrapolated = self._extrapolate(log_p, where) if phase.rule.extrapolate and len(where) else None
+        where = allowed(
+            phase.rule, rows.position, self._fires(rows, both, log_p), self._left[rows.sequence]
+        )
+        extrapolated = (
+            self._extrapolate(log_p, where) if phase.rule.extrapolate and len(where) else None
+        )
         return decide(phase.rule, both, where, extrapolated), theirs.top1
 
     def _fires(self, rows: Rows, both: Both, log_p: torch.Tensor) -> npt.NDArray[np.bool_]:
-        """Where the criterion fires, [B]. What it asks of the full distributions goes over the link first."""
+        """Where the criterion fires, [B]. What it asks of the full distributions goes over the link
+        first.
+        """
         phase, criterion = self._phase, self._phase.rule.criterion
         if phase.chosen is not None:
             return _is_in((rows.sequence << 32) + rows.position, phase.chosen)
@@ -186,7 +216,9 @@ class CrossSampler:
         if criterion in ASKS_ENTROPY:
             answers = Answers(np.arange(len(log_p)), *self._numbers(entropy(log_p)))
         elif asked := query(criterion, both):
-            row, token = (torch.from_numpy(index).to(log_p.device) for index in (asked.row, asked.token))
+            row, token = (
+                torch.from_numpy(index).to(log_p.device) for index in (asked.row, asked.token)
+            )
             answers = Answers(asked.row, *self._numbers(log_p[row, token]))
         return fires(criterion, phase.rule.threshold, both, answers)
 
@@ -197,13 +229,19 @@ class CrossSampler:
         num_tokens = min(_EXTRAPOLATED_TOKENS, own.shape[-1])
         goes_there = self.config.policy == rule.extrapolate_to
         self._agree(where)
-        proposed = own.topk(num_tokens, -1).indices.cpu().numpy() if goes_there else np.empty(0, np.int64)
-        received = exchange_numbers(self.link, proposed, 0 if goes_there else len(where) * num_tokens)
+        proposed = (
+            own.topk(num_tokens, -1).indices.cpu().numpy() if goes_there else np.empty(0, np.int64)
+        )
+        received = exchange_numbers(
+            self.link, proposed, 0 if goes_there else len(where) * num_tokens
+        )
         token = proposed if goes_there else received.reshape(len(where), num_tokens)
         base, rl = self._numbers(own.gather(1, torch.tensor(token, device=own.device)))
         to, other = (rl, base) if rule.extrapolate_to == "rl" else (base, rl)
         shape = token.shape
-        return extrapolate(to.reshape(shape), other.reshape(shape), token, rule.extrapolate, self.config.sampling)
+        return extrapolate(
+            to.reshape(shape), other.reshape(shape), token, rule.extrapolate, self.config.sampling
+        )
 
     def _agree(self, where: Ints) -> None:
         """Raise LockstepError unless the twin intervenes at the same rows."""
@@ -212,7 +250,9 @@ class CrossSampler:
             raise LockstepError("the engines would intervene at different rows of one step")
 
     def _numbers(self, own: torch.Tensor) -> tuple[Floats, Floats]:
-        """Base's and rl's numbers, flat, of which `own` are this side's. Both sides get the same bits."""
+        """Base's and rl's numbers, flat, of which `own` are this side's. Both sides get the same
+        bits.
+        """
         assert self.link
         mine = own.float().cpu().numpy()
         theirs = exchange_numbers(self.link, mine, mine.size)

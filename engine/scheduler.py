@@ -1,8 +1,9 @@
 """Scheduler: which trajectories are on which pair, and what happens when a pair fails.
 
-A thread a pair takes a lease from one queue, runs it, and puts what finishes into one channel that the caller reads.
-A failed pair is started anew and only what had not finished runs again: once as it was, then in pieces, one after the
-other, so that what fails every time takes little with it; a piece that fails too is given up, and the run goes on.
+A thread a pair takes a lease from one queue, runs it, and puts what finishes into one channel that
+the caller reads. A failed pair is started anew and only what had not finished runs again: once as
+it was, then in pieces, one after the other, so that what fails every time takes little with it; a
+piece that fails too is given up, and the run goes on.
 """
 
 from __future__ import annotations
@@ -27,13 +28,16 @@ from engine.worker import Progress
 # Failures of a trajectory before it is given up, and starts of a pair in a row that may fail.
 MAX_FAILURES = 3
 _PIECES = 8
-# Failures with nothing finished between them, after which the trouble is not with a few trajectories.
+# Failures with nothing finished between them, after which the trouble is not with a few
+# trajectories.
 _MOST_IN_A_ROW = 2 + _PIECES
-# Stems a slot in one lease. The slots run empty at the end of each, so more is better; no more, so that the rows of
-# stems whose forks are still to be made fit into memory and little is lost when a pair dies before they are.
+# Stems a slot in one lease. The slots run empty at the end of each, so more is better; no more, so
+# that the rows of stems whose forks are still to be made fit into memory and little is lost when a
+# pair dies before they are.
 LEAST_STEMS, MOST_STEMS = 2, 32
-# Part of what waits that is shared out to several pairs at once, in equal leases; the rest evens out when they end
-# (factoring: Hummel, Schonberg, Flynn 1992). `benchmarks.slots` compares such rules.
+# Part of what waits that is shared out to several pairs at once, in equal leases; the rest evens
+# out when they end (factoring: Hummel, Schonberg, Flynn 1992). `benchmarks.slots` compares such
+# rules.
 PART = 0.9
 _CLOSING_SECONDS = 15.0
 
@@ -48,7 +52,9 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Trajectories that have finished; `completed` and its `tokens.sequence` number `jobs`, indices of the run."""
+    """Trajectories that have finished; `completed` and its `tokens.sequence` number `jobs`, indices
+    of the run.
+    """
 
     jobs: Sequence[int]
     completed: Completed
@@ -67,24 +73,34 @@ Event = Done | Progress | Note | GivenUp
 
 
 class Scheduler:
-    """Runs `jobs` on `pairs` under `rule`. Read `events` to the end; `close` always. num_slots: sequences a pair."""
+    """Runs `jobs` on `pairs` under `rule`. Read `events` to the end; `close` always. num_slots:
+    sequences a pair.
+    """
 
-    def __init__(self, pairs: Sequence[Pair], jobs: Sequence[Job], rule: Rule, num_slots: int) -> None:
+    def __init__(
+        self, pairs: Sequence[Pair], jobs: Sequence[Job], rule: Rule, num_slots: int
+    ) -> None:
         self._pairs, self._jobs, self._rule, self._num_slots = pairs, jobs, rule, num_slots
         self._waiting = deque(self._stems(range(len(jobs))))
         self._suspects: deque[list[int]] = deque()  # pieces of leases that have failed twice
         self._failures, self._in_a_row = [0] * len(jobs), 0
         self._lease_stems, self._num_leases = 0, 0  # of the round that is being shared out
         self._lock = threading.Lock()
-        self._events: queue.Queue[Event | BaseException | None] = queue.Queue(maxsize=4 * len(pairs))
-        self._threads = [threading.Thread(target=self._drive, args=(p,), daemon=True) for p in self._pairs]
+        self._events: queue.Queue[Event | BaseException | None] = queue.Queue(
+            maxsize=4 * len(pairs)
+        )
+        self._threads = [
+            threading.Thread(target=self._drive, args=(p,), daemon=True) for p in self._pairs
+        ]
         self._closing = threading.Event()
         self._was_ready, self._num_left = False, len(pairs)
 
     def events(self) -> Iterator[Event | None]:
-        """Everything that happens, until all jobs are done or given up; None a few times a second, to look up.
+        """Everything that happens, until all jobs are done or given up; None a few times a second,
+        to look up.
 
-        Raises IncompleteRunError when everything fails, EngineError when a pair cannot be started at all.
+        Raises IncompleteRunError when everything fails, EngineError when a pair cannot be started
+        at all.
         """
         for thread in self._threads:
             thread.start()
@@ -108,7 +124,9 @@ class Scheduler:
         """Kill every pair and wait for the threads. Safe at any time and more than once."""
         self._closing.set()
         for thread in self._threads:
-            until = time.monotonic() + _CLOSING_SECONDS  # a thread that waits for a Ray that has died never ends
+            until = (
+                time.monotonic() + _CLOSING_SECONDS
+            )  # a thread that waits for a Ray that has died never ends
             # It may be in the middle of starting what was killed a moment ago.
             while thread.is_alive() and time.monotonic() < until:
                 for pair in self._pairs:
@@ -147,10 +165,17 @@ class Scheduler:
                 except EngineError as error:
                     if self._closing.is_set():
                         break
-                    if not ready and (starts_failed := starts_failed + 1) >= self._most_starts(error):
+                    if not ready and (starts_failed := starts_failed + 1) >= self._most_starts(
+                        error
+                    ):
                         if not self._can_do_without_one():
                             raise
-                        self._events.put(Note(f"{pair.name} cannot be started, the others go on: {error}", ready=False))
+                        self._events.put(
+                            Note(
+                                f"{pair.name} cannot be started, the others go on: {error}",
+                                ready=False,
+                            )
+                        )
                         break
                     self._events.put(Note(f"{pair.name} failed: {error}", ready=False))
                     self._give_back(lease, error)
@@ -163,7 +188,9 @@ class Scheduler:
             pair.kill()
 
     def _most_starts(self, error: EngineError) -> int:
-        """Starts that may fail: where none ever went well the settings may be wrong, and another would not help."""
+        """Starts that may fail: where none ever went well the settings may be wrong, and another
+        would not help.
+        """
         return MAX_FAILURES if self._was_ready or isinstance(error, LostEngineError) else 1
 
     def _has_work(self) -> bool:
@@ -189,26 +216,37 @@ class Scheduler:
                 gone = {names[int(index)] for index in event.job}
                 lease[:] = [index for index in lease if index not in gone]
         if lease:
-            raise EngineError(f"the engines went through their work, but {len(lease)} trajectories did not come out")
+            raise EngineError(
+                f"the engines went through their work, but {len(lease)} trajectories did not"
+                " come out"
+            )
 
     def _stems(self, indices: Iterable[int]) -> list[list[int]]:
-        """Jobs of one stem, which stand next to each other, together: what is forked together is made together."""
+        """Jobs of one stem, which stand next to each other, together: what is forked together is
+        made together.
+        """
         return [list(group) for _, group in groupby(indices, lambda index: self._jobs[index].stem)]
 
     def _take(self) -> list[int]:
-        """The next lease, of a round of as many equal ones as there are pairs; [] where nothing is left."""
+        """The next lease, of a round of as many equal ones as there are pairs; [] where nothing is
+        left.
+        """
         with self._lock:
             if not self._waiting:
                 return self._suspects.popleft() if self._suspects else []
             if not self._num_leases:
                 self._num_leases = len(self._pairs)
-                self._lease_stems = lease_stems(len(self._waiting), len(self._pairs), self._num_slots)
+                self._lease_stems = lease_stems(
+                    len(self._waiting), len(self._pairs), self._num_slots
+                )
             self._num_leases -= 1
             size = min(self._lease_stems, len(self._waiting))
             return [index for _ in range(size) for index in self._waiting.popleft()]
 
     def _give_back(self, lease: list[int], error: EngineError) -> None:
-        """Queue again what has not finished, or give it up. Raises IncompleteRunError when nothing finishes at all."""
+        """Queue again what has not finished, or give it up. Raises IncompleteRunError when nothing
+        finishes at all.
+        """
         if not lease:
             return
         with self._lock:
@@ -217,7 +255,9 @@ class Scheduler:
                 self._failures[index] += 1
             self._in_a_row += 1
             if self._in_a_row >= _MOST_IN_A_ROW:
-                raise IncompleteRunError(f"the engines failed {self._in_a_row} times with nothing done: {error}")
+                raise IncompleteRunError(
+                    f"the engines failed {self._in_a_row} times with nothing done: {error}"
+                )
             twice = [index for index in lease if self._failures[index] == MAX_FAILURES - 1]
             self._suspects.extend(_pieces(self._stems(twice)))
             again = [index for index in lease if self._failures[index] < MAX_FAILURES - 1]
@@ -228,9 +268,15 @@ class Scheduler:
 
 
 def lease_stems(
-    num_waiting: int, num_pairs: int, num_slots: int, part: float = PART, most_stems: int = MOST_STEMS
+    num_waiting: int,
+    num_pairs: int,
+    num_slots: int,
+    part: float = PART,
+    most_stems: int = MOST_STEMS,
 ) -> int:
-    """Stems in each lease of a round. A few a slot are not divided further: then the round has all that waits."""
+    """Stems in each lease of a round. A few a slot are not divided further: then the round has all
+    that waits.
+    """
     least, share = LEAST_STEMS * num_slots, ceil(num_waiting / num_pairs)
     if num_pairs > 1 and share > least:
         share = max(ceil(part * share), least)
@@ -240,4 +286,7 @@ def lease_stems(
 def _pieces(stems: Sequence[list[int]]) -> list[list[int]]:
     """A lease of these stems as smaller ones."""
     size = -(-len(stems) // _PIECES) or 1
-    return [[index for stem in stems[at : at + size] for index in stem] for at in range(0, len(stems), size)]
+    return [
+        [index for stem in stems[at : at + size] for index in stem]
+        for at in range(0, len(stems), size)
+    ]

@@ -1,8 +1,9 @@
-"""Session: the private folder of a run on this machine while it works: Ray's session, the engines' sockets, a token.
+"""Session: the private folder of a run on this machine while it works: Ray's session, the engines'
+sockets, a token.
 
-It is locked for as long as its process lives, and removed at the end with whatever still runs in it. What a killed
-process left behind is removed by whoever opens the next session. Processes are known by an environment variable that
-they inherit.
+It is locked for as long as its process lives, and removed at the end with whatever still runs in
+it. What a killed process left behind is removed by whoever opens the next session. Processes are
+known by an environment variable that they inherit.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from engine.files import reason
 
 VARIABLE = "XSAMPLE_SESSION"
 _NAME = re.compile(r"xsample-[a-z0-9_]{8}")
-_MARK = ".session"  # a folder without it is none of ours, whatever its name; its lock is that of the session
-# A Unix socket's path has at most 107 bytes; the longest name below a session's folder is that of Ray's object store.
+# a folder without it is none of ours, whatever its name; its lock is that of the session
+_MARK = ".session"
+# A Unix socket's path has at most 107 bytes; the longest name below a session's folder is that of
+# Ray's object store.
 _LONGEST_SOCKET = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 MOST_BYTES = 107 - _LONGEST_SOCKET - len("/xsample-12345678")
 _SHARED_MEMORY = Path("/dev/shm")
@@ -43,7 +46,8 @@ def root() -> Path:
 
 @contextmanager
 def session() -> Iterator[Path]:
-    """A new private folder for this block. What runs with it in its environment ends with the block.
+    """A new private folder for this block. What runs with it in its environment ends with the
+    block.
 
     Raises ConfigError where there can be none.
     """
@@ -52,8 +56,9 @@ def session() -> Iterator[Path]:
         folder, lock = _create(root())
     except OSError as error:
         raise ConfigError(
-            f"TMPDIR is {os.environ.get('TMPDIR', 'not set')}, and no folder can be made there or in /tmp "
-            f"({reason(error)}): set TMPDIR to a short path on this machine that you can write to"
+            f"TMPDIR is {os.environ.get('TMPDIR', 'not set')}, and no folder can be made there or"
+            f" in /tmp ({reason(error)}): set TMPDIR to a short path on this machine that you can"
+            " write to"
         ) from None
     try:
         yield folder
@@ -64,7 +69,9 @@ def session() -> Iterator[Path]:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A new private folder for files, of any size and with paths of any length, in TMPDIR for this block."""
+    """A new private folder for files, of any size and with paths of any length, in TMPDIR for this
+    block.
+    """
     remove_abandoned()
     folder, lock = _create(Path(tempfile.gettempdir()))
     try:
@@ -78,7 +85,9 @@ def remove_abandoned() -> None:
     """End the processes and remove the folders of sessions whose own process is dead."""
     with suppress(OSError):
         parents = {root(), Path(tempfile.gettempdir())}
-        for folder in [folder for parent in parents for folder in parent.iterdir() if _is_session(folder)]:
+        for folder in [
+            folder for parent in parents for folder in parent.iterdir() if _is_session(folder)
+        ]:
             with suppress(OSError):  # held, or gone, or on a file system without locks
                 lock = _lock(folder)
                 _remove(folder)
@@ -87,7 +96,9 @@ def remove_abandoned() -> None:
 
 @contextmanager
 def environment(variables: Mapping[str, str | None]) -> Iterator[None]:
-    """These environment variables inside the block, None: not set. What is started there inherits them."""
+    """These environment variables inside the block, None: not set. What is started there inherits
+    them.
+    """
     before = {name: os.environ.get(name) for name in variables}
     _set(variables)
     try:
@@ -126,7 +137,11 @@ def _is_session(folder: Path) -> bool:
     if not _NAME.fullmatch(folder.name):
         return False
     found = folder.lstat()
-    return stat.S_ISDIR(found.st_mode) and stat.S_IMODE(found.st_mode) == 0o700 and found.st_uid == os.getuid()
+    return (
+        stat.S_ISDIR(found.st_mode)
+        and stat.S_IMODE(found.st_mode) == 0o700
+        and found.st_uid == os.getuid()
+    )
 
 
 def _lock(folder: Path) -> int:
@@ -167,7 +182,9 @@ def _is_of(process: psutil.Process, folder: Path) -> bool:
         if process.environ().get(VARIABLE) == str(folder):
             return True
         is_of_ray = " ".join(process.cmdline()).startswith("ray::")
-        return is_of_ray and any(Path(file.path).is_relative_to(folder) for file in process.open_files())
+        return is_of_ray and any(
+            Path(file.path).is_relative_to(folder) for file in process.open_files()
+        )
     except (psutil.Error, OSError):
         return False
 

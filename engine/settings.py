@@ -1,4 +1,5 @@
-"""Where the settings of a run come from: options over a YAML file over those of a run that it is to be like.
+"""Where the settings of a run come from: options over a YAML file over those of a run that it is to
+be like.
 
 What they are is `config`'s matter. Imports nothing heavy.
 """
@@ -17,11 +18,17 @@ from engine.errors import ConfigError, RunDirectoryError
 from engine.inherit import MATCHED, settings_of
 
 MAX_CONFIG_BYTES = 1 << 16
-_MAX_SHOWN, _MAX_MESSAGE = 200, 600  # characters of a value, and of what is said of it, which may quote it again
+_MAX_SHOWN, _MAX_MESSAGE = (
+    200,
+    600,
+)  # characters of a value, and of what is said of it, which may quote it again
 
 
-def load(file: Path | None, overrides: dict[str, Any], beneath: dict[str, Any] | None = None) -> RunConfig:
-    """`beneath`, then `file` (YAML, may be None), then `overrides`, each over the one before. Raises ConfigError.
+def load(
+    file: Path | None, overrides: dict[str, Any], beneath: dict[str, Any] | None = None
+) -> RunConfig:
+    """`beneath`, then `file` (YAML, may be None), then `overrides`, each over the one before.
+    Raises ConfigError.
 
     Where they say `match`, the settings of that run lie beneath all of them.
     """
@@ -40,7 +47,9 @@ def load(file: Path | None, overrides: dict[str, Any], beneath: dict[str, Any] |
 
 
 def _matched_settings(match: object) -> dict[str, Any]:
-    """What a control takes over from the run that it matches; nothing where `match` is not even a path."""
+    """What a control takes over from the run that it matches; nothing where `match` is not even a
+    path.
+    """
     if not isinstance(match, (str, Path)):
         return {}
     try:
@@ -50,18 +59,24 @@ def _matched_settings(match: object) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without what no configuration needs: aliases, which a few lines expand beyond any memory, and keys twice."""
+    """YAML without what no configuration needs: aliases, which a few lines expand beyond any
+    memory, and keys twice.
+    """
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             alias = self.peek_event()
-            raise yaml.MarkedYAMLError(problem=f"aliases (*{alias.anchor}) are not read", problem_mark=alias.start_mark)
+            raise yaml.MarkedYAMLError(
+                problem=f"aliases (*{alias.anchor}) are not read", problem_mark=alias.start_mark
+            )
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         names = [key.value for key, _ in node.value if isinstance(key.value, str)]
         if twice := next((name for name in names if names.count(name) > 1), None):
-            raise yaml.MarkedYAMLError(problem=f"key {twice!r} is there twice", problem_mark=node.start_mark)
+            raise yaml.MarkedYAMLError(
+                problem=f"key {twice!r} is there twice", problem_mark=node.start_mark
+            )
         return super().construct_mapping(node, deep)
 
 
@@ -69,14 +84,26 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     text = _read_text(file)
     try:
         values = yaml.load(text, _Loader)
-        named = {str(key): value for key, value in values.items()} if isinstance(values, dict) else values
-    except Exception as error:  # the boundary to YAML, whose constructors raise what they like: 2001-99-99, !!int x
-        hint = "; a window is written in quotes, window: '32:'" if "mapping values" in str(error) else ""
-        raise ConfigError(f"config {file} is not YAML: {' '.join(str(error).split())}{hint}") from None
+        named = (
+            {str(key): value for key, value in values.items()}
+            if isinstance(values, dict)
+            else values
+        )
+    except Exception as error:  # YAML's constructors raise anything: 2001-99-99, !!int x
+        hint = (
+            "; a window is written in quotes, window: '32:'"
+            if "mapping values" in str(error)
+            else ""
+        )
+        raise ConfigError(
+            f"config {file} is not YAML: {' '.join(str(error).split())}{hint}"
+        ) from None
     if named is None:
         return {}
     if not isinstance(named, dict):
-        raise ConfigError(f"config {file} holds a {type(named).__name__}: it must be keys and values (key: value)")
+        raise ConfigError(
+            f"config {file} holds a {type(named).__name__}: it must be keys and values (key: value)"
+        )
     return named
 
 
@@ -90,7 +117,9 @@ def _read_text(file: Path) -> str:
     except (OSError, ValueError) as error:
         raise ConfigError(f"config {file} cannot be read: {error}") from None
     if len(content) > MAX_CONFIG_BYTES:
-        raise ConfigError(f"config {file} is longer than {MAX_CONFIG_BYTES:,} bytes: no configuration is")
+        raise ConfigError(
+            f"config {file} is longer than {MAX_CONFIG_BYTES:,} bytes: no configuration is"
+        )
     return text
 
 

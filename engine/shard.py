@@ -1,7 +1,9 @@
-"""Shards: N processes that share one run, each with its own trajectories and its own numbers of parts.
+"""Shards: N processes that share one run, each with its own trajectories and its own numbers of
+parts.
 
-Shard K of N (from 1) has every N-th sample of a problem, with all its directions and budgets, which share tokens; and
-the part numbers that leave K - 1 when divided by N. So nothing is made twice and no file is written by two.
+Shard K of N (from 1) has every N-th sample of a problem, with all its directions and budgets, which
+share tokens; and the part numbers that leave K - 1 when divided by N. So nothing is made twice and
+no file is written by two.
 """
 
 from __future__ import annotations

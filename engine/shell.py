@@ -1,6 +1,8 @@
-"""What every command shares: errors as one line and an exit code, --debug, SIGTERM, and where output goes.
+"""What every command shares: errors as one line and an exit code, --debug, SIGTERM, and where
+output goes.
 
-An error of the tree ends with its exit code, Ctrl-C with 130, SIGTERM with 143, anything else is a bug and ends with 1.
+An error of the tree ends with its exit code, Ctrl-C with 130, SIGTERM with 143, anything else is a
+bug and ends with 1.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ _PIPE_WIDTH = 120  # rich would assume 80 columns where there is no terminal, an
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, or the loss of the terminal: cleaned up after like Ctrl-C, and told apart in the exit code."""
+    """SIGTERM, or the loss of the terminal: cleaned up after like Ctrl-C, and told apart in the
+    exit code.
+    """
 
     def __init__(self, number: int = signal.SIGTERM) -> None:
         super().__init__()
@@ -66,7 +70,9 @@ class Commands(click.Group):
 def _fail(ctx: click.Context, message: str, exit_code: int, error: BaseException) -> NoReturn:
     if ctx.meta.get("debug"):
         traceback.print_exception(error)
-    logger.error(message, exc_info=error, extra={"on_screen": True})  # the last record of the run's log, if it has one
+    logger.error(
+        message, exc_info=error, extra={"on_screen": True}
+    )  # the last record of the run's log, if it has one
     say(one_line(message))
     ctx.exit(exit_code)
 
@@ -89,7 +95,9 @@ debug_option = click.option(
 
 @contextmanager
 def sigterm_like_ctrl_c() -> Iterator[None]:
-    """Inside the block SIGTERM and SIGHUP raise Terminated; one that is ignored, as with nohup, stays so."""
+    """Inside the block SIGTERM and SIGHUP raise Terminated; one that is ignored, as with nohup,
+    stays so.
+    """
 
     def terminate(number: int, frame: FrameType | None) -> NoReturn:
         raise Terminated(number)
@@ -106,8 +114,10 @@ def sigterm_like_ctrl_c() -> Iterator[None]:
 
 @contextmanager
 def _raised_again_where_ignored() -> Iterator[None]:
-    """What strikes a callback (of a weak reference, a finaliser) Python prints and ignores. Where that is a
-    KeyboardInterrupt, or Terminated, of this block, the signal is sent again 10 ms later, to who handles it then."""
+    """What strikes a callback (of a weak reference, a finaliser) Python prints and ignores. Where
+    that is a KeyboardInterrupt, or Terminated, of this block, the signal is sent again 10 ms later,
+    to who handles it then.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -116,7 +126,10 @@ def _raised_again_where_ignored() -> Iterator[None]:
 
     def note(unraisable: sys.UnraisableHookArgs) -> None:
         error = unraisable.exc_value
-        if not isinstance(error, KeyboardInterrupt) or threading.current_thread() is not threading.main_thread():
+        if (
+            not isinstance(error, KeyboardInterrupt)
+            or threading.current_thread() is not threading.main_thread()
+        ):
             hook(unraisable)
             return
         ignored.append(error.number if isinstance(error, Terminated) else signal.SIGINT)

@@ -1,4 +1,6 @@
-"""Ctrl-C, SIGTERM and a lost terminal held back until the work is at a safe point: no commit is ever cut in two."""
+"""Ctrl-C, SIGTERM and a lost terminal held back until the work is at a safe point: no commit is
+ever cut in two.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def put_handlers_back(number: int = 0, frame: FrameType | None = None) -> None:
     """Install the handlers of `ENDING` again where Python believes them to be.
 
-    Ray's C++ installs its own as it starts, which print a stack and end the process, and the default as it ends.
+    Ray's C++ installs its own as it starts, which print a stack and end the process, and the
+    default as it ends.
     """
     if threading.current_thread() is threading.main_thread():
         for number in ENDING:
@@ -24,7 +27,9 @@ def put_handlers_back(number: int = 0, frame: FrameType | None = None) -> None:
 
 @contextmanager
 def handlers_kept() -> Iterator[None]:
-    """Inside the block the handlers of `ENDING` are put back every 10 ms, whatever a library's C code does."""
+    """Inside the block the handlers of `ENDING` are put back every 10 ms, whatever a library's C
+    code does.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -46,8 +51,8 @@ class Interrupted(BaseException):
 class HeldSignals:
     """Inside the block the signals of `ENDING` are only noted; `check` unwinds when one has come.
 
-    After the block, with clean-up done, the signal goes to whoever handled it before. Does nothing outside the main
-    thread, where Python takes no signals.
+    After the block, with clean-up done, the signal goes to whoever handled it before. Does nothing
+    outside the main thread, where Python takes no signals.
     """
 
     def __init__(self) -> None:
@@ -69,7 +74,12 @@ class HeldSignals:
         if self._came is not None:
             raise Interrupted
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> bool:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> bool:
         for number, handler in self._previous.items():
             signal.signal(number, handler or signal.SIG_DFL)
         if self._came is not None and (error is None or isinstance(error, Interrupted)):

@@ -1,9 +1,10 @@
-"""RunStore: one run directory on disk; what was committed there, and how more is added without ever losing it.
+"""RunStore: one run directory on disk; what was committed there, and how more is added without ever
+losing it.
 
-A commit is a tokens part, then the responses part of the same number. The responses part is the completion
-marker: without it the tokens part does not count. Every file is written under a hidden name in its own folder,
-synced, and renamed. One process writes (a lock that the kernel releases), any number read. Knows nothing of
-models or Ray, and keeps nothing of what it wrote in memory.
+A commit is a tokens part, then the responses part of the same number. The responses part is the
+completion marker: without it the tokens part does not count. Every file is written under a hidden
+name in its own folder, synced, and renamed. One process writes (a lock that the kernel releases),
+any number read. Knows nothing of models or Ray, and keeps nothing of what it wrote in memory.
 """
 
 from __future__ import annotations
@@ -23,7 +24,15 @@ from engine.files import read_json, reason, remove, sync_folder, write_json
 from engine.folder import check_is_run, contents, create_folder
 from engine.lock import FolderLock
 from engine.manifest import expected_part, part
-from engine.parts import FOLDERS, drop_uncommitted, marked, part_name, part_numbers, refuse_foreign, refuse_unreadable
+from engine.parts import (
+    FOLDERS,
+    drop_uncommitted,
+    marked,
+    part_name,
+    part_numbers,
+    refuse_foreign,
+    refuse_unreadable,
+)
 from engine.problem import GRADERS, GraderName, Problem
 from engine.record import (
     FAILURES,
@@ -42,28 +51,39 @@ from engine.record import (
 from engine.shard import WHOLE, Shard
 from engine.tables import conform, decodes, from_rows, read_table, write_table
 
-ROWS_PER_GROUP = {"tokens": 1 << 17, "responses": 256}  # both a few MiB: what a reader of one response must decode
+ROWS_PER_GROUP = {
+    "tokens": 1 << 17,
+    "responses": 256,
+}  # both a few MiB: what a reader of one response must decode
 _ABSENT = "nothing"
 
 
 class RunStore:
-    """The run directory `path`. `open` to write (and resume), `read` to read what is committed by now."""
+    """The run directory `path`. `open` to write (and resume), `read` to read what is committed by
+    now.
+    """
 
     def __init__(
-        self, path: Path, manifest: dict[str, Any], lock: FolderLock | None = None, shard: Shard = WHOLE
+        self,
+        path: Path,
+        manifest: dict[str, Any],
+        lock: FolderLock | None = None,
+        shard: Shard = WHOLE,
     ) -> None:
         self.path = path
         self.manifest = manifest
         self.fingerprint = digest_of(part(manifest, "identity"))
         self._lock, self._shard = lock, shard
-        # Who only reads sees one state: what it grades is what it summarises, though the run goes on.
+        # Who only reads sees one state: what it grades is what it summarises, though the run goes
+        # on.
         self._seen = None if lock is not None else part_numbers(path / "responses")
         self.note = lock.note if lock else ""
         self._next_part = shard.first_part(part_numbers(path / "responses"))
 
     @classmethod
     def open(cls, path: Path, manifest: dict[str, Any], shard: Shard = WHOLE) -> RunStore:
-        """Create the run directory, or resume the same run; shards of one number may have it open together.
+        """Create the run directory, or resume the same run; shards of one number may have it open
+        together.
 
         Raises RunDirectoryError if it cannot be used, StoreError if it is damaged.
         """
@@ -88,9 +108,11 @@ class RunStore:
 
     @classmethod
     def read(cls, path: Path, as_is: bool = False) -> RunStore:
-        """A run directory as it is now, to read, grade or summarise, also while it is being written. Takes no lock.
+        """A run directory as it is now, to read, grade or summarise, also while it is being
+        written. Takes no lock.
 
-        Raises RunDirectoryError where there is none, StoreError where parts of another run are in it, unless as_is.
+        Raises RunDirectoryError where there is none, StoreError where parts of another run are in
+        it, unless as_is.
         """
         check_is_run(path)
         store = cls(path, _read_manifest(path))
@@ -107,17 +129,28 @@ class RunStore:
     def __enter__(self) -> RunStore:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         self.close()
 
     def commit(self, tokens: pa.Table, responses: pa.Table) -> None:
-        """Add one part. When this returns it is on disk; when it raises StoreError it is there whole, or not at all."""
+        """Add one part. When this returns it is on disk; when it raises StoreError it is there
+        whole, or not at all.
+        """
         assert self._lock is not None, "commit needs a store from RunStore.open that is not closed"
         name = part_name(self._next_part)
-        self._next_part += self._shard.total  # first: a number is never used again, whatever became of its files
+        self._next_part += (
+            self._shard.total
+        )  # first: a number is never used again, whatever became of its files
         tables = (conform(tokens, TOKENS), conform(responses, RESPONSES))
         for folder, table in zip(FOLDERS, tables, strict=True):
-            write_table(self.path / folder / name, marked(table, self.fingerprint), ROWS_PER_GROUP[folder])
+            write_table(
+                self.path / folder / name, marked(table, self.fingerprint), ROWS_PER_GROUP[folder]
+            )
 
     def done(self) -> set[Trajectory]:
         """The trajectories that are committed, read from the parts; ask once, after `open`."""
@@ -125,32 +158,54 @@ class RunStore:
         return set(map(Trajectory, *(table.column(name).to_pylist() for name in TRAJECTORY_KEY)))
 
     def response_parts(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """These columns of the committed responses, a part at a time: all at once may not fit into memory."""
+        """These columns of the committed responses, a part at a time: all at once may not fit into
+        memory.
+        """
         schema = pa.schema([RESPONSES.field(name) for name in columns], RESPONSES.metadata)
         for file in self._parts("responses"):
             yield read_table(file, schema)
 
     def responses(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All committed responses, or only these columns of them, in the order of their commits."""
-        schema = RESPONSES if columns is None else pa.schema([RESPONSES.field(c) for c in columns], RESPONSES.metadata)
+        schema = (
+            RESPONSES
+            if columns is None
+            else pa.schema([RESPONSES.field(c) for c in columns], RESPONSES.metadata)
+        )
         parts = [read_table(file, schema) for file in self._parts("responses")]
         return pa.concat_tables(parts) if parts else schema.empty_table()
 
     def tokens(self) -> ds.Dataset:
-        """The committed tokens as a dataset, to be filtered and streamed: it may not fit into memory."""
+        """The committed tokens as a dataset, to be filtered and streamed: it may not fit into
+        memory.
+        """
         files = [str(file) for file in self._parts("tokens")]
         try:
             return ds.dataset(files, schema=TOKENS, format="parquet")
         except OSError as error:
-            raise StoreError(f"{self.path}/tokens cannot be read: {reason(error)}; see `xsample verify`") from error
+            raise StoreError(
+                f"{self.path}/tokens cannot be read: {reason(error)}; see `xsample verify`"
+            ) from error
 
     def unreadable(self) -> list[Path]:
-        """Every file of the run that is missing or cannot be decoded to its last row. Reads everything."""
+        """Every file of the run that is missing or cannot be decoded to its last row. Reads
+        everything.
+        """
         schemas = {"tokens": TOKENS, "responses": RESPONSES}
-        parts = [(file, schema) for folder, schema in schemas.items() for file in self._parts(folder)]
+        parts = [
+            (file, schema) for folder, schema in schemas.items() for file in self._parts(folder)
+        ]
         parts += [(self.path / "problems.parquet", PROBLEMS)] if "task" in self.manifest else []
-        others = {"vocabulary.parquet": VOCABULARY, "grades.parquet": GRADES, "failures.parquet": FAILURES}
-        parts += [(self.path / name, schema) for name, schema in others.items() if (self.path / name).exists()]
+        others = {
+            "vocabulary.parquet": VOCABULARY,
+            "grades.parquet": GRADES,
+            "failures.parquet": FAILURES,
+        }
+        parts += [
+            (self.path / name, schema)
+            for name, schema in others.items()
+            if (self.path / name).exists()
+        ]
         return [file for file, schema in parts if not decodes(file, schema)]
 
     @property
@@ -159,11 +214,15 @@ class RunStore:
         name = part(self.manifest, "task").get("grader")
         if name not in GRADERS:
             known = "|".join(GRADERS)
-            raise RunDirectoryError(f"{self.path}/run.json: grader is {name!r:.60}: give one, --grader {known}")
+            raise RunDirectoryError(
+                f"{self.path}/run.json: grader is {name!r:.60}: give one, --grader {known}"
+            )
         return cast(GraderName, name)
 
     def expected(self) -> dict[Trajectory, None]:
-        """The trajectories of the whole run, in its order. Raises RunDirectoryError where run.json does not say."""
+        """The trajectories of the whole run, in its order. Raises RunDirectoryError where run.json
+        does not say.
+        """
         return expected_trajectories(expected_part(self.manifest, self.path))
 
     @property
@@ -172,7 +231,9 @@ class RunStore:
         return len(self.expected())
 
     def write_problems(self, problems: Iterable[Problem], gated: bool) -> None:
-        """Keep what grading needs of the problems, if it is not there: a re-grade must not depend on a hub."""
+        """Keep what grading needs of the problems, if it is not there: a re-grade must not depend
+        on a hub.
+        """
         if not (self.path / "problems.parquet").exists():
             rows = [(p.id, None if gated else p.question, p.answer, p.options) for p in problems]
             write_table(self.path / "problems.parquet", from_rows(rows, PROBLEMS), 1 << 10)
@@ -181,14 +242,25 @@ class RunStore:
         """The problems as they were asked; the question is empty when their set is gated."""
         rows = read_table(self.path / "problems.parquet", PROBLEMS).to_pylist()
         return [
-            Problem(row["problem"], row["question"] or "", row["answer"], row["options"] and tuple(row["options"]))
+            Problem(
+                row["problem"],
+                row["question"] or "",
+                row["answer"],
+                row["options"] and tuple(row["options"]),
+            )
             for row in rows
         ]
 
     def write_vocabulary(self, decode: Callable[[], Sequence[str]]) -> None:
-        """Keep the text of every token id, if it is not there: who reads the run need not have the models."""
+        """Keep the text of every token id, if it is not there: who reads the run need not have the
+        models.
+        """
         if not (self.path / "vocabulary.parquet").exists():
-            write_table(self.path / "vocabulary.parquet", from_rows(list(enumerate(decode())), VOCABULARY), 1 << 16)
+            write_table(
+                self.path / "vocabulary.parquet",
+                from_rows(list(enumerate(decode())), VOCABULARY),
+                1 << 16,
+            )
 
     def vocabulary(self) -> dict[int, str]:
         """Token id -> its text by itself; empty where it was not kept."""
@@ -198,7 +270,9 @@ class RunStore:
         return dict(zip(table["token"].to_pylist(), table["text"].to_pylist(), strict=True))
 
     def write_failures(self, failures: Iterable[Failure]) -> None:
-        """Replace failures.parquet: the trajectories that were given up, and why; without any there is no file."""
+        """Replace failures.parquet: the trajectories that were given up, and why; without any there
+        is no file.
+        """
         rows = [(*failure.key, *failure[1:]) for failure in failures]
         if rows:
             write_table(self.path / "failures.parquet", from_rows(rows, FAILURES), 1 << 16)
@@ -210,7 +284,9 @@ class RunStore:
         if not (self.path / "failures.parquet").exists():
             return []
         rows = read_table(self.path / "failures.parquet", FAILURES).to_pylist()
-        return [Failure(Trajectory(*(row.pop(name) for name in TRAJECTORY_KEY)), **row) for row in rows]
+        return [
+            Failure(Trajectory(*(row.pop(name) for name in TRAJECTORY_KEY)), **row) for row in rows
+        ]
 
     def write_grades(self, grades: Iterable[Grade]) -> None:
         """Replace grades.parquet, in the order of the keys: the same grades are the same bytes."""
@@ -234,7 +310,9 @@ class RunStore:
 
     def _require(self, name: str) -> None:
         if not (self.path / name).exists():
-            raise RunDirectoryError(f"{self.path} holds no {name} yet: run `xsample grade {self.path}` first")
+            raise RunDirectoryError(
+                f"{self.path} holds no {name} yet: run `xsample grade {self.path}` first"
+            )
 
     def _parts(self, folder: str) -> list[Path]:
         numbers = part_numbers(self.path / "responses") if self._seen is None else self._seen
@@ -250,13 +328,17 @@ def _plain(manifest: dict[str, Any]) -> dict[str, Any]:
 def _resume_or_start(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     try:
         if not (path / "run.json").exists():
-            write_json(path / "run.json", manifest, replace=False)  # another shard may just have done so
+            write_json(
+                path / "run.json", manifest, replace=False
+            )  # another shard may just have done so
         stored = _read_manifest(path)
         _refuse_difference(path, stored, manifest)
         for folder in FOLDERS:
             (path / folder).mkdir(exist_ok=True)
             if (path / folder).is_symlink():
-                raise RunDirectoryError(f"--out {path} has a link for {folder}/: a run directory holds its own files")
+                raise RunDirectoryError(
+                    f"--out {path} has a link for {folder}/: a run directory holds its own files"
+                )
         sync_folder(path)
     except (OSError, StoreError) as error:
         raise RunDirectoryError(f"--out {path} cannot be used: {reason(error)}") from error
@@ -279,7 +361,8 @@ def _refuse_difference(path: Path, there: dict[str, Any], here: dict[str, Any]) 
     if stored and ("responses" in stored) != ("responses" in wanted):
         made, now = ("score", "run") if "responses" in stored else ("run", "score")
         raise RunDirectoryError(
-            f"--out {path} was made by `xsample {made}`, this is `xsample {now}`: give another --out"
+            f"--out {path} was made by `xsample {made}`, this is `xsample {now}`: give another"
+            " --out"
         )
     keys = [*stored, *(key for key in wanted if key not in stored)]
     differing = [
@@ -289,5 +372,6 @@ def _refuse_difference(path: Path, there: dict[str, Any], here: dict[str, Any]) 
     ]
     if differing:
         raise RunDirectoryError(
-            f"--out {path} holds another run: {'; '.join(differing)}. Give another --out, or the same settings"
+            f"--out {path} holds another run: {'; '.join(differing)}. Give another --out, or the"
+            " same settings"
         )

@@ -1,8 +1,10 @@
-"""The switching rule as a user states it: criterion, threshold, window, EOS, extrapolation. Imports nothing heavy.
+"""The switching rule as a user states it: criterion, threshold, window, EOS, extrapolation. Imports
+nothing heavy.
 
-S(x_<t) in {0, 1} says whether the token at a position comes from the intervention policy (arXiv 2603.22446, section 3).
-The functions are the rules of these settings: what is legal, and what a value that was left out means. Each raises
-ValueError with one line that names the setting, its value and the way out.
+S(x_<t) in {0, 1} says whether the token at a position comes from the intervention policy (arXiv
+2603.22446, section 3). The functions are the rules of these settings: what is legal, and what a
+value that was left out means. Each raises ValueError with one line that names the setting, its
+value and the way out.
 """
 
 from __future__ import annotations
@@ -15,13 +17,23 @@ from pathlib import Path
 from typing import Literal
 
 CriterionName = Literal[
-    "js", "kl", "reverse-kl", "entropy-base", "entropy-rl", "dlogp", "argmax", "random", "always", "never"
+    "js",
+    "kl",
+    "reverse-kl",
+    "entropy-base",
+    "entropy-rl",
+    "dlogp",
+    "argmax",
+    "random",
+    "always",
+    "never",
 ]
 EosRule = Literal["keep", "drop", "resample"]
 Policy = Literal["base", "rl"]
 Trace = Literal["budget", "full"]
 
-# js: "high divergence" of arXiv 2603.22446, section 4, in nats. dlogp: DAPO-32B in arXiv 2603.22117.
+# js: "high divergence" of arXiv 2603.22446, section 4, in nats. dlogp: DAPO-32B in arXiv
+# 2603.22117.
 DEFAULT_THRESHOLDS: dict[CriterionName, float] = {"js": 0.1, "dlogp": -0.3}
 WITHOUT_THRESHOLD = ("argmax", "always", "never")
 _EDGE = re.compile(r"[0-9]{1,9}|[0-9]{1,3}(\.[0-9]{1,9})?%")
@@ -31,10 +43,11 @@ _EDGE = re.compile(r"[0-9]{1,9}|[0-9]{1,3}(\.[0-9]{1,9})?%")
 class Rule:
     """When to intervene, and with what; the same for a whole run.
 
-    threshold: 0 where the criterion takes none; 0 with random: the positions are given, as many as a matched run's.
-    start, stop: positions of the response where it may, stop exclusive.
-    extrapolate: g of (1 + g) log p_to - g log p_other, 0: the intervention policy itself; `to` is extrapolate_to.
-    trace: until when both engines follow a sequence: its budget is spent, or its end.
+    threshold: 0 where the criterion takes none; 0 with random: the positions are given, as many as
+    a matched run's. start, stop: positions of the response where it may, stop exclusive.
+    extrapolate: g of (1 + g) log p_to - g log p_other, 0: the intervention policy itself; `to` is
+    extrapolate_to. trace: until when both engines follow a sequence: its budget is spent, or its
+    end.
     """
 
     criterion: CriterionName = "js"
@@ -49,7 +62,9 @@ class Rule:
 
 
 def parse_budget(value: object) -> tuple[int | None, ...]:
-    """`8`, `"0,1,8"`, `"unlimited"`, a list of them -> budgets, None is unlimited; strictly increasing."""
+    """`8`, `"0,1,8"`, `"unlimited"`, a list of them -> budgets, None is unlimited; strictly
+    increasing.
+    """
     items = value if isinstance(value, (list, tuple)) else str(value).split(",")
     if not items:
         raise ValueError("an empty list names no budget: give whole numbers >= 0, or unlimited")
@@ -73,23 +88,33 @@ def _parse_one_budget(item: object) -> int | None:
 
 
 def resolve_threshold(criterion: CriterionName, threshold: float | None, matched: bool) -> float:
-    """The threshold that a Rule has: as given, the criterion's default, or 0 where it takes none."""
+    """The threshold that a Rule has: as given, the criterion's default, or 0 where it takes
+    none.
+    """
     if criterion in WITHOUT_THRESHOLD or matched:
         if threshold is not None:
-            why = "match already says at how many positions" if matched else f"criterion {criterion!r} compares nothing"
+            why = (
+                "match already says at how many positions"
+                if matched
+                else f"criterion {criterion!r} compares nothing"
+            )
             raise ValueError(f"threshold is {threshold} but {why}: leave threshold out")
         return 0.0
     if threshold is None:
         return _default_threshold(criterion)
     if criterion == "random" and not 0 < threshold <= 1:
         raise ValueError(
-            f"threshold is {threshold} but with criterion 'random' it is a rate of positions: give one in (0, 1]"
+            f"threshold is {threshold} but with criterion 'random' it is a rate of positions: give"
+            " one in (0, 1]"
         )
     if criterion != "dlogp" and threshold < 0:
-        raise ValueError(f"threshold is {threshold} but {criterion!r} is never negative (nats): give 0 or more")
+        raise ValueError(
+            f"threshold is {threshold} but {criterion!r} is never negative (nats): give 0 or more"
+        )
     if criterion == "js" and threshold > log(2):
         raise ValueError(
-            f"threshold is {threshold} but 'js' is at most ln 2 = 0.693 nats: give less, or criterion never"
+            f"threshold is {threshold} but 'js' is at most ln 2 = 0.693 nats: give less, or"
+            " criterion never"
         )
     return threshold
 
@@ -97,40 +122,57 @@ def resolve_threshold(criterion: CriterionName, threshold: float | None, matched
 def _default_threshold(criterion: CriterionName) -> float:
     if criterion == "random":
         raise ValueError(
-            "criterion is 'random' without threshold or match: give threshold, a rate of positions in (0, 1], "
-            "or match, a run whose numbers of interventions are to be kept"
+            "criterion is 'random' without threshold or match: give threshold, a rate of positions"
+            " in (0, 1], or match, a run whose numbers of interventions are to be kept"
         )
     if criterion not in DEFAULT_THRESHOLDS:
-        raise ValueError(f"criterion is {criterion!r} without threshold, and has no default: give one in nats, >= 0")
+        raise ValueError(
+            f"criterion is {criterion!r} without threshold, and has no default: give one in nats,"
+            " >= 0"
+        )
     return DEFAULT_THRESHOLDS[criterion]
 
 
 def check_match(match: Path | None, criterion: CriterionName, criterion_is_given: bool) -> None:
     """A run is matched by random positions only."""
     if match is not None and criterion != "random":
-        stated = f"criterion is {criterion!r}" if criterion_is_given else f"no criterion is given ({criterion!r} then)"
+        stated = (
+            f"criterion is {criterion!r}"
+            if criterion_is_given
+            else f"no criterion is given ({criterion!r} then)"
+        )
         raise ValueError(
-            f"match is {str(match)!r} but {stated}: give criterion random, which puts as many interventions "
-            "at random positions, or leave match out"
+            f"match is {str(match)!r} but {stated}: give criterion random, which puts as many"
+            " interventions at random positions, or leave match out"
         )
 
 
 def check_window(window: object) -> str:
     """`window` if it is START:STOP and can hold a position under some max_tokens."""
     if not isinstance(window, str):  # YAML reads an unquoted 32:40 as a number to base 60
-        raise ValueError('give START:STOP as text, in a YAML file in quotes: "32:", ":25%", "32:40"')
+        raise ValueError(
+            'give START:STOP as text, in a YAML file in quotes: "32:", ":25%", "32:40"'
+        )
     start, colon, stop = window.partition(":")
     if not colon or ":" in stop:
-        raise ValueError("give START:STOP with one colon, each side empty, a number of tokens or a share: 32: or :25%")
+        raise ValueError(
+            "give START:STOP with one colon, each side empty, a number of tokens or a share: 32: or"
+            " :25%"
+        )
     for edge in filter(None, (start, stop)):
         if not _EDGE.fullmatch(edge):
-            raise ValueError(f"{edge!r} is no position: give a whole number of tokens >= 0, or a share like 12.5%")
+            raise ValueError(
+                f"{edge!r} is no position: give a whole number of tokens >= 0, or a share like"
+                " 12.5%"
+            )
         if edge.endswith("%") and _number(edge) > 100:
             raise ValueError(f"{edge} is more than all of max_tokens: give at most 100%")
     stop = stop or "100%"
     start = start or ("0%" if stop.endswith("%") else "0")
     if start.endswith("%") == stop.endswith("%") and _number(start) >= _number(stop):
-        raise ValueError(f"it holds no position: give a START below {stop}, or a STOP beyond {start}")
+        raise ValueError(
+            f"it holds no position: give a START below {stop}, or a STOP beyond {start}"
+        )
     return window
 
 
@@ -140,11 +182,18 @@ def resolve_window(window: str | None, max_tokens: int) -> tuple[int, int]:
     start, stop = _position(first or "0", max_tokens), _position(last or "100%", max_tokens)
     stated = f"window is {window!r} and max_tokens {max_tokens}"
     if start >= max_tokens:
-        raise ValueError(f"{stated}: it begins beyond the cap; give a START below {max_tokens}, or more max_tokens")
+        raise ValueError(
+            f"{stated}: it begins beyond the cap; give a START below {max_tokens}, or more"
+            " max_tokens"
+        )
     if stop > max_tokens:
-        raise ValueError(f"{stated}: it ends beyond the cap; leave STOP out, or give more max_tokens")
+        raise ValueError(
+            f"{stated}: it ends beyond the cap; leave STOP out, or give more max_tokens"
+        )
     if start >= stop:
-        raise ValueError(f"{stated}: from {start} to {stop} there is no position; lower START, or raise STOP")
+        raise ValueError(
+            f"{stated}: from {start} to {stop} there is no position; lower START, or raise STOP"
+        )
     return start, stop
 
 
@@ -153,16 +202,22 @@ def _position(edge: str, max_tokens: int) -> int:
 
 
 def _number(edge: str) -> Fraction:
-    """`32` or `12.5%` without its unit; exact, so that no share is rounded down by a rounding error."""
+    """`32` or `12.5%` without its unit; exact, so that no share is rounded down by a rounding
+    error.
+    """
     return Fraction(edge.removesuffix("%"))
 
 
-def resolve_extrapolation(g: float, to: Policy | None, criterion: CriterionName, direction: str) -> Policy:
-    """The policy that is extrapolated to: as given, else rl where that is the intervention policy."""
+def resolve_extrapolation(
+    g: float, to: Policy | None, criterion: CriterionName, direction: str
+) -> Policy:
+    """The policy that is extrapolated to: as given, else rl where that is the intervention
+    policy.
+    """
     if not g and to:
         raise ValueError(
-            f"extrapolate_to is {to!r} but extrapolate is {g}, which is off: give extrapolate above 0, "
-            "or leave extrapolate_to out"
+            f"extrapolate_to is {to!r} but extrapolate is {g}, which is off: give extrapolate above"
+            " 0, or leave extrapolate_to out"
         )
     if g and criterion == "never":
         raise ValueError(

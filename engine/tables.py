@@ -1,4 +1,6 @@
-"""Arrow tables of our schemas as Parquet files: written whole, read with every failure named. Knows nothing of runs."""
+"""Arrow tables of our schemas as Parquet files: written whole, read with every failure named. Knows
+nothing of runs.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,16 @@ _NUMBERS = (pa.int32(), pa.float32())
 def from_rows(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
     """Rows as a table of `schema`; a row holds its columns in order."""
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(schema)
-    return pa.table([pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema)
+    return pa.table(
+        [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)],
+        schema,
+    )
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """`table` with exactly the columns, types and metadata of `schema`; nothing is narrowed with loss."""
+    """`table` with exactly the columns, types and metadata of `schema`; nothing is narrowed with
+    loss.
+    """
     name = schema.metadata[b"xsample.table"].decode()
     assert set(table.column_names) == set(schema.names), (
         f"{name}: columns missing {set(schema.names) - set(table.column_names)}, "
@@ -34,9 +41,10 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
 def write_table(target: Path, table: pa.Table, rows_per_group: int) -> None:
     """Write a table whole or not at all. Raises StoreError."""
     leaves = dict(_leaves(table.schema))
-    # Measured floats hardly repeat: a dictionary only adds to them. Ids, counts and entropies are smallest with their
-    # bytes apart, a stream a byte; js and log-probabilities are not: where a policy is sure, whole values repeat. zstd
-    # treats streams apart only where each fills its blocks of 128 KiB: hence one page a group, not one in 20,000 rows.
+    # Measured floats hardly repeat: a dictionary only adds to them. Ids, counts and entropies are
+    # smallest with their bytes apart, a stream a byte; js and log-probabilities are not: where a
+    # policy is sure, whole values repeat. zstd treats streams apart only where each fills its
+    # blocks of 128 KiB: hence one page a group, not one in 20,000 rows.
     write_whole(
         target,
         lambda file: pq.write_table(
@@ -48,7 +56,9 @@ def write_table(target: Path, table: pa.Table, rows_per_group: int) -> None:
             max_rows_per_page=rows_per_group,
             write_page_checksum=True,  # six flipped bits of seven decode to something else
             use_dictionary=[path for path, kind in leaves.items() if kind not in _NUMBERS],
-            column_encoding={path: _encoding(path, kind) for path, kind in leaves.items() if kind in _NUMBERS},
+            column_encoding={
+                path: _encoding(path, kind) for path, kind in leaves.items() if kind in _NUMBERS
+            },
         ),
     )
 
@@ -57,7 +67,11 @@ def _leaves(schema: pa.Schema) -> Iterator[tuple[str, pa.DataType]]:
     """Path in the file and type of what each column holds, or its lists do."""
     for field in schema:
         is_list = pa.types.is_list(field.type)
-        yield (f"{field.name}.list.element", field.type.value_type) if is_list else (field.name, field.type)
+        yield (
+            (f"{field.name}.list.element", field.type.value_type)
+            if is_list
+            else (field.name, field.type)
+        )
 
 
 def _encoding(path: str, kind: pa.DataType) -> str:
@@ -71,12 +85,15 @@ def read_table(file: Path, schema: pa.Schema) -> pa.Table:
             return parquet.read(columns=schema.names).cast(schema)
     except (OSError, pa.ArrowException, ValueError) as error:
         raise StoreError(
-            f"{file} cannot be read: {reason(error)}; restore it, or remove it and run the same `xsample run` again"
+            f"{file} cannot be read: {reason(error)}; restore it, or remove it and run the same"
+            " `xsample run` again"
         ) from error
 
 
 def decodes(file: Path, schema: pa.Schema) -> bool:
-    """Whether a file has this schema, can be read to its last row, and is what was written, by its checksums."""
+    """Whether a file has this schema, can be read to its last row, and is what was written, by its
+    checksums.
+    """
     try:
         with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
             rows = sum(batch.num_rows for batch in parquet.iter_batches())

@@ -1,9 +1,11 @@
-"""Trace: what one sampler saw at each position, kept as arrays until sequences finish. No Python object a token.
+"""Trace: what one sampler saw at each position, kept as arrays until sequences finish. No Python
+object a token.
 
-A step is only taken down when it is decided. It is measured when there is time, while the twin is waited for, and with
-a small vocabulary several steps at once: a pass over a thousand numbers takes almost as long as one over a hundred
-thousand. A position that was decided twice (chunked prefill, preemption) is there twice; the last one counts. Numbers
-that were computed on a device stay on it until they are collected.
+A step is only taken down when it is decided. It is measured when there is time, while the twin is
+waited for, and with a small vocabulary several steps at once: a pass over a thousand numbers takes
+almost as long as one over a hundred thousand. A position that was decided twice (chunked prefill,
+preemption) is there twice; the last one counts. Numbers that were computed on a device stay on it
+until they are collected.
 
 Dimensions: B rows of a step, V vocabulary, N rows of the trace, K ids of a top-k list.
 """
@@ -22,7 +24,8 @@ from engine.intervention import Decisions
 from engine.passes import BLOCK
 from engine.rendezvous import Rows
 
-# What the host knows of a row; the rest are the device's numbers (distribution.measure) and the top-k lists.
+# What the host knows of a row; the rest are the device's numbers (distribution.measure) and the
+# top-k lists.
 _HOST = np.dtype(
     [
         ("sequence", np.int32),
@@ -40,8 +43,9 @@ _DEVICE = ("entropy", "logp", "logp_of_other_top1", "rank", "rank_of_other_top1"
 
 
 class _Step(NamedTuple):
-    """What was decided, and what it is to be measured on: sizes of the nuclei [B], most probable tokens of this side
-    and of its twin [B], log-probabilities [B, V]."""
+    """What was decided, and what it is to be measured on: sizes of the nuclei [B], most probable
+    tokens of this side and of its twin [B], log-probabilities [B, V].
+    """
 
     rows: Rows
     decisions: Decisions
@@ -76,7 +80,8 @@ class Trace:
         other_top1: npt.NDArray[np.int64],
         log_p: torch.Tensor,
     ) -> None:
-        """Add one step: B rows, the twin's most probable tokens [B] and this side's log-probabilities [B, V].
+        """Add one step: B rows, the twin's most probable tokens [B] and this side's
+        log-probabilities [B, V].
 
         Nothing of it may be changed afterwards.
         """
@@ -84,7 +89,9 @@ class Trace:
         self._num_waiting += log_p.numel()
 
     def catch_up(self) -> None:
-        """Measure the steps that wait, once they are worth a pass. To be called at every step, where there is time."""
+        """Measure the steps that wait, once they are worth a pass. To be called at every step,
+        where there is time.
+        """
         if self._num_waiting >= BLOCK:
             self._measure()
 
@@ -97,10 +104,14 @@ class Trace:
         other_top1 = np.concatenate([step.other_top1 for step in steps])
         token = torch.from_numpy(np.stack((host["token"], other_top1), 1)).to(log_p.device)
         self._device.append(measure(log_p, token))
-        shifted = np.flatnonzero(np.concatenate([step.decisions.js for step in steps]) >= self._record_threshold)
+        shifted = np.flatnonzero(
+            np.concatenate([step.decisions.js for step in steps]) >= self._record_threshold
+        )
         if len(shifted):
             k = min(self._record_top_k, log_p.shape[-1])
-            self._top_k.append(log_p[torch.from_numpy(shifted).to(log_p.device)].topk(k, -1).indices)
+            self._top_k.append(
+                log_p[torch.from_numpy(shifted).to(log_p.device)].topk(k, -1).indices
+            )
             self._top_k_row.append(shifted + self._num_rows)
         self._host.append(host)
         self._num_rows += len(host)
@@ -112,8 +123,14 @@ class Trace:
         device = torch.cat(self._device) if self._device else torch.empty(0, len(_DEVICE))
         # Trace row -> row of the top-k block, -1 where none was recorded.
         listed = np.full(len(host), -1, np.int64)
-        listed[np.concatenate([np.empty(0, np.int64), *self._top_k_row])] = np.arange(sum(map(len, self._top_k)))
-        top_k = torch.cat(self._top_k) if self._top_k else torch.empty(0, self._record_top_k, dtype=torch.int64)
+        listed[np.concatenate([np.empty(0, np.int64), *self._top_k_row])] = np.arange(
+            sum(map(len, self._top_k))
+        )
+        top_k = (
+            torch.cat(self._top_k)
+            if self._top_k
+            else torch.empty(0, self._record_top_k, dtype=torch.int64)
+        )
         gone = np.isin(host["sequence"], finished)
         self._keep(np.flatnonzero(~gone), host, device, listed, top_k)
         order = _last_of_each(host, np.flatnonzero(gone))

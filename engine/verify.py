@@ -1,7 +1,8 @@
-"""Is every expected trajectory of a run there, once, whole? Reads part by part, so memory does not grow with the run.
+"""Is every expected trajectory of a run there, once, whole? Reads part by part, so memory does not
+grow with the run.
 
-A tokens part and the responses part of the same number were committed together: the rows of a trajectory are
-counted against its own part.
+A tokens part and the responses part of the same number were committed together: the rows of a
+trajectory are counted against its own part.
 """
 
 from __future__ import annotations
@@ -43,7 +44,14 @@ class Verification:
     @property
     def complete(self) -> bool:
         """Whether nothing is wrong."""
-        wrong = (self.missing, self.double, self.unexpected, self.miscounted, self.unreadable, self.foreign)
+        wrong = (
+            self.missing,
+            self.double,
+            self.unexpected,
+            self.miscounted,
+            self.unreadable,
+            self.foreign,
+        )
         return not any(wrong)
 
 
@@ -54,12 +62,16 @@ def verify_run(store: RunStore) -> Verification:
     found: Counter[Trajectory] = Counter()
     miscounted: list[Trajectory] = []
     num_tokens = 0
-    for responses, tokens in _readable_parts(store.path, {part.name for part in [*unreadable, *foreign]}):
+    for responses, tokens in _readable_parts(
+        store.path, {part.name for part in [*unreadable, *foreign]}
+    ):
         lengths = _lengths(responses)
         found.update(_keys(responses))
         num_tokens += sum(lengths.values())
         whole = _whole(tokens)
-        miscounted += [key for key, length in lengths.items() if length and whole.get(key) != length]
+        miscounted += [
+            key for key, length in lengths.items() if length and whole.get(key) != length
+        ]
         miscounted += [key for key in whole if key not in lengths]
     expected = store.expected()
     return Verification(
@@ -71,7 +83,9 @@ def verify_run(store: RunStore) -> Verification:
         miscounted=tuple(miscounted),
         unreadable=tuple(unreadable),
         foreign=foreign,
-        failed=tuple(f"{f.key}, {f.attempts} times: {f.error}" for f in failures if f.key not in found),
+        failed=tuple(
+            f"{f.key}, {f.attempts} times: {f.error}" for f in failures if f.key not in found
+        ),
     )
 
 
@@ -87,7 +101,9 @@ def _keys(part: Path) -> list[Trajectory]:
 
 
 def _lengths(responses: Path) -> dict[Trajectory, int]:
-    rows = pq.read_table(responses, columns=[*TRAJECTORY_KEY, "tokens"], partitioning=None).to_pylist()
+    rows = pq.read_table(
+        responses, columns=[*TRAJECTORY_KEY, "tokens"], partitioning=None
+    ).to_pylist()
     return {Trajectory(*(row[name] for name in TRAJECTORY_KEY)): row["tokens"] for row in rows}
 
 
@@ -98,6 +114,9 @@ def _whole(tokens: Path) -> dict[Trajectory, int]:
     whole = {}
     for row in rows.group_by(list(TRAJECTORY_KEY)).aggregate(measured).to_pylist():
         count = row["position_count"]
-        is_whole = row["position_count_distinct"] == count == row["position_max"] + 1 and row["position_min"] == 0
+        is_whole = (
+            row["position_count_distinct"] == count == row["position_max"] + 1
+            and row["position_min"] == 0
+        )
         whole[Trajectory(*(row[name] for name in TRAJECTORY_KEY))] = count if is_whole else -1
     return whole

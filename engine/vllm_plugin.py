@@ -1,9 +1,10 @@
-"""CrossSampler as a vLLM logits processor: one thin adapter for each of vLLM's two model runners, and the calls by
-which the worker reaches the sampler in every tensor-parallel rank.
+"""CrossSampler as a vLLM logits processor: one thin adapter for each of vLLM's two model runners,
+and the calls by which the worker reaches the sampler in every tensor-parallel rank.
 
-An adapter only says which sequence each row of the batch is, how many tokens the engine has generated for it and
-which was the last. Everything else is `sampler`. A request carries {"sequence": index in the phase, "num_prompt":
-tokens of its prompt} in its extra_args; the sampler's configuration rides in the engine's additional_config.
+An adapter only says which sequence each row of the batch is, how many tokens the engine has
+generated for it and which was the last. Everything else is `sampler`. A request carries
+{"sequence": index in the phase, "num_prompt": tokens of its prompt} in its extra_args; the
+sampler's configuration rides in the engine's additional_config.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ except ImportError:  # releases before model runner V2 took custom processors
 
 ADDITIONAL_CONFIG = "xsample"
 
-# One engine a process, so one sampler; vLLM makes the processor itself and offers no other way to reach it from
-# a worker extension that both model runners have.
+# One engine a process, so one sampler; vLLM makes the processor itself and offers no other way to
+# reach it from a worker extension that both model runners have.
 _sampler: CrossSampler | None = None
 
 
@@ -47,11 +48,15 @@ def _make_sampler(vllm_config: VllmConfig) -> CrossSampler:
 
 
 class CrossSamplingV1(LogitsProcessor):
-    """For model runner V1: vLLM reports how its batch changed, and shares the live lists of output tokens."""
+    """For model runner V1: vLLM reports how its batch changed, and shares the live lists of output
+    tokens.
+    """
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
         self._sampler = _make_sampler(vllm_config)
-        self._rows: dict[int, tuple[int, list[int]]] = {}  # batch index -> (sequence, its output tokens)
+        self._rows: dict[
+            int, tuple[int, list[int]]
+        ] = {}  # batch index -> (sequence, its output tokens)
         self._sequence: npt.NDArray[np.int64] = np.empty(0, np.int64)
         self._outputs: list[list[int]] = []
 
@@ -80,14 +85,18 @@ class CrossSamplingV1(LogitsProcessor):
         if not len(self._sequence) or self._sequence.min() < 0:
             return logits  # vLLM's own warm-up
         if len(self._sequence) != len(logits):
-            raise LockstepError(f"vLLM samples {len(logits)} rows, its batch has {len(self._sequence)} sequences")
+            raise LockstepError(
+                f"vLLM samples {len(logits)} rows, its batch has {len(self._sequence)} sequences"
+            )
         emitted = np.fromiter(map(len, self._outputs), np.int64, len(self._outputs))
         previous = np.array([output[-1] if output else -1 for output in self._outputs], np.int64)
         return self._sampler.step(logits, self._sequence, emitted, previous)
 
 
 class CrossSamplingV2(LogitsProcessorV2):
-    """For model runner V2: requests live in slots, and the batch comes as a context on the device."""
+    """For model runner V2: requests live in slots, and the batch comes as a context on the
+    device.
+    """
 
     def __init__(self, vllm_config: VllmConfig, req_states: LogitsProcRequestState) -> None:
         self._sampler = _make_sampler(vllm_config)
@@ -107,7 +116,8 @@ class CrossSamplingV2(LogitsProcessorV2):
         if sequence.min() < 0:
             return logits  # vLLM's own warm-up
         seen = ctx.seq_lens_upper_bound_np[: len(logits)].astype(np.int64)
-        # vLLM throws a row away while its prompt, or after a preemption its prefix, is not wholly computed.
+        # vLLM throws a row away while its prompt, or after a preemption its prefix, is not wholly
+        # computed.
         emitted = np.where(seen < self._prefill_len.np[slots], -1, seen - self._num_prompt[slots])
         fed = ctx.input_ids[: len(logits)].cpu().numpy().astype(np.int64)
         return self._sampler.step(logits, sequence, emitted, np.where(emitted > 0, fed, -1))
@@ -116,9 +126,12 @@ class CrossSamplingV2(LogitsProcessorV2):
 def processor_for(vllm_config: VllmConfig) -> str:
     """The adapter for the model runner that vLLM has chosen, as "module:Class".
 
-    Releases whose runner V2 takes no custom processors fall back to V1 by themselves when they are given one.
+    Releases whose runner V2 takes no custom processors fall back to V1 by themselves when they are
+    given one.
     """
-    takes_v2 = LogitsProcessorV2 is not object and getattr(vllm_config, "use_v2_model_runner", False)
+    takes_v2 = LogitsProcessorV2 is not object and getattr(
+        vllm_config, "use_v2_model_runner", False
+    )
     return f"{__name__}:CrossSampling{'V2' if takes_v2 else 'V1'}"
 
 
@@ -144,7 +157,10 @@ class SamplerCalls:
         return _the_sampler().take_num_decided()
 
     def xsample_collect(
-        self, sequence: npt.NDArray[np.int64], emitted: npt.NDArray[np.int64], last: npt.NDArray[np.int64]
+        self,
+        sequence: npt.NDArray[np.int64],
+        emitted: npt.NDArray[np.int64],
+        last: npt.NDArray[np.int64],
     ) -> pa.RecordBatch | None:
         """Settle sequences that have ended; their rows from rank 0, None from the others."""
         sampler = _the_sampler()

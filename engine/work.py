@@ -1,7 +1,7 @@
 """Work: the trajectories that a run consists of, and what the pair needs to know to make each.
 
-`Sweep` is the work of `xsample run`, every problem x sample x direction x budget; `Replay` that of `xsample score`,
-responses that are given. Neither knows models, engines or files.
+`Sweep` is the work of `xsample run`, every problem x sample x direction x budget; `Replay` that of
+`xsample score`, responses that are given. Neither knows models, engines or files.
 """
 
 from __future__ import annotations
@@ -22,14 +22,18 @@ from engine.record import Trajectory
 if TYPE_CHECKING:
     from engine.job import Job
 
-# What decides the numbers of a sweep, beside the task and the models. The rest says where and how fast.
+# What decides the numbers of a sweep, beside the task and the models. The rest says where and how
+# fast.
 _SWEEP_SETTINGS = (
-    "limit", "samples", "direction", "budget", "criterion", "eos", "extrapolate", "trace", "max_tokens", "seed",
+    "limit", "samples", "direction", "budget", "criterion", "eos", "extrapolate", "trace",
+    "max_tokens", "seed",
 )  # fmt: skip
 
 
 class Work(ABC):
-    """What is made. name, source: for people; problems: with their gold answers, empty where none are known."""
+    """What is made. name, source: for people; problems: with their gold answers, empty where none
+    are known.
+    """
 
     name: str
     source: str
@@ -79,7 +83,9 @@ class Work(ABC):
 
 
 class Sweep(Work):
-    """Every problem x sample x direction x budget. prompts: token ids, in the order of task.problems."""
+    """Every problem x sample x direction x budget. prompts: token ids, in the order of
+    task.problems.
+    """
 
     def __init__(self, config: RunConfig, task: Task, prompts: list[list[int]]) -> None:
         self.config, self.task = config, task
@@ -88,7 +94,9 @@ class Sweep(Work):
         self.samples = config.samples or task.samples
         self.max_tokens = config.max_tokens or task.max_tokens
         self.matched: Mapping[Trajectory, Matched] | None = None
-        self._prompts = {problem.id: ids for problem, ids in zip(task.problems, prompts, strict=True)}
+        self._prompts = {
+            problem.id: ids for problem, ids in zip(task.problems, prompts, strict=True)
+        }
 
     def trajectories(self) -> Iterator[Trajectory]:
         for problem in self.problems:
@@ -109,8 +117,12 @@ class Sweep(Work):
         return self._prompts[key.problem]
 
     def asked(self) -> dict[str, Any]:
-        """What both policies are asked, and what counts as right; independent of the order of the source."""
-        asked = [(problem.id, problem.answer, self._prompts[problem.id]) for problem in self.problems]
+        """What both policies are asked, and what counts as right; independent of the order of the
+        source.
+        """
+        asked = [
+            (problem.id, problem.answer, self._prompts[problem.id]) for problem in self.problems
+        ]
         return {
             "task": self.name,
             "template": self.task.template,
@@ -120,7 +132,10 @@ class Sweep(Work):
         }
 
     def identity(self) -> dict[str, Any]:
-        config = self.config.model_dump(mode="json") | {"samples": self.samples, "max_tokens": self.max_tokens}
+        config = self.config.model_dump(mode="json") | {
+            "samples": self.samples,
+            "max_tokens": self.max_tokens,
+        }
         settings = {name: config[name] for name in _SWEEP_SETTINGS}
         matched = fingerprint(self.matched) if self.matched else None
         return settings | {"matched": matched} | self.asked()
@@ -137,7 +152,10 @@ class Sweep(Work):
         return [
             ("problems", f"{len(self.problems)} from {self.source}"),
             ("grader", self.grader),
-            ("trajectories", f"{self.num_trajectories} ({self.samples} samples a problem, direction and budget)"),
+            (
+                "trajectories",
+                f"{self.num_trajectories} ({self.samples} samples a problem, direction and budget)",
+            ),
             ("tokens", f"at most {self.most_tokens:,} ({self.max_tokens} a response)"),
         ]
 
@@ -177,9 +195,16 @@ class Replay(Work):
         return self._given[key].stopped
 
     def identity(self) -> dict[str, Any]:
-        given = [(*map(str, one.key), one.prompt, one.response, one.stopped) for one in self._given.values()]
+        given = [
+            (*map(str, one.key), one.prompt, one.response, one.stopped)
+            for one in self._given.values()
+        ]
         answers = [(problem.id, problem.answer, problem.options) for problem in self.problems]
-        return {"responses": digest(given), "answers": digest(answers), "grader": self.grader if answers else None}
+        return {
+            "responses": digest(given),
+            "answers": digest(answers),
+            "grader": self.grader if answers else None,
+        }
 
     def expected(self) -> dict[str, Any]:
         return {"trajectories": [list(key) for key in self._given]}
@@ -187,7 +212,12 @@ class Replay(Work):
     def describe(self) -> list[tuple[str, str]]:
         return [
             ("responses", f"{len(self._given):,} from {self.source}"),
-            ("problems", f"{len(self.problems)} with a gold answer" if self.problems else "no gold answer is known"),
+            (
+                "problems",
+                f"{len(self.problems)} with a gold answer"
+                if self.problems
+                else "no gold answer is known",
+            ),
             ("tokens", f"{self.most_tokens:,}"),
         ]
 

@@ -1,7 +1,8 @@
 """PolicyWorker: hosts one vLLM engine, one policy of a pair, in a process of its own (a Ray actor).
 
-It runs phases: a list of sequences that is given whole before the first step, so that vLLM's scheduler, which is
-deterministic, does the same on both sides. It knows nothing of problems, budgets or files.
+It runs phases: a list of sequences that is given whole before the first step, so that vLLM's
+scheduler, which is deterministic, does the same on both sides. It knows nothing of problems,
+budgets or files.
 """
 
 from __future__ import annotations
@@ -23,17 +24,20 @@ from engine.log import LogConfig, redirect_streams
 from engine.rendezvous import Meeting
 from engine.sampler import Phase, SamplerConfig
 
-# Finished sequences go to the driver when there are so many, or after so many steps: few messages, little to lose.
-# Counted in steps, not seconds, so that both sides of a pair send the same messages.
+# Finished sequences go to the driver when there are so many, or after so many steps: few messages,
+# little to lose. Counted in steps, not seconds, so that both sides of a pair send the same
+# messages.
 _BATCH, _STEPS = 256, 256
 _TELL_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """One engine. engine_args are vLLM's own; stop_token_ids the union of both policies' EOS ids; log: its own.
+    """One engine. engine_args are vLLM's own; stop_token_ids the union of both policies' EOS ids;
+    log: its own.
 
-    hub_token: the user's, for a worker on another node; not in its environment, which Ray puts on command lines.
+    hub_token: the user's, for a worker on another node; not in its environment, which Ray puts on
+    command lines.
     """
 
     sampler: SamplerConfig
@@ -46,7 +50,8 @@ class WorkerConfig:
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """What goes into the engine, in the order of `Phase`: prompts [S] of token ids, and most tokens to generate [S].
+    """What goes into the engine, in the order of `Phase`: prompts [S] of token ids, and most tokens
+    to generate [S].
 
     stops: stop tokens end a sequence; a given response may hold them anywhere.
     """
@@ -58,10 +63,12 @@ class Requests:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Some sequences that have left the engine, in the order in which they did; the same on both sides of a pair.
+    """Some sequences that have left the engine, in the order in which they did; the same on both
+    sides of a pair.
 
-    sequence [F]; emitted [F]: tokens the engine generated, a hand-back's stop token included; stopped [F]: ended by
-    a stop token, else by length. trace: their rows, see `trace.Trace.collect`.
+    sequence [F]; emitted [F]: tokens the engine generated, a hand-back's stop token included;
+    stopped [F]: ended by a stop token, else by length. trace: their rows, see
+    `trace.Trace.collect`.
     """
 
     sequence: npt.NDArray[np.int64]
@@ -72,7 +79,9 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Sent about once a second, also as a sign of life. decided: positions decided since the last one."""
+    """Sent about once a second, also as a sign of life. decided: positions decided since the last
+    one.
+    """
 
     decided: int
 
@@ -87,7 +96,9 @@ class Place:
 
 
 class PolicyWorker:
-    """One engine. `load`, then `open`/`accept` on one side and `join` on the other, then `run` a phase at a time."""
+    """One engine. `load`, then `open`/`accept` on one side and `join` on the other, then `run` a
+    phase at a time.
+    """
 
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
@@ -109,7 +120,9 @@ class PolicyWorker:
 
         kv_cache_bytes: None where engine_args say the size in blocks.
         """
-        gc.disable()  # what is imported stays; looking through it for garbage again and again takes a fifth of the time
+        # what is imported stays; looking through it for garbage again and again takes a fifth of
+        # the time
+        gc.disable()
         from vllm.engine.arg_utils import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
@@ -119,13 +132,15 @@ class PolicyWorker:
         gc.enable()
         args = EngineArgs(
             **self._config.engine_args,
-            # With the KV size given this only decides whether vLLM refuses a GPU that is partly in use: by the twin.
+            # With the KV size given this only decides whether vLLM refuses a GPU that is partly in
+            # use: by the twin.
             **({"gpu_memory_utilization": 0.01} if kv_cache_bytes else {}),
             kv_cache_memory_bytes=kv_cache_bytes,
             additional_config={ADDITIONAL_CONFIG: asdict(self._config.sampler)},
             worker_extension_cls=f"{SamplerCalls.__module__}.{SamplerCalls.__qualname__}",
             skip_tokenizer_init=True,  # token ids in, token ids out
-            generation_config="vllm",  # a model's own sampling defaults would differ between the two
+            # a model's own sampling defaults would differ between the two
+            generation_config="vllm",
             async_scheduling=False,  # the next batch must depend on this one's tokens
             disable_log_stats=True,
         )
@@ -136,7 +151,11 @@ class PolicyWorker:
 
     def open(self, kind: str, host: str) -> list[Meeting]:
         """Prepare to meet the twin; a meeting a tensor-parallel rank."""
-        return list(self._engine.collective_rpc("xsample_open", args=(kind, host, self._config.step_timeout)))
+        return list(
+            self._engine.collective_rpc(
+                "xsample_open", args=(kind, host, self._config.step_timeout)
+            )
+        )
 
     def accept(self) -> None:
         """Wait for the twin, that has been told the meetings."""
@@ -151,10 +170,15 @@ class PolicyWorker:
         self._engine.engine_core.shutdown()
 
     def run(self, phase: Phase, requests: Requests) -> Iterator[Finished | Progress]:
-        """Carry the sequences of a phase to their end. Both sides of a pair send the same `Finished` messages."""
-        # Solo phases leave other blocks in each engine's cache; hits would differ, and with them the schedules.
+        """Carry the sequences of a phase to their end. Both sides of a pair send the same
+        `Finished` messages.
+        """
+        # Solo phases leave other blocks in each engine's cache; hits would differ, and with them
+        # the schedules.
         if phase.paired and not self._engine.reset_prefix_cache():
-            raise EngineError("vLLM did not reset its prefix cache: requests of an earlier phase are still there")
+            raise EngineError(
+                "vLLM did not reset its prefix cache: requests of an earlier phase are still there"
+            )
         self._engine.collective_rpc("xsample_begin", args=(phase,))
         self._admit(requests)
         done: list[_Ended] = []
@@ -176,7 +200,9 @@ class PolicyWorker:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        for index, (prompt, max_tokens) in enumerate(zip(requests.prompts, requests.max_tokens, strict=True)):
+        for index, (prompt, max_tokens) in enumerate(
+            zip(requests.prompts, requests.max_tokens, strict=True)
+        ):
             params = SamplingParams(
                 temperature=0.0,  # the sampler has decided; greedy takes its token
                 max_tokens=max_tokens,
@@ -189,13 +215,19 @@ class PolicyWorker:
             self._engine.add_request(str(index), {"prompt_token_ids": prompt}, params)
 
     def _collect(self, done: list[_Ended]) -> Finished:
-        sequence, emitted, last = (np.array(column, np.int64) for column in list(zip(*done, strict=True))[:3])
+        sequence, emitted, last = (
+            np.array(column, np.int64) for column in list(zip(*done, strict=True))[:3]
+        )
         trace = self._engine.collective_rpc("xsample_collect", args=(sequence, emitted, last))[0]
-        return Finished(sequence, emitted, np.array([ended.stopped for ended in done], np.bool_), trace)
+        return Finished(
+            sequence, emitted, np.array([ended.stopped for ended in done], np.bool_), trace
+        )
 
 
 class _Ended(NamedTuple):
-    """A sequence that has left the engine: its number, how many tokens it emitted, the last, ended by a stop token?"""
+    """A sequence that has left the engine: its number, how many tokens it emitted, the last, ended
+    by a stop token?
+    """
 
     sequence: int
     emitted: int
@@ -206,5 +238,12 @@ class _Ended(NamedTuple):
 def _ended(output: Any) -> _Ended:
     result = output.outputs[0]
     if result.finish_reason not in ("stop", "length"):
-        raise EngineError(f"vLLM ended sequence {output.request_id} with reason {result.finish_reason!r}")
-    return _Ended(int(output.request_id), len(result.token_ids), result.token_ids[-1], result.finish_reason == "stop")
+        raise EngineError(
+            f"vLLM ended sequence {output.request_id} with reason {result.finish_reason!r}"
+        )
+    return _Ended(
+        int(output.request_id),
+        len(result.token_ids),
+        result.token_ids[-1],
+        result.finish_reason == "stop",
+    )

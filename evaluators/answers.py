@@ -1,8 +1,9 @@
-r"""The text by which a majority vote tells answers apart: one for all spellings of a number or formula.
+r"""The text by which a majority vote tells answers apart: one for all spellings of a number or
+formula.
 
-`$\dfrac12$`, `0.50` and `1/2` are one answer; `1{,}000` and `1000`; `(B)` and `b`. Nothing is calculated with
-letters: `2x` and `x + x`, equal and written differently, vote apart. Right answers are one vote however they are
-written, so what is left of this can only favour them.
+`$\dfrac12$`, `0.50` and `1/2` are one answer; `1{,}000` and `1000`; `(B)` and `b`. Nothing is
+calculated with letters: `2x` and `x + x`, equal and written differently, vote apart. Right answers
+are one vote however they are written, so what is left of this can only favour them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ _MAX_CHARS = 2_000
 
 
 def canonical(answer: str, grader: GraderName = "math") -> str:
-    """The same text for answers that differ in spelling only; in multiple choice, that name the same option."""
+    """The same text for answers that differ in spelling only; in multiple choice, that name the
+    same option.
+    """
     if len(answer) > _MAX_CHARS:
         return answer
     if grader == "choice" and (option := letter(answer)):

@@ -1,7 +1,8 @@
 """Means over problems with their 95 % intervals: the bootstrap, resampling problems.
 
-P problems, B resamples. Problems are resampled and not samples: the samples of a problem share its difficulty,
-and intervals over them would be far too narrow. Everything is seeded: the same scores give the same interval.
+P problems, B resamples. Problems are resampled and not samples: the samples of a problem share its
+difficulty, and intervals over them would be far too narrow. Everything is seeded: the same scores
+give the same interval.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ class Estimate(NamedTuple):
 def estimate(scores: Sequence[Scores], confidence: float = 0.95, seed: int = 0) -> list[Estimate]:
     """The mean of each of `scores`, [P] with one score a problem, P of its own, and its interval.
 
-    The expanded percentile interval of Hesterberg 2015, "What Teachers Should Know About the Bootstrap":
-    percentiles of the resampled means, further out than the confidence says, because a resample of few
-    problems varies less than a new draw of problems does. It knows no more than its problems show: it has no width
-    where all scores are equal, and covers less than it says where all but a handful of 30 problems are.
+    The expanded percentile interval of Hesterberg 2015, "What Teachers Should Know About the
+    Bootstrap": percentiles of the resampled means, further out than the confidence says, because a
+    resample of few problems varies less than a new draw of problems does. It knows no more than its
+    problems show: it has no width where all scores are equal, and covers less than it says where
+    all but a handful of 30 problems are.
     """
     same_size: defaultdict[int, list[int]] = defaultdict(list)
     for place, of_problems in enumerate(scores):
@@ -47,7 +49,8 @@ def estimate(scores: Sequence[Scores], confidence: float = 0.95, seed: int = 0) 
         together = np.stack([scores[place] for place in places])
         if num_problems == 1:
             estimates |= {
-                place: Estimate(float(of[0]), math.nan, math.nan) for place, of in zip(places, together, strict=True)
+                place: Estimate(float(of[0]), math.nan, math.nan)
+                for place, of in zip(places, together, strict=True)
             }
             continue
         tail = expanded_tail(num_problems, confidence)
@@ -58,14 +61,17 @@ def estimate(scores: Sequence[Scores], confidence: float = 0.95, seed: int = 0) 
 
 
 def expanded_tail(num_problems: int, confidence: float) -> float:
-    """Probability beyond each end of the interval: Phi(-sqrt(P / (P - 1)) t), t Student's quantile at P - 1."""
+    """Probability beyond each end of the interval: Phi(-sqrt(P / (P - 1)) t), t Student's quantile
+    at P - 1.
+    """
     t = student_quantile((1 + confidence) / 2, num_problems - 1)
     return _NORMAL.cdf(-math.sqrt(num_problems / (num_problems - 1)) * t)
 
 
 def student_quantile(probability: float, degrees: int) -> float:
-    """Quantile of Student's t: Abramowitz and Stegun 1964, 26.7.5. Good to 0.1 % from 4 degrees of freedom on;
-    for fewer it is some percent too small, where the tail of a bootstrap has no weight any more.
+    """Quantile of Student's t: Abramowitz and Stegun 1964, 26.7.5. Good to 0.1 % from 4 degrees of
+    freedom on; for fewer it is some percent too small, where the tail of a bootstrap has no weight
+    any more.
     """
     x = _NORMAL.inv_cdf(probability)
     terms = (
@@ -78,7 +84,9 @@ def student_quantile(probability: float, degrees: int) -> float:
 
 
 def _resampled_means(scores: Scores, seed: int) -> Scores:
-    """Means [M, B] of M `scores` [M, P] on the same resamples; in blocks, so that memory does not grow with P."""
+    """Means [M, B] of M `scores` [M, P] on the same resamples; in blocks, so that memory does not
+    grow with P.
+    """
     num_problems = scores.shape[1]
     assert num_problems > 0, "no problems"
     rng = np.random.default_rng(seed)
@@ -91,6 +99,9 @@ def _resampled_means(scores: Scores, seed: int) -> Scores:
 
 def _times_drawn(rng: np.random.Generator, size: int, num_problems: int) -> Scores:
     """How often each problem is in each of `size` resamples [size, P]."""
-    drawn = rng.integers(0, num_problems, (size, num_problems)) + num_problems * np.arange(size)[:, None]
+    drawn = (
+        rng.integers(0, num_problems, (size, num_problems))
+        + num_problems * np.arange(size)[:, None]
+    )
     times = np.bincount(drawn.ravel(), minlength=size * num_problems)
     return times.reshape(size, num_problems).astype(np.float64)

@@ -1,4 +1,6 @@
-"""How far the two policies are apart along the responses of a run: a row an arm, streamed from its table of tokens."""
+"""How far the two policies are apart along the responses of a run: a row an arm, streamed from its
+table of tokens.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,10 @@ Totals = defaultdict[str, float]
 def measured(tokens: ds.Dataset) -> list[dict[str, Any]]:
     """A row an arm, arms as in the summary; `tokens` has the columns of record.TOKENS.
 
-    tokens: how many; positions: those of them that both policies have measured; js_mean: over these, in nats;
-    high_divergence_share: of these, those with js above HIGH_DIVERGENCE; entropy_*_mean, logp_*_mean: in nats, over the
-    tokens that the policy has seen. None is the mean of nothing. Raises StoreError where a part cannot be read.
+    tokens: how many; positions: those of them that both policies have measured; js_mean: over
+    these, in nats; high_divergence_share: of these, those with js above HIGH_DIVERGENCE;
+    entropy_*_mean, logp_*_mean: in nats, over the tokens that the policy has seen. None is the mean
+    of nothing. Raises StoreError where a part cannot be read.
     """
     arms: defaultdict[Arm, Totals] = defaultdict(lambda: defaultdict(float))
     try:
@@ -39,7 +42,9 @@ def measured(tokens: ds.Dataset) -> list[dict[str, Any]]:
             f"the tokens of the run cannot be read: {reason(error)}; `xsample verify` says which"
         ) from error
     if unknown := {arm.direction for arm in arms} - set(DIRECTIONS):
-        raise StoreError(f"the tokens have a direction {min(map(str, unknown))!r:.60}, which no run has")
+        raise StoreError(
+            f"the tokens have a direction {min(map(str, unknown))!r:.60}, which no run has"
+        )
     return [arm._asdict() | _row(arms[arm]) for arm in sorted(arms, key=lambda arm: arm.place)]
 
 
@@ -49,12 +54,16 @@ def _totals(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     rows = rows.append_column("high", pc.greater(rows["js"], HIGH_DIVERGENCE).cast(pa.int64()))
     asked = [(name, kind) for name in _MEANS for kind in ("sum", "count")]
     # One thread: sums of floats depend on their order, and a regrade must give the same bytes.
-    found = rows.group_by(_ARM, use_threads=False).aggregate([*asked, ("high", "sum"), ([], "count_all")])
+    found = rows.group_by(_ARM, use_threads=False).aggregate(
+        [*asked, ("high", "sum"), ([], "count_all")]
+    )
     return list(found.to_pylist())
 
 
 def _row(totals: Totals) -> dict[str, Any]:
-    means = {f"{name}_mean": _mean(totals[f"{name}_sum"], totals[f"{name}_count"]) for name in _MEANS}
+    means = {
+        f"{name}_mean": _mean(totals[f"{name}_sum"], totals[f"{name}_count"]) for name in _MEANS
+    }
     return {
         "tokens": int(totals["count_all"]),
         "positions": int(totals["js_count"]),

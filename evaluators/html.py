@@ -1,4 +1,6 @@
-"""What our HTML pages share: templates that escape everything, and hashes for a page's Content-Security-Policy."""
+"""What our HTML pages share: templates that escape everything, and hashes for a page's
+Content-Security-Policy.
+"""
 
 from __future__ import annotations
 
@@ -22,4 +24,6 @@ def environment(folder: Path) -> Environment:
 
 def hash_source(text: str) -> str:
     """An inline style sheet or script as a policy allows it: `sha256-...`, of CSP level 2."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode(
+        "ascii"
+    )

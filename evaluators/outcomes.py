@@ -1,7 +1,8 @@
 """Responses and their grades as arrays: the join, with numbers for arms, problems and answers.
 
-R responses, A arms (direction and budget; forward, reverse, given; budgets rising, unlimited last), P problems by id,
-S samples, J classes of equal wrong answers. A response without a grade is an error, never left out.
+R responses, A arms (direction and budget; forward, reverse, given; budgets rising, unlimited last),
+P problems by id, S samples, J classes of equal wrong answers. A response without a grade is an
+error, never left out.
 """
 
 from __future__ import annotations
@@ -44,9 +45,11 @@ class Arm(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """R responses; `arm`, `problem`, `sample`, `verdict` and `answer` [R] are numbers of what they name.
+    """R responses; `arm`, `problem`, `sample`, `verdict` and `answer` [R] are numbers of what they
+    name.
 
-    `verdict` counts in VERDICTS; `answer` is one number for answers whose canonical text is the same.
+    `verdict` counts in VERDICTS; `answer` is one number for answers whose canonical text is the
+    same.
     """
 
     arms: tuple[Arm, ...]
@@ -77,26 +80,40 @@ class Outcomes:
 
     def per_sample(self, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Whether there is a `chosen` response [R]: [A, P, S]."""
-        cube = np.zeros((len(self.arms), self.num_problems, int(self.sample.max(initial=-1)) + 1), dtype=np.bool_)
+        cube = np.zeros(
+            (len(self.arms), self.num_problems, int(self.sample.max(initial=-1)) + 1),
+            dtype=np.bool_,
+        )
         cube[self.arm[chosen], self.problem[chosen], self.sample[chosen]] = True
         return cube
 
     def votes(self) -> list[Votes]:
         """The votes of each arm, over the problems that it has responses to."""
         silent = np.isin(self.verdict, _SILENT)
-        correct, wrong = self.per_problem(self.correct), self._wrong_classes(~silent & ~self.correct)
-        arms = [Votes(*counts) for counts in zip(correct, wrong, self.per_problem(silent), strict=True)]
+        correct, wrong = (
+            self.per_problem(self.correct),
+            self._wrong_classes(~silent & ~self.correct),
+        )
+        arms = [
+            Votes(*counts) for counts in zip(correct, wrong, self.per_problem(silent), strict=True)
+        ]
         return [Votes(*(counts[votes.num_samples > 0] for counts in votes)) for votes in arms]
 
     def _wrong_classes(self, wrong: NDArray[np.bool_]) -> Counts:
-        """Sizes of the classes of equal answers [A, P, J] among the responses `wrong` [R], largest first."""
+        """Sizes of the classes of equal answers [A, P, J] among the responses `wrong` [R], largest
+        first.
+        """
         num_answers = int(self.answer.max(initial=0)) + 1
-        classes, sizes = np.unique(self._cell[wrong] * num_answers + self.answer[wrong], return_counts=True)
+        classes, sizes = np.unique(
+            self._cell[wrong] * num_answers + self.answer[wrong], return_counts=True
+        )
         cell = classes // num_answers
         order = np.lexsort((-sizes, cell))
         cell, sizes = cell[order], sizes[order]
         place = np.arange(len(cell)) - np.searchsorted(cell, cell)
-        table = np.zeros((len(self.arms) * self.num_problems, int(place.max(initial=-1)) + 1), dtype=np.int64)
+        table = np.zeros(
+            (len(self.arms) * self.num_problems, int(place.max(initial=-1)) + 1), dtype=np.int64
+        )
         table[cell, place] = sizes
         return table.reshape(len(self.arms), self.num_problems, table.shape[1])
 
@@ -108,9 +125,13 @@ class Outcomes:
 def read_outcomes(responses: pa.Table, grades: pa.Table, grader: GraderName = "math") -> Outcomes:
     """Join and number.
 
-    Raises XsampleError if a grade is missing, a trajectory is there twice, or a row says what no run does.
+    Raises XsampleError if a grade is missing, a trajectory is there twice, or a row says what no
+    run does.
     """
-    counted, graded = responses.select([*TRAJECTORY_KEY, *COUNTED]), grades.select([*TRAJECTORY_KEY, *_GRADED])
+    counted, graded = (
+        responses.select([*TRAJECTORY_KEY, *COUNTED]),
+        grades.select([*TRAJECTORY_KEY, *_GRADED]),
+    )
     rows = _join(keyed(counted), keyed(graded))
     arms, arm = _arms(rows)
     problems, problem = _numbered(rows["problem"])
@@ -130,13 +151,17 @@ def read_outcomes(responses: pa.Table, grades: pa.Table, grader: GraderName = "m
 
 
 def keyed(table: pa.Table) -> pa.Table:
-    """`table` with -1 for an unlimited budget: a join matches no nulls. Raises XsampleError for a key twice."""
+    """`table` with -1 for an unlimited budget: a join matches no nulls. Raises XsampleError for a
+    key twice.
+    """
     place = table.schema.get_field_index("budget")
     table = table.set_column(place, "budget", pc.fill_null(table["budget"], -1))
     counted = table.group_by(TRAJECTORY_KEY).aggregate([([], "count_all")])
     twice = counted.filter(pc.field("count_all") > 1)
     if twice.num_rows:
-        raise XsampleError(f"{twice.num_rows} trajectories are there more than once, among them {_first(twice)}")
+        raise XsampleError(
+            f"{twice.num_rows} trajectories are there more than once, among them {_first(twice)}"
+        )
     return table
 
 
@@ -145,23 +170,30 @@ def _join(responses: pa.Table, grades: pa.Table) -> pa.Table:
     missing = rows.filter(pc.field("verdict").is_null())
     if missing.num_rows:
         few = f"{missing.num_rows} of {rows.num_rows} responses"
-        raise XsampleError(f"{few} have no grade, among them {_first(missing)}: grade the run again")
+        raise XsampleError(
+            f"{few} have no grade, among them {_first(missing)}: grade the run again"
+        )
     return rows
 
 
 def _first(table: pa.Table) -> tuple[Any, ...]:
     [row] = table.sort_by([(name, "ascending") for name in TRAJECTORY_KEY]).slice(0, 1).to_pylist()
-    return tuple(None if name == "budget" and row[name] < 0 else row[name] for name in TRAJECTORY_KEY)
+    return tuple(
+        None if name == "budget" and row[name] < 0 else row[name] for name in TRAJECTORY_KEY
+    )
 
 
 def _arms(rows: pa.Table) -> tuple[tuple[Arm, ...], Counts]:
     if unknown := set(pc.unique(rows["direction"]).to_pylist()) - set(DIRECTIONS):
         raise XsampleError(
-            f"a response has the direction {min(unknown)!r:.60}, which no run has: someone has changed it"
+            f"a response has the direction {min(unknown)!r:.60}, which no run has: someone has"
+            " changed it"
         )
     direction = _places(rows["direction"], DIRECTIONS)
     budget = _numbers(rows["budget"])
-    found, number = np.unique(direction * _FACTOR + np.where(budget < 0, _UNLIMITED, budget), return_inverse=True)
+    found, number = np.unique(
+        direction * _FACTOR + np.where(budget < 0, _UNLIMITED, budget), return_inverse=True
+    )
     pairs = [divmod(arm, _FACTOR) for arm in found.tolist()]
     return tuple(Arm(DIRECTIONS[d], None if b == _UNLIMITED else b) for d, b in pairs), number
 
@@ -193,5 +225,8 @@ def _places(column: pa.ChunkedArray, known: tuple[str, ...]) -> Counts:
 
 def _numbers(column: pa.ChunkedArray) -> Counts:
     if column.null_count:
-        raise XsampleError(f"{column.null_count} rows lack a number that every response has: someone has changed them")
+        raise XsampleError(
+            f"{column.null_count} rows lack a number that every response has: someone has changed"
+            " them"
+        )
     return np.asarray(column.to_numpy(), dtype=np.int64)

@@ -1,7 +1,9 @@
-"""The numbers of a run as JSON-able values: a row an arm (direction and budget), and a row a pair of arms.
+"""The numbers of a run as JSON-able values: a row an arm (direction and budget), and a row a pair
+of arms.
 
-Accuracy is avg@n: each problem weighs the same, `correct` counts 1 and every other verdict 0. Means of
-interventions are per response; shares are of all tokens of the arm. Intervals are over problems, at 95 %.
+Accuracy is avg@n: each problem weighs the same, `correct` counts 1 and every other verdict 0. Means
+of interventions are per response; shares are of all tokens of the arm. Intervals are over problems,
+at 95 %.
 """
 
 from __future__ import annotations
@@ -19,13 +21,31 @@ from numpy.typing import NDArray
 from engine.problem import GraderName
 from evaluators.bootstrap import Estimate, estimate
 from evaluators.grading.verdict import VERDICTS
-from evaluators.metrics import Paired, Scores, Votes, avg_at_n, maj_at_k, paired_difference, pass_at_k, ratio
+from evaluators.metrics import (
+    Paired,
+    Scores,
+    Votes,
+    avg_at_n,
+    maj_at_k,
+    paired_difference,
+    pass_at_k,
+    ratio,
+)
 from evaluators.outcomes import COUNTED, Arm, Outcomes, read_outcomes
 from evaluators.summary_table import render, render_measured
 
-__all__ = ["COUNTED", "differences", "render", "render_measured", "summarise", "summarise_ungraded", "usage"]
+__all__ = [
+    "COUNTED",
+    "differences",
+    "render",
+    "render_measured",
+    "summarise",
+    "summarise_ungraded",
+    "usage",
+]
 
-# With more arms than this, one is compared with its direction's lowest budget only: pairs grow with their square.
+# With more arms than this, one is compared with its direction's lowest budget only: pairs grow with
+# their square.
 MAX_ARMS_IN_ALL_PAIRS = 24
 
 _NOTHING: dict[str, float | None] = dict.fromkeys(Estimate._fields)
@@ -34,18 +54,26 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 def summarise(responses: pa.Table, grades: pa.Table, grader: GraderName = "math") -> dict[str, Any]:
-    """`{"grader": ..., "arms": [row, ...], "differences": [row, ...], "total": {...}}`; budget None is unlimited.
+    """`{"grader": ..., "arms": [row, ...], "differences": [row, ...], "total": {...}}`; budget None
+    is unlimited.
 
-    `responses` needs its key and COUNTED; `grader` says which answers are one vote. Raises XsampleError if a grade
-    is missing or a trajectory is there twice.
+    `responses` needs its key and COUNTED; `grader` says which answers are one vote. Raises
+    XsampleError if a grade is missing or a trajectory is there twice.
     """
     outcomes = read_outcomes(responses, grades, grader)
     total = {"problems": outcomes.num_problems, **_totals(outcomes, outcomes.everything)}
-    return {"grader": grader, "arms": _arms(outcomes), "differences": differences(outcomes), "total": total}
+    return {
+        "grader": grader,
+        "arms": _arms(outcomes),
+        "differences": differences(outcomes),
+        "total": total,
+    }
 
 
 def summarise_ungraded(responses: pa.Table) -> dict[str, Any]:
-    """The same of responses to which no gold answer is known: no arms, and a total without verdicts."""
+    """The same of responses to which no gold answer is known: no arms, and a total without
+    verdicts.
+    """
     total = {
         "problems": pc.count_distinct(responses["problem"]).as_py(),
         "responses": responses.num_rows,
@@ -63,7 +91,11 @@ def _sum(column: pa.ChunkedArray) -> int:
 
 def _arms(outcomes: Outcomes) -> list[dict[str, Any]]:
     votes = outcomes.votes()
-    scores = {(arm, *metric): s for arm, of_arm in enumerate(votes) for metric, s in _scores(of_arm).items()}
+    scores = {
+        (arm, *metric): s
+        for arm, of_arm in enumerate(votes)
+        for metric, s in _scores(of_arm).items()
+    }
     estimates = _estimates(scores)
     return [_arm(outcomes, place, of_arm, estimates) for place, of_arm in enumerate(votes)]
 
@@ -85,12 +117,18 @@ def _sizes(votes: Votes) -> list[int]:
 
 
 def _arm(
-    outcomes: Outcomes, place: int, votes: Votes, estimates: Mapping[tuple[int, str, int], Estimate | None]
+    outcomes: Outcomes,
+    place: int,
+    votes: Votes,
+    estimates: Mapping[tuple[int, str, int], Estimate | None],
 ) -> dict[str, Any]:
     sizes = _sizes(votes)
     accuracy = estimates[place, "avg", sizes[-1]]
     assert accuracy is not None, "avg@n is there for any n"
-    at_k = {name: {str(k): _values(estimates[place, name, k]) for k in sizes} for name in ("pass", "maj")}
+    at_k = {
+        name: {str(k): _values(estimates[place, name, k]) for k in sizes}
+        for name in ("pass", "maj")
+    }
     return {
         **outcomes.arms[place]._asdict(),
         "problems": len(votes.correct),
@@ -143,8 +181,13 @@ def differences(outcomes: Outcomes) -> list[dict[str, Any]]:
     if len(arms) > MAX_ARMS_IN_ALL_PAIRS:
         pairs = [(low, arm) for low, arm in pairs if low == _lowest(arms, arm)]
     paired = {pair: paired_difference(there[list(pair)], correct[list(pair)]) for pair in pairs}
-    estimates = _estimates({pair: found.scores if found.num_pairs else None for pair, found in paired.items()})
-    return [_difference(arms[arm], arms[low], paired[low, arm], estimates[low, arm]) for low, arm in pairs]
+    estimates = _estimates(
+        {pair: found.scores if found.num_pairs else None for pair, found in paired.items()}
+    )
+    return [
+        _difference(arms[arm], arms[low], paired[low, arm], estimates[low, arm])
+        for low, arm in pairs
+    ]
 
 
 def _lowest(arms: tuple[Arm, ...], place: int) -> int:
@@ -159,7 +202,9 @@ def _difference(arm: Arm, against: Arm, paired: Paired, found: Estimate | None) 
         "against_budget": against.budget,
         "problems": len(paired.scores),
         "pairs": paired.num_pairs,
-        **dict(zip(("difference", "low", "high"), (_values(found) or _NOTHING).values(), strict=True)),
+        **dict(
+            zip(("difference", "low", "high"), (_values(found) or _NOTHING).values(), strict=True)
+        ),
     }
 
 

@@ -1,4 +1,5 @@
-"""A summary as the terminal shows it: a table of the arms, one of what their samples say together, one of divergences.
+"""A summary as the terminal shows it: a table of the arms, one of what their samples say together,
+one of divergences.
 
 In a narrow terminal cells fold, and no digit is cut off.
 """
@@ -39,11 +40,15 @@ def render_measured(rows: Sequence[Arm]) -> Table:
         "means in nats, over the tokens that a policy has seen; js over those that both have",
         f"high js %: of these, how many have a js above {HIGH_DIVERGENCE} nats",
     ]
-    return _table([(name, False) for name in _MEASURED], [(row, _measured_cells(row)) for row in rows], notes)
+    return _table(
+        [(name, False) for name in _MEASURED], [(row, _measured_cells(row)) for row in rows], notes
+    )
 
 
 def _measured_cells(row: Arm) -> list[str]:
-    js, *others = (_ABSENT if (mean := row[f"{name}_mean"]) is None else f"{mean:.3f}" for name in _MEANS)
+    js, *others = (
+        _ABSENT if (mean := row[f"{name}_mean"]) is None else f"{mean:.3f}" for name in _MEANS
+    )
     high = row["high_divergence_share"]
     share = _ABSENT if high is None else f"{100 * high:.1f}"
     return [f"{row['tokens']:,}", f"{row['positions']:,}", js, share, *others]
@@ -51,7 +56,9 @@ def _measured_cells(row: Arm) -> list[str]:
 
 def _usage_table(summary: Summary) -> Table:
     verdicts = summary["total"]["verdicts"]
-    not_correct = [f"{verdicts[name]} {name.replace('_', ' ')}" for name in _NOT_CORRECT if verdicts.get(name)]
+    not_correct = [
+        f"{verdicts[name]} {name.replace('_', ' ')}" for name in _NOT_CORRECT if verdicts.get(name)
+    ]
     notes = [
         f"acc.: avg@{_most_samples(summary)}, with its 95 % interval over problems",
         "interventions: mean per response (share of tokens)",
@@ -63,24 +70,41 @@ def _usage_table(summary: Summary) -> Table:
 
 
 def _sample_tables(summary: Summary) -> list[Table]:
-    """pass@n and maj@n where there are several samples; the difference where a direction has several budgets."""
+    """pass@n and maj@n where there are several samples; the difference where a direction has
+    several budgets.
+    """
     n, differences = _most_samples(summary), _differences_to_lowest(summary)
     columns: list[_Column] = []
     notes: list[str] = []
     if n > 1:
-        columns += [(f"pass\n@{n} %", True), ("95 %", False), (f"maj\n@{n} %", True), ("95 %", False)]
+        columns += [
+            (f"pass\n@{n} %", True),
+            ("95 %", False),
+            (f"maj\n@{n} %", True),
+            ("95 %", False),
+        ]
         notes += [f"pass@{n}: any sample correct; maj@{n}: the most frequent answer, ties share"]
     if differences:
         columns += [("differ-\nence", True), ("95 %", False)]
         notes += ["difference: acc. less that of the lowest budget, same problems and samples"]
     rows = []
     for arm in summary["arms"]:
-        at_n = [cell for name in ("pass_at_k", "maj_at_k") for cell in _percent(arm[name].get(str(n)))]
-        rows.append((arm, (at_n if n > 1 else []) + (_points(differences.get(_name(arm))) if differences else [])))
+        at_n = [
+            cell for name in ("pass_at_k", "maj_at_k") for cell in _percent(arm[name].get(str(n)))
+        ]
+        rows.append(
+            (
+                arm,
+                (at_n if n > 1 else [])
+                + (_points(differences.get(_name(arm))) if differences else []),
+            )
+        )
     return [_table(columns, rows, notes)] if columns else []
 
 
-def _table(columns: Sequence[_Column], rows: Sequence[tuple[Arm, list[str]]], notes: Sequence[str]) -> Table:
+def _table(
+    columns: Sequence[_Column], rows: Sequence[tuple[Arm, list[str]]], notes: Sequence[str]
+) -> Table:
     table = Table(caption="\n".join(notes), box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     table.add_column("direction", no_wrap=True)
     for name, is_one_line in (("budget", True), *columns):
@@ -118,10 +142,15 @@ def _range(low: float | None, high: float | None, form: str) -> str:
 
 
 def _points(row: dict[str, Any] | None) -> list[str]:
-    """A difference in percentage points; nothing to show for the lowest budget itself, or without common samples."""
+    """A difference in percentage points; nothing to show for the lowest budget itself, or without
+    common samples.
+    """
     if row is None or row["difference"] is None:
         return [_ABSENT, _ABSENT]
-    return [f"{100 * row['difference']:+.1f}", _range(row["low"], row["high"], "{:+.1f} to {:+.1f}")]
+    return [
+        f"{100 * row['difference']:+.1f}",
+        _range(row["low"], row["high"], "{:+.1f} to {:+.1f}"),
+    ]
 
 
 def _differences_to_lowest(summary: Summary) -> dict[tuple[str, str], dict[str, Any]]:
@@ -132,7 +161,8 @@ def _differences_to_lowest(summary: Summary) -> dict[tuple[str, str], dict[str, 
     return {
         _name(row): row
         for row in summary["differences"]
-        if row["against_direction"] == row["direction"] and row["against_budget"] == lowest[row["direction"]]
+        if row["against_direction"] == row["direction"]
+        and row["against_budget"] == lowest[row["direction"]]
     }
 
 

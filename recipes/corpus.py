@@ -1,7 +1,7 @@
 """Worked answers in mixed styles: what the base model is pre-trained on.
 
-    Q: 58+26-31=?
-    A: First 58+26: ones 8+6=14, carry 1, tens 5+2+1=8, giving 84. Then 84-31 is about 49. Hence \\boxed{49}.
+    Q: 58+26-31=? A: First 58+26: ones 8+6=14, carry 1, tens 5+2+1=8, giving 84. Then 84-31 is about
+    49. Hence \\boxed{49}.
 
 At every step the writer either works the sum out or guesses, and where a carry or borrow is due it
 either writes it or drops it. The other choices (`First` or `Begin`, ...) change no answer.

@@ -1,4 +1,5 @@
-"""The tiny Qwen2 of the pair: build, sample, batch, save. It knows nothing of either training stage.
+"""The tiny Qwen2 of the pair: build, sample, batch, save. It knows nothing of either training
+stage.
 
 Shapes: B rows of a batch, P prompt tokens, R response tokens, T = P + R.
 """
@@ -63,7 +64,9 @@ def collate(sequences: Sequence[tuple[list[int], int]]) -> Batch:
 def log_probs(model: Qwen2ForCausalLM, ids: Tensor) -> Tensor:
     """Log-probability of every token but the first, [B, T - 1]."""
     logits = model(input_ids=ids[:, :-1], use_cache=False).logits
-    return -F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none").view_as(ids[:, 1:])
+    return -F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none").view_as(
+        ids[:, 1:]
+    )
 
 
 @torch.no_grad()
@@ -79,7 +82,9 @@ def sample(
     scores: list[Tensor] = []
     is_done = torch.zeros(len(prompts), dtype=torch.bool)
     while not is_done.all() and len(tokens) < MAX_RESPONSE:
-        logits = model(input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+        logits = model(
+            input_ids=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1
+        ).logits[:, -1]
         logp = logits.log_softmax(-1)
         inputs = logp.argmax(-1, keepdim=True) if generator is None else _draw(logp, generator)
         tokens.append(inputs[:, 0])
@@ -105,8 +110,8 @@ def load_model(folder: Path) -> Qwen2ForCausalLM:
     model = Qwen2ForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
     if model.config.vocab_size != VOCAB_SIZE:
         raise ModelError(
-            f"{folder} has a vocabulary of {model.config.vocab_size}, not the tiny pair's {VOCAB_SIZE}: "
-            "the recipes train models of its kind only; give engine/tiny_pair/base"
+            f"{folder} has a vocabulary of {model.config.vocab_size}, not the tiny pair's"
+            f" {VOCAB_SIZE}: the recipes train models of its kind only; give engine/tiny_pair/base"
         )
     return model
 
@@ -120,7 +125,9 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 def _check_folder(folder: Path) -> None:
     missing = [name for name in (*MODEL_FILES, *TOKENIZER_FILES) if not (folder / name).is_file()]
     if missing:
-        raise ModelError(f"{folder} holds no model to train: it has no {missing[0]}; give engine/tiny_pair/base")
+        raise ModelError(
+            f"{folder} holds no model to train: it has no {missing[0]}; give engine/tiny_pair/base"
+        )
 
 
 def fingerprint(folder: Path) -> str:
@@ -129,7 +136,9 @@ def fingerprint(folder: Path) -> str:
 
 
 def save_model(model: Qwen2ForCausalLM, folder: Path, tokenizer_from: Path | None = None) -> None:
-    """Write an ordinary Hugging Face folder; the tokenizer's files are copied, never saved again."""
+    """Write an ordinary Hugging Face folder; the tokenizer's files are copied, never saved
+    again.
+    """
     ends = {"eos_token_id": END_ID, "pad_token_id": END_ID}
     model.generation_config = GenerationConfig.from_dict(ends)
     model.save_pretrained(folder)

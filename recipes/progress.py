@@ -25,7 +25,10 @@ MEANINGS: Mapping[str, str] = {
     "loss": "mean over the optimiser's steps",
     "gradient_norm": "before it is clipped, mean over the optimiser's steps",
     "clipped": "share of tokens whose gradient the clip has taken, mean over the optimiser's steps",
-    "k3": "estimate of KL(sampling policy || policy) before each optimiser step, nats a token, mean over all tokens",
+    "k3": (
+        "estimate of KL(sampling policy || policy) before each optimiser step, nats a token, mean"
+        " over all tokens"
+    ),
     "k3_p99": "its 99th percentile over tokens",
     "kl_base": "estimate of KL(policy || base), nats a token",
     "weight_mean": "mean weight of an advantage",
@@ -42,7 +45,11 @@ _NOT_DRAWN = {"step", "rounds", "weight_min", "weight_max", "sampling_seconds"}
 def write_metrics(folder: Path, rows: Sequence[Metrics]) -> None:
     """metrics.parquet: a row a step, with each column's meaning in its field's metadata."""
     fields = [
-        pa.field(name, pa.int64() if name in _COUNTS else pa.float64(), metadata={"meaning": MEANINGS[name]})
+        pa.field(
+            name,
+            pa.int64() if name in _COUNTS else pa.float64(),
+            metadata={"meaning": MEANINGS[name]},
+        )
         for name in rows[0]
     ]
     table = pa.Table.from_pylist(list(rows), pa.schema(fields))
@@ -51,9 +58,15 @@ def write_metrics(folder: Path, rows: Sequence[Metrics]) -> None:
 
 def as_line(rows: Sequence[Metrics]) -> str:
     """The last step's number, and the means of what says how it goes over these rows."""
-    shown = [name for name in ("reward", "loss", "entropy", "k3", "weight_max", "seconds") if name in rows[-1]]
+    shown = [
+        name
+        for name in ("reward", "loss", "entropy", "k3", "weight_max", "seconds")
+        if name in rows[-1]
+    ]
     means = {name: _mean([row[name] for row in rows]) for name in shown}
-    return f"step {rows[-1]['step']}  " + "  ".join(f"{name} {mean:.4g}" for name, mean in means.items())
+    return f"step {rows[-1]['step']}  " + "  ".join(
+        f"{name} {mean:.4g}" for name, mean in means.items()
+    )
 
 
 def _mean(values: Sequence[float | int | None]) -> float:
@@ -62,13 +75,19 @@ def _mean(values: Sequence[float | int | None]) -> float:
 
 
 def draw_metrics(folder: Path) -> None:
-    """metrics.png and metrics.svg of the folder's metrics.parquet: a panel a column, against the step."""
+    """metrics.png and metrics.svg of the folder's metrics.parquet: a panel a column, against the
+    step.
+    """
     save(_panels(pq.read_table(folder / "metrics.parquet")), folder, "metrics")
 
 
 @with_style
 def _panels(table: pa.Table) -> Figure:
-    names = [name for name in table.column_names if name not in _NOT_DRAWN and table[name].null_count < table.num_rows]
+    names = [
+        name
+        for name in table.column_names
+        if name not in _NOT_DRAWN and table[name].null_count < table.num_rows
+    ]
     figure, places = small_multiples(len(names), 1.5, 3, share_y=False)
     for axes, name in zip(places, names, strict=True):
         draw_line(axes, *(table[column].cast(pa.float64()).to_numpy() for column in ("step", name)))

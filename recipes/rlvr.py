@@ -1,4 +1,5 @@
-"""RLVR: group-relative policy gradients on a reward that checks the boxed answer, from the base model.
+"""RLVR: group-relative policy gradients on a reward that checks the boxed answer, from the base
+model.
 
 A step samples groups of responses, and makes a few optimiser steps on those whose rewards differ.
 """
@@ -49,17 +50,27 @@ class RLVR:
         self.learner.rng.shuffle(rollouts)
         num_minibatches = self._config.num_minibatches
         minibatches = [rollouts[start::num_minibatches] for start in range(num_minibatches)]
-        updates = [update(self.learner, self._base, minibatch, self._config) for minibatch in minibatches if minibatch]
+        updates = [
+            update(self.learner, self._base, minibatch, self._config)
+            for minibatch in minibatches
+            if minibatch
+        ]
         return {**_sampled(rounds), **summary(updates), "sampling_seconds": sampling_seconds}
 
     def _sample_rounds(self) -> list[list[Group]]:
-        """Groups of fresh prompts; for each of equal rewards another prompt, until `max_rounds` are over."""
+        """Groups of fresh prompts; for each of equal rewards another prompt, until `max_rounds` are
+        over.
+        """
         rounds: list[list[Group]] = []
         learner, config = self.learner, self._config
         num_missing = config.num_prompts
         while num_missing and len(rounds) < config.max_rounds:
             prompts = draw_prompts(learner.rng, num_missing)
-            rounds.append(roll_out(learner.model, self._tokenizer, prompts, config.group_size, learner.generator))
+            rounds.append(
+                roll_out(
+                    learner.model, self._tokenizer, prompts, config.group_size, learner.generator
+                )
+            )
             num_missing -= sum(map(is_informative, rounds[-1]))
         return rounds
 

@@ -1,6 +1,8 @@
-"""Responses of the policy that is trained, in groups of one prompt, with their rewards and advantages.
+"""Responses of the policy that is trained, in groups of one prompt, with their rewards and
+advantages.
 
-The reward is the project's own verdict on the boxed answer; nothing here knows of steps, carries or guesses.
+The reward is the project's own verdict on the boxed answer; nothing here knows of steps, carries or
+guesses.
 """
 
 import random
@@ -42,12 +44,18 @@ def reward(text: str, expression: str) -> float:
 
 
 def roll_out(
-    model: Qwen2ForCausalLM, tokenizer: Tokenizer, expressions: list[str], group_size: int, generator: torch.Generator
+    model: Qwen2ForCausalLM,
+    tokenizer: Tokenizer,
+    expressions: list[str],
+    group_size: int,
+    generator: torch.Generator,
 ) -> list[Group]:
     """A group of responses to every expression. Prompts of one length are sampled together."""
     groups = []
     for same_length in by_length(expressions):
-        prompts = [encoded.ids for encoded in tokenizer.encode_batch([prompt(e) for e in same_length])]
+        prompts = [
+            encoded.ids for encoded in tokenizer.encode_batch([prompt(e) for e in same_length])
+        ]
         repeated = torch.tensor(prompts).repeat_interleave(group_size, dim=0)
         responses, logps = sample(model, repeated, generator)
         texts = tokenizer.decode_batch(responses)
@@ -57,7 +65,13 @@ def roll_out(
             advantages = group_advantages(torch.tensor(rewards)).tolist()
             groups.append(
                 [
-                    Rollout(prompts[index] + responses[row], len(prompts[index]), logps[row], rewarded, advantage)
+                    Rollout(
+                        prompts[index] + responses[row],
+                        len(prompts[index]),
+                        logps[row],
+                        rewarded,
+                        advantage,
+                    )
                     for row, rewarded, advantage in zip(rows, rewards, advantages, strict=True)
                 ]
             )
@@ -65,7 +79,9 @@ def roll_out(
 
 
 def by_length(expressions: list[str]) -> list[list[str]]:
-    """Expressions of one length together, in their order: every digit is a token, so their prompts need no padding."""
+    """Expressions of one length together, in their order: every digit is a token, so their prompts
+    need no padding.
+    """
     found: dict[int, list[str]] = {}
     for expression in expressions:
         found.setdefault(len(expression), []).append(expression)
@@ -73,5 +89,7 @@ def by_length(expressions: list[str]) -> list[list[str]]:
 
 
 def is_informative(group: Group) -> bool:
-    """Whether its rewards differ: otherwise every advantage is 0, and there is nothing to learn from it."""
+    """Whether its rewards differ: otherwise every advantage is 0, and there is nothing to learn
+    from it.
+    """
     return any(rollout.advantage != 0 for rollout in group)

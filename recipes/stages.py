@@ -1,4 +1,6 @@
-"""The stages wired: where each starts from, where it goes, and the trainings that the comparisons need."""
+"""The stages wired: where each starts from, where it goes, and the trainings that the comparisons
+need.
+"""
 
 import os
 import random
@@ -60,7 +62,9 @@ def cache_folder() -> Path:
 
 
 def train_for_analyses(out: Path) -> list[Path]:
-    """SFT, both clips with all else equal, and GRPO with a KL term, all with seed 0; their folders."""
+    """SFT, both clips with all else equal, and GRPO with a KL term, all with seed 0; their
+    folders.
+    """
     train_sft(SHIPPED_BASE, out / "sft", SFT, seed=0)
     for name, config in ANALYSED.items():
         train_rl(SHIPPED_BASE, out / name, config, seed=0, every=4)

@@ -1,7 +1,8 @@
-"""The whole state of a training in one file: tensors as safetensors, all else as JSON in its header.
+"""The whole state of a training in one file: tensors as safetensors, all else as JSON in its
+header.
 
-One file is replaced in one rename: a training that is killed at any moment goes on from its last save, and comes to the
-same weights, bit for bit, as one that was left alone.
+One file is replaced in one rename: a training that is killed at any moment goes on from its last
+save, and comes to the same weights, bit for bit, as one that was left alone.
 """
 
 import json
@@ -31,12 +32,18 @@ class Learner:
     generator: torch.Generator  # draws the tokens
 
 
-def adam(model: Qwen2ForCausalLM, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=weight_decay)
+def adam(
+    model: Qwen2ForCausalLM, learning_rate: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=weight_decay
+    )
 
 
 def save_state(file: Path, learner: Learner, config: dict[str, Any], rows: list[Metrics]) -> None:
-    """`config` is what the training is, `rows` what its steps measured, one a step. Raises StoreError."""
+    """`config` is what the training is, `rows` what its steps measured, one a step. Raises
+    StoreError.
+    """
     tensors = {f"model.{name}": value.detach() for name, value in learner.model.named_parameters()}
     for place, moments in learner.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{place}.{name}": value for name, value in moments.items()}
@@ -47,9 +54,11 @@ def save_state(file: Path, learner: Learner, config: dict[str, Any], rows: list[
 
 
 def load_state(file: Path, learner: Learner, config: dict[str, Any]) -> list[Metrics]:
-    """Put the learner where the saved one was; the rows of the steps that it has made, none where nothing is saved.
+    """Put the learner where the saved one was; the rows of the steps that it has made, none where
+    nothing is saved.
 
-    Raises ConfigError for a training with another configuration, StoreError for a file that cannot be read.
+    Raises ConfigError for a training with another configuration, StoreError for a file that cannot
+    be read.
     """
     if not file.exists():
         return []
@@ -70,8 +79,12 @@ def load_state(file: Path, learner: Learner, config: dict[str, Any]) -> list[Met
 def _refuse_another(folder: Path, stored: dict[str, Any], config: dict[str, Any]) -> None:
     differing = [name for name in {**stored, **config} if stored.get(name) != config.get(name)]
     if differing:
-        said = ", ".join(f"{name} was {stored.get(name)!r} and is {config.get(name)!r}" for name in differing)
-        raise ConfigError(f"{folder} holds another training: {said}; give another --out, or remove the folder")
+        said = ", ".join(
+            f"{name} was {stored.get(name)!r} and is {config.get(name)!r}" for name in differing
+        )
+        raise ConfigError(
+            f"{folder} holds another training: {said}; give another --out, or remove the folder"
+        )
 
 
 def _restore(learner: Learner, tensors: dict[str, Tensor], rng: list[Any]) -> None:

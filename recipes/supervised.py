@@ -1,4 +1,6 @@
-"""Next-token prediction on worked answers, the loss on the answer only: what pre-training and SFT share."""
+"""Next-token prediction on worked answers, the loss on the answer only: what pre-training and SFT
+share.
+"""
 
 import math
 import random
@@ -38,7 +40,12 @@ class Supervised:
     min_entropy = 0.0  # it samples nothing
 
     def __init__(
-        self, model: Qwen2ForCausalLM, tokenizer: Tokenizer, config: SupervisedConfig, seed: int, start: dict[str, Any]
+        self,
+        model: Qwen2ForCausalLM,
+        tokenizer: Tokenizer,
+        config: SupervisedConfig,
+        seed: int,
+        start: dict[str, Any],
     ) -> None:
         """`start` says what the model was before, in JSON's types."""
         self.num_steps = config.num_steps
@@ -49,14 +56,18 @@ class Supervised:
             torch.Generator().manual_seed(seed),
         )
         self._config, self._described = config, {**start, **asdict(config), "seed": seed}
-        self._texts = corpus_batches(tokenizer, config.style, config.batch_size, random.Random(seed))
+        self._texts = corpus_batches(
+            tokenizer, config.style, config.batch_size, random.Random(seed)
+        )
         self._num_read = 0
 
     def describe(self) -> dict[str, Any]:
         return self._described
 
     def step(self, number: int) -> Metrics:
-        batch = next(islice(self._texts, number - 1 - self._num_read, None))  # after a resume, those before are skipped
+        batch = next(
+            islice(self._texts, number - 1 - self._num_read, None)
+        )  # after a resume, those before are skipped
         self._num_read = number
         share = learning_rate_share(number - 1, self._config)
         for group in self.learner.optimizer.param_groups:
@@ -64,19 +75,25 @@ class Supervised:
         loss = -log_probs(self.learner.model, batch.ids)[batch.is_response[:, 1:]].mean()
         self.learner.optimizer.zero_grad()
         torch.autograd.backward(loss)
-        norm = torch.nn.utils.clip_grad_norm_(self.learner.model.parameters(), self._config.max_gradient)
+        norm = torch.nn.utils.clip_grad_norm_(
+            self.learner.model.parameters(), self._config.max_gradient
+        )
         self.learner.optimizer.step()
         rate = self._config.learning_rate * share
         return {"loss": loss.item(), "gradient_norm": norm.item(), "learning_rate": rate}
 
 
-def corpus_batches(tokenizer: Tokenizer, style: Style, batch_size: int, rng: random.Random) -> Iterator[Batch]:
+def corpus_batches(
+    tokenizer: Tokenizer, style: Style, batch_size: int, rng: random.Random
+) -> Iterator[Batch]:
     """Endless batches of prompt and answer, of similar lengths inside a batch to save padding."""
     while True:
         pairs = [draw_pair(rng, style) for _ in range(batch_size * BATCHES_SORTED_TOGETHER)]
         prompts = tokenizer.encode_batch([prompt(expression) for expression, _ in pairs])
         answers = tokenizer.encode_batch([answer for _, answer in pairs])
-        sequences = [(p.ids + a.ids + [END_ID], len(p.ids)) for p, a in zip(prompts, answers, strict=True)]
+        sequences = [
+            (p.ids + a.ids + [END_ID], len(p.ids)) for p, a in zip(prompts, answers, strict=True)
+        ]
         sequences.sort(key=lambda sequence: len(sequence[0]))
         starts = list(range(0, len(sequences), batch_size))
         rng.shuffle(starts)
@@ -88,5 +105,7 @@ def learning_rate_share(step: int, config: SupervisedConfig) -> float:
     """Linear warm-up, then a cosine to `final_share`."""
     if step < config.num_warmup_steps:
         return (step + 1) / config.num_warmup_steps
-    progress = min(1.0, (step - config.num_warmup_steps) / max(1, config.num_steps - config.num_warmup_steps))
+    progress = min(
+        1.0, (step - config.num_warmup_steps) / max(1, config.num_steps - config.num_warmup_steps)
+    )
     return config.final_share + (1 - config.final_share) * (1 + math.cos(math.pi * progress)) / 2

@@ -1,7 +1,8 @@
-"""The pair's tokenizer: a small byte-level BPE with Qwen2's split pattern, so every digit is a token.
+"""The pair's tokenizer: a small byte-level BPE with Qwen2's split pattern, so every digit is a
+token.
 
-The two files are written once and copied byte for byte between the models: saving a tokenizer through
-transformers rewrites them.
+The two files are written once and copied byte for byte between the models: saving a tokenizer
+through transformers rewrites them.
 """
 
 import json

@@ -21,13 +21,25 @@ from recipes.pretrain import PRETRAINING
 from recipes.progress import draw_metrics
 from recipes.rl_config import PRESETS
 from recipes.sft import SFT
-from recipes.stages import SHIPPED_BASE, cache_folder, train_base, train_for_analyses, train_pair, train_rl, train_sft
+from recipes.stages import (
+    SHIPPED_BASE,
+    cache_folder,
+    train_base,
+    train_for_analyses,
+    train_pair,
+    train_rl,
+    train_sft,
+)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "show_default": True}
+)
 @debug_option
 def commands() -> None:
-    """Train the models of the embedded task, on one thread. The same command goes on where it was interrupted."""
+    """Train the models of the embedded task, on one thread. The same command goes on where it was
+    interrupted.
+    """
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     disable_progress_bar()
@@ -35,7 +47,9 @@ def commands() -> None:
 
 out_option = click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True)
 seed_option = click.option("--seed", type=int, default=0)
-base_option = click.option("--base", type=click.Path(path_type=Path), default=SHIPPED_BASE, help="model folder")
+base_option = click.option(
+    "--base", type=click.Path(path_type=Path), default=SHIPPED_BASE, help="model folder"
+)
 every_option = click.option("--checkpoint-every", type=click.IntRange(1), default=10, help="steps")
 
 
@@ -81,20 +95,32 @@ def sft_command(base: Path, out: Path, seed: int, steps: int, checkpoint_every: 
 @click.option("--steps", "num_steps", type=int, help="rollouts")
 @click.option("--minibatches", "num_minibatches", type=int, help="optimiser steps a rollout")
 @click.option("--clip-high", type=float)
-@click.option("--alpha", type=float, help="divergence weighting: above 0 tokens that moved weigh more, below 0 less")
+@click.option(
+    "--alpha",
+    type=float,
+    help="divergence weighting: above 0 tokens that moved weigh more, below 0 less",
+)
 @click.option("--rarity", type=float, help="improbable tokens weigh up to 1 + RARITY")
 @click.option("--learning-rate", type=float)
 @every_option
 @debug_option
-def rl_command(base: Path, out: Path, seed: int, preset: str, checkpoint_every: int, **changed: Any) -> None:
-    """Reinforcement learning with a verifiable reward. An option that is not given is the preset's."""
+def rl_command(
+    base: Path, out: Path, seed: int, preset: str, checkpoint_every: int, **changed: Any
+) -> None:
+    """Reinforcement learning with a verifiable reward. An option that is not given is the
+    preset's.
+    """
     given = {name: value for name, value in changed.items() if value is not None}
     train_rl(base, out, replace(PRESETS[preset], **given), seed, checkpoint_every)
     draw_metrics(out)
 
 
 @commands.command("analyses")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="[default: a folder in the user's cache]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="[default: a folder in the user's cache]",
+)
 @debug_option
 def analyses_command(out: Path | None) -> None:
     """The models that the comparisons need; those that are there stay."""

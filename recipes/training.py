@@ -1,4 +1,5 @@
-"""The loop that all stages share: step, look whether it is healthy, save, go on after an interruption.
+"""The loop that all stages share: step, look whether it is healthy, save, go on after an
+interruption.
 
 OUT/checkpoint-10, checkpoint-20, ...   the model, ordinary Hugging Face folders
 OUT/state.safetensors                   all that the next step needs (state.py)
@@ -53,8 +54,8 @@ class Saving:
 def train(stage: Stage, saving: Saving) -> Path:
     """All steps, from the last saved one on; the folder of the last checkpoint.
 
-    Raises TrainingError where the training has diverged, ConfigError where `out` holds one with another configuration,
-    and Stopped after Ctrl-C or SIGTERM, with the state saved.
+    Raises TrainingError where the training has diverged, ConfigError where `out` holds one with
+    another configuration, and Stopped after Ctrl-C or SIGTERM, with the state saved.
     """
     _make_folder(saving.out)
     rows = load_state(_state_file(saving), stage.learner, stage.describe())
@@ -64,7 +65,9 @@ def train(stage: Stage, saving: Saving) -> Path:
         with HeldSignals() as held:
             _run(stage, saving, rows, held)
     except KeyboardInterrupt as stop:
-        raise Stopped(f"stopped after step {len(rows)}; the same command goes on from there", stop) from stop
+        raise Stopped(
+            f"stopped after step {len(rows)}; the same command goes on from there", stop
+        ) from stop
     write_metrics(saving.out, rows)
     return saving.out / f"checkpoint-{stage.num_steps}"
 
@@ -94,7 +97,9 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"--out {folder} cannot be used: {reason(error)}; give another folder") from None
+        raise ConfigError(
+            f"--out {folder} cannot be used: {reason(error)}; give another folder"
+        ) from None
 
 
 def _save_checkpoint(model: Qwen2ForCausalLM, saving: Saving, step: int) -> None:
@@ -103,7 +108,9 @@ def _save_checkpoint(model: Qwen2ForCausalLM, saving: Saving, step: int) -> None
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
         save_model(model, unfinished, saving.tokenizer_from)
-        shutil.rmtree(target, ignore_errors=True)  # of a training that was killed before it had saved its state
+        shutil.rmtree(
+            target, ignore_errors=True
+        )  # of a training that was killed before it had saved its state
         unfinished.rename(target)
     except (OSError, SafetensorError) as error:
         raise StoreError(

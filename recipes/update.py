@@ -1,4 +1,6 @@
-"""One step of the optimiser in the RL stage, and what it measures on its way. N response tokens of a minibatch."""
+"""One step of the optimiser in the RL stage, and what it measures on its way. N response tokens of
+a minibatch.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +19,8 @@ from recipes.rollout import Rollout
 from recipes.state import Learner
 
 _COLUMNS = (
-    "loss", "gradient_norm", "clipped", "kl_base", "k3", "k3_p99", "weight_mean", "weight_min", "weight_max",
+    "loss", "gradient_norm", "clipped", "kl_base", "k3", "k3_p99", "weight_mean", "weight_min",
+    "weight_max",
 )  # fmt: skip
 
 
@@ -31,11 +34,17 @@ class Update:
     weights: Tensor  # [N]
 
 
-def update(learner: Learner, base: Qwen2ForCausalLM | None, rollouts: Sequence[Rollout], config: RLConfig) -> Update:
-    """Move the model by one step on the clipped objective; `base` is the penalty's reference, None without one."""
+def update(
+    learner: Learner, base: Qwen2ForCausalLM | None, rollouts: Sequence[Rollout], config: RLConfig
+) -> Update:
+    """Move the model by one step on the clipped objective; `base` is the penalty's reference, None
+    without one.
+    """
     batch = collate([(rollout.ids, rollout.num_prompt_tokens) for rollout in rollouts])
     is_response = batch.is_response[:, 1:]
-    advantage = torch.tensor([r.advantage for r in rollouts])[:, None].expand_as(is_response)[is_response]
+    advantage = torch.tensor([r.advantage for r in rollouts])[:, None].expand_as(is_response)[
+        is_response
+    ]
     logp_old = torch.tensor([logp for rollout in rollouts for logp in rollout.logp])
     logp = log_probs(learner.model, batch.ids)[is_response]
     weights = token_weights(logp, logp_old, config)
@@ -66,10 +75,15 @@ def _descend(learner: Learner, loss: Tensor, max_gradient: float) -> float:
 
 
 def summary(updates: Sequence[Update]) -> Metrics:
-    """Of a training step; all null where no group was informative, so that there was nothing to learn from."""
+    """Of a training step; all null where no group was informative, so that there was nothing to
+    learn from.
+    """
     if not updates:
         return dict.fromkeys(_COLUMNS)
-    k3, weights = torch.cat([one.k3 for one in updates]), torch.cat([one.weights for one in updates])
+    k3, weights = (
+        torch.cat([one.k3 for one in updates]),
+        torch.cat([one.weights for one in updates]),
+    )
     penalties = [one.kl_base for one in updates if one.kl_base is not None]
     values = (
         fmean(one.loss for one in updates),

@@ -1,10 +1,12 @@
-"""Does it help to weight advantages by divergence? DAPO against both signs of alpha, several seeds each.
+"""Does it help to weight advantages by divergence? DAPO against both signs of alpha, several seeds
+each.
 
     python -m recipes.train weighting --out DIR --seeds 5
 
-Each training starts from the shipped base; arms of one seed see the same problems and the same noise until their
-weights part. What is compared was fixed before any arm was run: the accuracy at step 8, where DAPO is on its way, and
-its mean over all evaluations. Intervals are Student's t over seeds, those of differences over pairs of one seed.
+Each training starts from the shipped base; arms of one seed see the same problems and the same
+noise until their weights part. What is compared was fixed before any arm was run: the accuracy at
+step 8, where DAPO is on its way, and its mean over all evaluations. Intervals are Student's t over
+seeds, those of differences over pairs of one seed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,8 +27,9 @@ from recipes.model import load_model, load_tokenizer
 from recipes.rl_config import PRESETS, RLConfig
 from recipes.stages import SHIPPED_BASE, train_rl
 
-# KL_t of the formula is below 2e-5 nats at nine of ten tokens and 3e-4 to 6e-3 at the 99th percentile (seed 0 of DAPO,
-# steps 4 and 8): only with an alpha of this size do the weights of tokens that moved leave 1.
+# KL_t of the formula is below 2e-5 nats at nine of ten tokens and 3e-4 to 6e-3 at the 99th
+# percentile (seed 0 of DAPO, steps 4 and 8): only with an alpha of this size do the weights of
+# tokens that moved leave 1.
 ALPHA = 10_000.0
 DAPO = replace(PRESETS["dapo"], num_steps=12)  # later the arms come near 1 and can differ no more
 ARMS: Mapping[str, RLConfig] = {
@@ -47,13 +50,18 @@ class Interval(NamedTuple):
 
 
 def run_seed(out: Path, arm: str, seed: int) -> list[dict[str, float]]:
-    """Train and evaluate, or read what was found before: a row a checkpoint with step, sampled and greedy."""
+    """Train and evaluate, or read what was found before: a row a checkpoint with step, sampled and
+    greedy.
+    """
     folder = out / arm / f"seed-{seed}"
     found = folder / "accuracy.json"
     train_rl(SHIPPED_BASE, folder, ARMS[arm], seed, EVERY)
     if not found.exists():
         steps = range(EVERY, ARMS[arm].num_steps + 1, EVERY)
-        write_json(found, {"rows": [{"step": step, **evaluate(folder / f"checkpoint-{step}")} for step in steps]})
+        write_json(
+            found,
+            {"rows": [{"step": step, **evaluate(folder / f"checkpoint-{step}")} for step in steps]},
+        )
     rows: list[dict[str, float]] = read_json(found)["rows"]
     return rows
 
@@ -73,12 +81,18 @@ def interval(values: NDArray[np.float64]) -> Interval:
 
 
 def lines(rows: Sequence[Row]) -> list[str]:
-    """A table a mode: each arm's accuracy at each step and its mean over them, and the differences from dapo."""
-    found = [f"{'':18}" + "".join(f"{label:>22}" for label in ("mean of all", *map(str, _steps(rows))))]
+    """A table a mode: each arm's accuracy at each step and its mean over them, and the differences
+    from dapo.
+    """
+    found = [
+        f"{'':18}" + "".join(f"{label:>22}" for label in ("mean of all", *map(str, _steps(rows))))
+    ]
     for mode in MODES:
         scores = {arm: _scores(rows, arm, mode) for arm in ARMS}
         found += [_line(f"{mode} {arm}", scores[arm]) for arm in ARMS]
-        found += [_line(f"{arm} - dapo", scores[arm] - scores["dapo"]) for arm in ARMS if arm != "dapo"]
+        found += [
+            _line(f"{arm} - dapo", scores[arm] - scores["dapo"]) for arm in ARMS if arm != "dapo"
+        ]
     return found
 
 
@@ -88,8 +102,12 @@ def _steps(rows: Sequence[Row]) -> list[int]:
 
 def _scores(rows: Sequence[Row], arm: str, mode: str) -> NDArray[np.float64]:
     """[seeds, 1 + steps], the mean over the steps first."""
-    of_arm = sorted((row for row in rows if row["arm"] == arm), key=lambda row: (row["seed"], row["step"]))
-    by_step = np.array([row[mode] for row in of_arm], dtype=np.float64).reshape(-1, len(_steps(rows)))
+    of_arm = sorted(
+        (row for row in rows if row["arm"] == arm), key=lambda row: (row["seed"], row["step"])
+    )
+    by_step = np.array([row[mode] for row in of_arm], dtype=np.float64).reshape(
+        -1, len(_steps(rows))
+    )
     return np.hstack([by_step.mean(axis=1, keepdims=True), by_step])
 
 

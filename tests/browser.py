@@ -1,4 +1,5 @@
-"""A headless Chromium that opens a file from disk and keeps what went wrong on the way; shared by tests of pages.
+"""A headless Chromium that opens a file from disk and keeps what went wrong on the way; shared by
+tests of pages.
 
 with opened(file) as page:
     page.tab.hover("td"); page.tab.screenshot(path=...)
@@ -33,8 +34,8 @@ _running: list[Browser] = []
 class Opened:
     """A page in the browser.
 
-    tab:        Playwright's page
-    complaints: errors and warnings of the console (what a content policy refused is one), and uncaught errors
+    tab:        Playwright's page complaints: errors and warnings of the console (what a content
+                policy refused is one), and uncaught errors
     requests:   addresses that the page asked for, other than the file itself and data:
     """
 
@@ -44,14 +45,24 @@ class Opened:
 
 
 @contextmanager
-def opened(file: Path, width_px: int = 1280, height_px: int = 900, dark: bool = False) -> Iterator[Opened]:
+def opened(
+    file: Path, width_px: int = 1280, height_px: int = 900, dark: bool = False
+) -> Iterator[Opened]:
     """Open `file` from disk. The test is skipped where there is no Chromium."""
     with _browser_tab(width_px, height_px, dark) as tab:
         page = Opened(tab)
         own = file.resolve().as_uri()
-        tab.on("console", lambda said: page.complaints.append(said.text) if said.type in ("error", "warning") else None)
+        tab.on(
+            "console",
+            lambda said: (
+                page.complaints.append(said.text) if said.type in ("error", "warning") else None
+            ),
+        )
         tab.on("pageerror", lambda error: page.complaints.append(str(error)))
-        tab.on("request", lambda asked: page.requests.append(asked.url) if _is_foreign(asked.url, own) else None)
+        tab.on(
+            "request",
+            lambda asked: page.requests.append(asked.url) if _is_foreign(asked.url, own) else None,
+        )
         tab.goto(own, wait_until="load")
         yield page
 

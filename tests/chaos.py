@@ -1,10 +1,12 @@
-"""Chaos: runs that are hit at random moments, and resumed until they are done, against one that was left alone.
+"""Chaos: runs that are hit at random moments, and resumed until they are done, against one that was
+left alone.
 
     python -m tests.chaos --runs 50 [--seed S]
 
-A run is the command as a user starts it. A blow is a signal to one of its processes; after a blow that ended it the
-same command goes on with it. Every run must end complete, with the tokens of the undisturbed one, and leave nothing.
-All that is random comes from the seed; a run that fails stays on disk, and its folder is named.
+A run is the command as a user starts it. A blow is a signal to one of its processes; after a blow
+that ended it the same command goes on with it. Every run must end complete, with the tokens of the
+undisturbed one, and leave nothing. All that is random comes from the seed; a run that fails stays
+on disk, and its folder is named.
 """
 
 from __future__ import annotations
@@ -40,15 +42,21 @@ STAGES = ("starting", "loading", "sampling", "grading", "report")
 _MOST_BLOWS, _MOST_COMMANDS = 3, 6
 _NEVER_SAID = ("Traceback", "This is a bug", "(raylet)")
 _MOST_FOLDERS = 2  # that a killed driver may leave to the next start: those of a report
-_FORGOTTEN_SECONDS = 90.0  # engines see at once that their driver is gone, Ray's agents give its head a minute
+_FORGOTTEN_SECONDS = (
+    90.0  # engines see at once that their driver is gone, Ray's agents give its head a minute
+)
 _ENDING_SECONDS = 300.0  # a command that takes longer after the last blow hangs
 
 
 class Command:
-    """`xsample run` with `settings` into `out`, at the head of a session and process group of its own."""
+    """`xsample run` with `settings` into `out`, at the head of a session and process group of its
+    own.
+    """
 
     def __init__(self, settings: dict[str, object], out: Path, traces: Traces, log: Path) -> None:
-        options = [text for name, value in settings.items() for text in (f"--{name}", str(value)) if text]
+        options = [
+            text for name, value in settings.items() for text in (f"--{name}", str(value)) if text
+        ]
         self.out, self.traces, self._log = out, traces, log
         self._began = time.monotonic()
         with log.open("wb") as stderr, log.with_suffix(".out").open("wb") as stdout:
@@ -85,33 +93,40 @@ class Command:
 
     def stage(self) -> str:
         """What it is doing, by the last line that tells."""
-        return next((stage for line in reversed(self.said()) if (stage := stage_of(line))), "starting")
+        return next(
+            (stage for line in reversed(self.said()) if (stage := stage_of(line))), "starting"
+        )
 
     def workers(self) -> list[psutil.Process]:
         """Its engines that are alive, the base's first."""
-        found = [each for each in self.traces.processes() if _title(each).startswith("ray::PolicyWorker")]
+        found = [
+            each for each in self.traces.processes() if _title(each).startswith("ray::PolicyWorker")
+        ]
         return sorted(found, key=lambda each: each.environ().get("VLLM_CPU_OMP_THREADS_BIND", ""))
 
 
 def stage_of(line: str) -> str | None:
     """The stage of a run that has said `line` last, if it tells."""
     signs = {
-        "run directory:": "starting",
-        "starting Ray": "loading", "loading": "loading", "still loading": "loading", "pair 1 failed": "loading",
-        "cross-sampling": "sampling", "still cross-sampling": "sampling",
-        "grading": "grading",
-        "figures:": "report", "comparing runs": "report", "page": "report",
+        "run directory:": "starting", "starting Ray": "loading", "loading": "loading",
+        "still loading": "loading", "pair 1 failed": "loading", "cross-sampling": "sampling",
+        "still cross-sampling": "sampling", "grading": "grading", "figures:": "report",
+        "comparing runs": "report", "page": "report",
     }  # fmt: skip
-    if line.endswith((": accuracy", ": sparsity", ": position", ": entropy", ": identity", ": mechanics")):
+    if line.endswith(
+        (": accuracy", ": sparsity", ": position", ": entropy", ": identity", ": mechanics")
+    ):
         return "report"
     return next((stage for sign, stage in signs.items() if line.startswith(sign)), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A blow. codes: what the command may end with then, as documented; only 0 where it has to recover by itself.
+    """A blow. codes: what the command may end with then, as documented; only 0 where it has to
+    recover by itself.
 
-    find: the process that is hit, None where there is none now; group: all of its process group with it.
+    find: the process that is hit, None where there is none now; group: all of its process group
+    with it.
     """
 
     name: str
@@ -140,7 +155,10 @@ def _worker(place: int) -> Callable[[Command], int | None]:
 
 def _daemon(name: str) -> Callable[[Command], int | None]:
     def find(command: Command) -> int | None:
-        return next((each.pid for each in command.traces.processes() if Path(_title(each)).name == name), None)
+        return next(
+            (each.pid for each in command.traces.processes() if Path(_title(each)).name == name),
+            None,
+        )
 
     return find
 
@@ -174,7 +192,9 @@ class Blow:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What an undisturbed run takes, in seconds: until it loads, until it samples, until it grades, in all."""
+    """What an undisturbed run takes, in seconds: until it loads, until it samples, until it grades,
+    in all.
+    """
 
     loading: float
     sampling: float
@@ -184,12 +204,18 @@ class Pace:
     def expected(self, share: float) -> float:
         """Of a run that has this share of its trajectories still to make."""
         rest = self.end - self.grading
-        return self.sampling + share * (self.grading - self.sampling) + rest if share else self.loading + rest
+        return (
+            self.sampling + share * (self.grading - self.sampling) + rest
+            if share
+            else self.loading + rest
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Undisturbed:
-    """The run that is left alone: its settings, what all others must give, and how long it takes."""
+    """The run that is left alone: its settings, what all others must give, and how long it
+    takes.
+    """
 
     settings: dict[str, object]
     store: RunStore
@@ -211,7 +237,9 @@ def leave_alone(settings: dict[str, object], folder: Path) -> Undisturbed:
 
 
 class ChaosRun:
-    """One run, from its first command to complete. faults: what was not as it should be, a sentence each."""
+    """One run, from its first command to complete. faults: what was not as it should be, a sentence
+    each.
+    """
 
     def __init__(self, settings: dict[str, object], folder: Path) -> None:
         self._settings, self.folder = settings, folder
@@ -228,7 +256,9 @@ class ChaosRun:
         log = self.folder / f"command-{self.num_commands}.err"
         return Command(self._settings, self.out, self.traces, log)
 
-    def carry_out(self, undisturbed: Undisturbed, chance: random.Random, tell: Callable[[str], None]) -> None:
+    def carry_out(
+        self, undisturbed: Undisturbed, chance: random.Random, tell: Callable[[str], None]
+    ) -> None:
         """Hit it, and start it again, until it is done or has failed."""
         done = False
         while not (done or self.faults):
@@ -236,7 +266,9 @@ class ChaosRun:
                 self.faults.append(f"not done after {_MOST_COMMANDS} commands")
                 break
             command, here = self.start(), len(self.blows)
-            while self._is_due(chance) and (blow := self._strike(command, undisturbed.pace, chance)):
+            while self._is_due(chance) and (
+                blow := self._strike(command, undisturbed.pace, chance)
+            ):
                 self.blows.append(blow)
                 if not blow.kind.survived:
                     break
@@ -245,7 +277,10 @@ class ChaosRun:
                 shutil.rmtree(self.out)
                 done, self.num_commands = False, 0
             for blow in self.blows[here:]:
-                tell(f"{blow.kind.name:20} {blow.moment:5.1f} s  {blow.stage:8}  {blow.doing[:60]:60}  {self._ended}")
+                tell(
+                    f"{blow.kind.name:20} {blow.moment:5.1f} s  {blow.stage:8}  "
+                    f"{blow.doing[:60]:60}  {self._ended}"
+                )
         if done:
             self.check_result(undisturbed.store)
         if self.faults:
@@ -255,7 +290,9 @@ class ChaosRun:
         return len(self.blows) < _MOST_BLOWS and (not self.blows or chance.random() < 0.5)
 
     def _strike(self, command: Command, pace: Pace, chance: random.Random) -> Blow | None:
-        """Hit the command in a random moment of the time that it will take; None if it ended before."""
+        """Hit the command in a random moment of the time that it will take; None if it ended
+        before.
+        """
         moment = command.elapsed + chance.random() * pace.expected(self._share_missing())
         kinds = chance.sample(KINDS, len(KINDS))
         settled(moment - command.elapsed, lambda: ["it runs"] if command.code() is None else [])
@@ -271,11 +308,13 @@ class ChaosRun:
     def end(self, command: Command, blows: Sequence[Blow], at_once: bool = False) -> bool:
         """Wait for its end and look at how it ended. Returns whether it is done.
 
-        at_once: after SIGKILL the same command is started while engines and Ray of the killed one may still be there.
+        at_once: after SIGKILL the same command is started while engines and Ray of the killed one
+        may still be there.
         """
         struck = command.elapsed
         code = command.end(_ENDING_SECONDS)
-        self._ended = f"exit {code} after {command.elapsed - struck:.1f} s: {(command.said() or [''])[-1][:120]}"
+        last = (command.said() or [""])[-1][:120]
+        self._ended = f"exit {code} after {command.elapsed - struck:.1f} s: {last}"
         allowed = set(blows[-1].kind.codes) if blows else {0}
         if blows and command.elapsed - struck < 2:
             allowed |= {0}  # it was done when it was hit
@@ -288,12 +327,18 @@ class ChaosRun:
         return self._check(command, code, at_once, unheard)
 
     def _check(self, command: Command, code: int | None, at_once: bool, unheard: bool) -> bool:
-        """What the command has said and left, and what it has committed. Returns whether the run is done."""
+        """What the command has said and left, and what it has committed. Returns whether the run is
+        done.
+        """
         lines = command.said()
         self.faults += [
-            f"it said: {line}" for line in (*lines, *command.results()) if any(map(line.count, _NEVER_SAID))
+            f"it said: {line}"
+            for line in (*lines, *command.results())
+            if any(map(line.count, _NEVER_SAID))
         ]
-        by_ray = code == 1 and not (lines and lines[-1].startswith("xsample: "))  # a dead Ray may end its driver so
+        by_ray = code == 1 and not (
+            lines and lines[-1].startswith("xsample: ")
+        )  # a dead Ray may end its driver so
         was_done = any(line.startswith("report: ") for line in command.results())
         if (
             code not in (0, 137)
@@ -321,12 +366,20 @@ class ChaosRun:
     def check_result(self, expected: RunStore) -> None:
         """The run that is done is complete, graded, and what the undisturbed one is."""
         verify = [sys.executable, "-m", "engine.cli", "verify", str(self.out)]
-        said = subprocess.run(verify, env=self.traces.environment | {"PYTHONPATH": str(ROOT)}, capture_output=True)
-        if said.returncode or not said.stdout.startswith(f"complete: {expected.num_expected:,} ".encode()):
-            self.faults.append(f"xsample verify ended with {said.returncode}: {said.stdout!r} {said.stderr!r}")
+        said = subprocess.run(
+            verify, env=self.traces.environment | {"PYTHONPATH": str(ROOT)}, capture_output=True
+        )
+        if said.returncode or not said.stdout.startswith(
+            f"complete: {expected.num_expected:,} ".encode()
+        ):
+            self.faults.append(
+                f"xsample verify ended with {said.returncode}: {said.stdout!r} {said.stderr!r}"
+            )
         made = RunStore.read(self.out)
         if made.grades().num_rows != expected.num_expected:
-            self.faults.append(f"{made.grades().num_rows} grades of {expected.num_expected} trajectories")
+            self.faults.append(
+                f"{made.grades().num_rows} grades of {expected.num_expected} trajectories"
+            )
         try:
             assert_same(made.tokens().to_table(), expected.tokens().to_table())
         except AssertionError as error:
@@ -368,21 +421,34 @@ def table(blows: Sequence[Blow]) -> str:
 
 def main() -> int:
     """Carry out the runs; returns the exit code, 0 if there is no fault."""
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description="Hit runs at random, and resume them.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.chaos", description="Hit runs at random, and resume them."
+    )
     parser.add_argument("--runs", type=int, default=50, metavar="N", help="default: 50")
-    parser.add_argument("--seed", type=int, default=None, metavar="S", help="default: another one every time")
+    parser.add_argument(
+        "--seed", type=int, default=None, metavar="S", help="default: another one every time"
+    )
     given = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # as a background job of a shell it is ignored
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # as a background job of a shell it is ignored
     seed = random.SystemRandom().randrange(2**32) if given.seed is None else given.seed
     folder = Path(tempfile.mkdtemp(prefix="c"))  # short: sockets have their paths in it
     print(f"seed {seed}, in {folder}", flush=True)
     undisturbed = leave_alone(SETTINGS, folder / "0")
-    print(f"undisturbed: {undisturbed.store.num_expected} trajectories, {undisturbed.pace}", flush=True)
+    print(
+        f"undisturbed: {undisturbed.store.num_expected} trajectories, {undisturbed.pace}",
+        flush=True,
+    )
     blows: list[Blow] = []
     num_commands = num_faults = 0
     for number in range(1, given.runs + 1):
         run = ChaosRun(SETTINGS, folder / str(number))
-        run.carry_out(undisturbed, random.Random(f"{seed}-{number}"), partial(print, f"{number:3} ", flush=True))
+        run.carry_out(
+            undisturbed,
+            random.Random(f"{seed}-{number}"),
+            partial(print, f"{number:3} ", flush=True),
+        )
         for fault in run.faults:
             print(f"{number:3}  FAULT {fault} (see {run.folder})", flush=True)
         blows += run.blows
@@ -391,7 +457,10 @@ def main() -> int:
             shutil.rmtree(run.folder)
     print(f"\n{table(blows)}\n")
     made = given.runs * undisturbed.store.num_expected
-    print(f"{given.runs} runs, {num_commands} commands, {made:,} trajectories, {len(blows)} blows, {num_faults} faults")
+    print(
+        f"{given.runs} runs, {num_commands} commands, {made:,} trajectories, {len(blows)} "
+        f"blows, {num_faults} faults"
+    )
     if not num_faults:
         shutil.rmtree(folder)
     return min(num_faults, 1)

@@ -1,4 +1,5 @@
-"""A Dockerfile as a list of instructions, and a .dockerignore as a question: what the tests and the replay read.
+"""A Dockerfile as a list of instructions, and a .dockerignore as a question: what the tests and the
+replay read.
 
 Knows what our own files use: comments, continued lines, ARG, flags; no here-documents, no ONBUILD.
 """
@@ -16,7 +17,9 @@ ROOT = Path(__file__).parents[1]
 
 
 class Instruction(NamedTuple):
-    """name: RUN, COPY, ...; flags: --mount=... -> "mount": "..."; text: the rest, variables as they are written."""
+    """name: RUN, COPY, ...; flags: --mount=... -> "mount": "..."; text: the rest, variables as they
+    are written.
+    """
 
     name: str
     flags: dict[str, str]
@@ -31,7 +34,11 @@ class Instruction(NamedTuple):
 
 def read(file: Path) -> list[Instruction]:
     """The instructions of a Dockerfile, in order."""
-    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if not line.lstrip().startswith("#")]
+    lines = [
+        line
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if not line.lstrip().startswith("#")
+    ]
     joined = "\n".join(lines).replace("\\\n", "")
     return [_instruction(line) for line in joined.splitlines() if line.strip()]
 
@@ -53,7 +60,9 @@ def stages(instructions: list[Instruction]) -> list[list[Instruction]]:
 
 def arguments(instructions: list[Instruction]) -> dict[str, str]:
     """Name and default of every ARG that has one."""
-    pairs = [instruction.text.partition("=") for instruction in instructions if instruction.name == "ARG"]
+    pairs = [
+        instruction.text.partition("=") for instruction in instructions if instruction.name == "ARG"
+    ]
     return {name: value for name, given, value in pairs if given}
 
 
@@ -63,9 +72,13 @@ def resolved(text: str, variables: Mapping[str, str]) -> str:
 
 
 def lets_through(path: str, ignore: Path = ROOT / ".dockerignore") -> bool:
-    """Whether a file, by its path from the context's root, is sent to the build: the last line that matches says."""
+    """Whether a file, by its path from the context's root, is sent to the build: the last line that
+    matches says.
+    """
     parts = path.split("/")
-    ways = ["/".join(parts[: count + 1]) for count in range(len(parts))]  # a folder's rule is its files'
+    ways = [
+        "/".join(parts[: count + 1]) for count in range(len(parts))
+    ]  # a folder's rule is its files'
     sent = True
     for line in ignore.read_text(encoding="utf-8").splitlines():
         pattern = line.strip().removeprefix("!")

@@ -1,7 +1,9 @@
-"""What the end-to-end tests share: real engines of the embedded pair, one work list, and what it gives undisturbed.
+"""What the end-to-end tests share: real engines of the embedded pair, one work list, and what it
+gives undisturbed.
 
-Starting engines takes most of the time of these tests. One pair is therefore kept up between them, for whoever wants
-the same engines; what the engines do (rule, budgets, prompts, samples) is said anew with every lease.
+Starting engines takes most of the time of these tests. One pair is therefore kept up between them,
+for whoever wants the same engines; what the engines do (rule, budgets, prompts, samples) is said
+anew with every lease.
 """
 
 from __future__ import annotations
@@ -42,13 +44,18 @@ from evaluators.grading.grader import Grader
 from evaluators.tasks.registry import load_task
 
 ROOT = Path(__file__).parents[1]
-# The whole work list; every test's own list is a part of it, so one run says what each of them must give.
+# The whole work list; every test's own list is a part of it, so one run says what each of them must
+# give.
 WHOLE: dict[str, Any] = {"limit": 16, "samples": 4, "direction": "both", "budget": (0, 1, 4, None)}
-# The engines of most tests. What they depend on beside the models is given, so that runs of other prompts share them.
+# The engines of most tests. What they depend on beside the models is given, so that runs of other
+# prompts share them.
 ENGINES: dict[str, Any] = {
-    "device": "cpu", "dtype": "float32", "max_model_len": 256, "kv_cache_gib": 0.25, "step_timeout": 10,
+    "device": "cpu", "dtype": "float32", "max_model_len": 256, "kv_cache_gib": 0.25,
+    "step_timeout": 10,
 }  # fmt: skip
-OPTIONS = [text for name, value in ENGINES.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+OPTIONS = [
+    text for name, value in ENGINES.items() for text in (f"--{name.replace('_', '-')}", str(value))
+]
 TOLERANCE = 1e-5  # batches of different shape add up in a different order
 
 # Ray's processes cannot import a test's module: what is defined here travels by value.
@@ -56,7 +63,9 @@ ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def plan_of(**settings: Any) -> Plan:
-    """A plan for the embedded pair in float32 on the CPU: the whole work list, unless `settings` say otherwise."""
+    """A plan for the embedded pair in float32 on the CPU: the whole work list, unless `settings`
+    say otherwise.
+    """
     config = load(None, WHOLE | ENGINES | settings)
     return prepare(config, load_task(config))
 
@@ -105,7 +114,9 @@ class OpenPair(Pair):
 
 
 class KeptPair(OpenPair):
-    """A pair whose engines outlive a run: only a failure kills them, or `end`. It remembers how it failed, and when."""
+    """A pair whose engines outlive a run: only a failure kills them, or `end`. It remembers how it
+    failed, and when.
+    """
 
     def __init__(self, config: PairConfig) -> None:
         super().__init__(config)
@@ -149,7 +160,9 @@ _pairs: list[KeptPair] = []  # the one that is kept, if any
 
 
 def connect() -> None:
-    """Be in a Ray cluster with room for two pairs beside the one that is kept; it stays for the tests that follow."""
+    """Be in a Ray cluster with room for two pairs beside the one that is kept; it stays for the
+    tests that follow.
+    """
     if not ray.is_initialized():
         end_kept_pair()
         _cluster.close()  # one that was shut down
@@ -157,7 +170,9 @@ def connect() -> None:
 
 
 def kept_pair(config: PairConfig) -> KeptPair:
-    """The pair that is kept, if its engines are such; else another, in its place. It is to be started."""
+    """The pair that is kept, if its engines are such; else another, in its place. It is to be
+    started.
+    """
     connect()
     if not _pairs or _pairs[0].config != config:
         end_kept_pair()
@@ -216,17 +231,23 @@ def keys_of(rows: pa.Table) -> list[Trajectory]:
 
 
 def assert_same(rows: pa.Table, expected: pa.Table) -> None:
-    """The same trajectories, token for token, each once; every column equal, floats to TOLERANCE, null where null."""
+    """The same trajectories, token for token, each once; every column equal, floats to TOLERANCE,
+    null where null.
+    """
     order = [(name, "ascending") for name in (*TRAJECTORY_KEY, "position")]
     rows, expected = rows.sort_by(order), expected.sort_by(order)
     assert set(keys_of(rows)) == set(keys_of(expected))
     tokens, expected_tokens = responses_of(rows), responses_of(expected)
-    assert not [key for key, response in tokens.items() if response != expected_tokens[key]], "tokens differ"
+    assert not [key for key, response in tokens.items() if response != expected_tokens[key]], (
+        "tokens differ"
+    )
     for field in TOKENS:
         ours, theirs = rows[field.name], expected[field.name]
         if pa.types.is_floating(field.type):
             assert ours.is_null().equals(theirs.is_null()), field.name
-            np.testing.assert_allclose(floats(ours), floats(theirs), rtol=0, atol=TOLERANCE, err_msg=field.name)
+            np.testing.assert_allclose(
+                floats(ours), floats(theirs), rtol=0, atol=TOLERANCE, err_msg=field.name
+            )
         else:
             assert ours.combine_chunks().equals(theirs.combine_chunks()), field.name
 
@@ -241,7 +262,11 @@ def responses_of(rows: pa.Table) -> dict[Trajectory, list[int]]:
 
 def floats(column: pa.ChunkedArray | Sequence[float | None]) -> Any:
     """A column as float64, null as NaN."""
-    column = column if isinstance(column, pa.ChunkedArray) else pa.chunked_array([pa.array(column, pa.float64())])
+    column = (
+        column
+        if isinstance(column, pa.ChunkedArray)
+        else pa.chunked_array([pa.array(column, pa.float64())])
+    )
     return pc.fill_null(column.cast(pa.float64()), float("nan")).to_numpy()
 
 

@@ -1,4 +1,6 @@
-"""Tidy tables as a report makes them, from seeded arrays that look like a real pair: most positions near zero."""
+"""Tidy tables as a report makes them, from seeded arrays that look like a real pair: most positions
+near zero.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +14,29 @@ Row = dict[str, Any]
 NUM_POSITIONS = 5_000
 BUDGETS = (0, 1, 2, 4, 8, 16, 32, 64, None)
 TOKENS = [
-    " the", "\n", "$", "\\frac", "{", "}", "_", "^", " so", "So", "Wait", "\n\n", " we", " =", " +", "1", "2", "Let",
-    "<|im_end|>", " let", "\\boxed", "首先", " $x_{1}$", ".", ",", " find", "Alternatively", " need", " check", "\t",
-    " ", "To", " is", "  ", "Since", " But", " Therefore", "$$", "\\(", "\\)", "\u202e", "�", "é", " that", "->",
-    "First",    " value", " given", "-", " equation",
+    " the", "\n", "$", "\\frac", "{", "}", "_", "^", " so", "So", "Wait", "\n\n", " we", " =", " +",
+    "1", "2", "Let", "<|im_end|>", " let", "\\boxed", "首先", " $x_{1}$", ".", ",", " find",
+    "Alternatively", " need", " check", "\t", " ", "To", " is", "  ", "Since", " But", " Therefore",
+    "$$", "\\(", "\\)", "\u202e", "�", "é", " that", "->", "First", " value", " given", "-",
+    " equation",
 ]  # fmt: skip
-RUNS = ("dapo-qwen2.5-32b", "simplerl", "sft", "a-run-with-a-very-long-name/checkpoints/global_step_100")
+RUNS = (
+    "dapo-qwen2.5-32b",
+    "simplerl",
+    "sft",
+    "a-run-with-a-very-long-name/checkpoints/global_step_100",
+)
 WAYS = ("forward", "reverse")
 
 
 def table(
-    rows: Callable[[int, str, str], Sequence[Row]], runs: Sequence[str] = RUNS, ways: Sequence[str] = WAYS
+    rows: Callable[[int, str, str], Sequence[Row]],
+    runs: Sequence[str] = RUNS,
+    ways: Sequence[str] = WAYS,
 ) -> pa.Table:
-    """Rows of each run and direction under one another; `rows` gets a seed, the run and the direction."""
+    """Rows of each run and direction under one another; `rows` gets a seed, the run and the
+    direction.
+    """
     return pa.Table.from_pylist(
         [
             {"run": run, "direction": way, **row}
@@ -40,7 +52,9 @@ def js_values(seed: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     random = np.random.default_rng(seed)
     small = 10 ** random.normal(-5 + 0.3 * (seed // 10), 1.3, NUM_POSITIONS)
     large = random.beta(1.2, 4, NUM_POSITIONS) * np.log(2)
-    js = np.where(random.random(NUM_POSITIONS) < 0.03 + 0.05 * (seed // 10), large, np.minimum(small, 0.5))
+    js = np.where(
+        random.random(NUM_POSITIONS) < 0.03 + 0.05 * (seed // 10), large, np.minimum(small, 0.5)
+    )
     js[random.random(NUM_POSITIONS) < 0.3] = 0
     return np.asarray(js)
 
@@ -102,7 +116,11 @@ def entropy_histogram(seed: int, run: str, way: str) -> list[Row]:
     js, base, rl = entropies(seed)
     rows = []
     for policy, values in (("base", base), ("rl", rl)):
-        for name, there in (("low", js <= 0.01), ("middle", (js > 0.01) & (js <= 0.1)), ("high", js > 0.1)):
+        for name, there in (
+            ("low", js <= 0.01),
+            ("middle", (js > 0.01) & (js <= 0.1)),
+            ("high", js > 0.1),
+        ):
             counts = np.bincount((values[there] * 10).astype(int))
             rows += [
                 {
@@ -120,7 +138,9 @@ def entropy_histogram(seed: int, run: str, way: str) -> list[Row]:
 
 def entropy_joint(seed: int, run: str, way: str) -> list[Row]:
     _, base, rl = entropies(seed)
-    cells, counts = np.unique(np.stack([(base * 10).astype(int), (rl * 10).astype(int)]), axis=1, return_counts=True)
+    cells, counts = np.unique(
+        np.stack([(base * 10).astype(int), (rl * 10).astype(int)]), axis=1, return_counts=True
+    )
     return [
         {"entropy_base_low": b / 10, "entropy_rl_low": r / 10, "positions": int(n)}
         for b, r, n in zip(*cells.tolist(), counts, strict=True)
@@ -171,7 +191,9 @@ def token_js(seed: int, run: str, way: str) -> list[Row]:
     rows = []
     for rank in range(1, 21):
         js = js_values(seed + 100 * rank)[:: 3 * rank]
-        rows += [{"token": rank, "text": TOKENS[rank], "rank": rank, **bin_} for bin_ in js_bins(js, 2)]
+        rows += [
+            {"token": rank, "text": TOKENS[rank], "rank": rank, **bin_} for bin_ in js_bins(js, 2)
+        ]
     return [{name: value for name, value in row.items() if name != "share"} for row in rows]
 
 
@@ -184,7 +206,9 @@ def top1_ranks(seed: int, run: str, way: str) -> list[Row]:
     rows = []
     for of, under in (("rl", "base"), ("base", "rl")):
         shares = np.random.default_rng(seed).dirichlet(8 / np.arange(1, 12) ** 1.6)
-        for rank, (share, cumulative) in enumerate(zip(shares.tolist(), np.cumsum(shares).tolist(), strict=True), 1):
+        for rank, (share, cumulative) in enumerate(
+            zip(shares.tolist(), np.cumsum(shares).tolist(), strict=True), 1
+        ):
             rows.append(
                 {
                     "of": of,
@@ -213,7 +237,10 @@ def tail_probability(seed: int, run: str, way: str) -> list[Row]:
 
 
 def shift_classes(seed: int, run: str, way: str) -> list[Row]:
-    shares = {"all": (0.93, 0.05, 0.02), "high": (0.31 + 0.03 * (seed // 10), 0.5, 0.19 - 0.03 * (seed // 10))}
+    shares = {
+        "all": (0.93, 0.05, 0.02),
+        "high": (0.31 + 0.03 * (seed // 10), 0.5, 0.19 - 0.03 * (seed // 10)),
+    }
     return [
         {"where": where, "shift": shift, "positions": 900, "share": share}
         for where, of_where in shares.items()
@@ -247,11 +274,11 @@ def accuracy(seed: int, run: str, way: str) -> list[Row]:
         if run.startswith("control"):
             mean = base + 0.08 * moved if way == "forward" else 0.4 - 0.05 * moved
         rows.append({
-            "budget": budget, "control": run.startswith("control"), "given": False,
-            "problems": 30, "samples": 32, "responses": 960,
-            "accuracy": mean, "low": max(0.0, mean - 0.06), "high": mean + 0.06, "interventions": 3.0 * place,
-            "interventions_share": 0.01 * place, "effective": 2.0 * place,
-            "effective_share": 0.0003 * (2**place - 1), "tokens_mean": 950.0,
+            "budget": budget, "control": run.startswith("control"), "given": False, "problems": 30,
+            "samples": 32, "responses": 960, "accuracy": mean, "low": max(0.0, mean - 0.06),
+            "high": mean + 0.06, "interventions": 3.0 * place, "interventions_share": 0.01 * place,
+            "effective": 2.0 * place, "effective_share": 0.0003 * (2**place - 1),
+            "tokens_mean": 950.0,
         })  # fmt: skip
     return rows
 
@@ -260,13 +287,18 @@ def differences(seed: int, run: str, way: str) -> list[Row]:
     sign = 1 if way == "forward" else -1
     rows = []
     for place, budget in enumerate(BUDGETS[1:], 1):
-        for against, against_budget, size in ((run, 0, 0.04), (run, 1, 0.03), ("control", budget, 0.025)):
+        for against, against_budget, size in (
+            (run, 0, 0.04),
+            (run, 1, 0.03),
+            ("control", budget, 0.025),
+        ):
             if against == "control" and run == "control":
                 continue
             mean = sign * size * place * (0.2 if run == "control" else 1)
             rows.append({
-                "budget": budget, "against_run": against, "against_direction": way, "against_budget": against_budget,
-                "problems": 30, "pairs": 960, "difference": mean, "low": mean - 0.05, "high": mean + 0.05,
+                "budget": budget, "against_run": against, "against_direction": way,
+                "against_budget": against_budget, "problems": 30, "pairs": 960, "difference": mean,
+                "low": mean - 0.05, "high": mean + 0.05,
             })  # fmt: skip
     return rows
 
@@ -285,7 +317,15 @@ def js_by_step(seed: int, run: str, way: str) -> list[Row]:
                 ("p99", 0.15),
             )
         }
-        rows.append({"step": step, "label": f"global_step_{step}", **grown, "share_high": 0.02, "positions": 9000})
+        rows.append(
+            {
+                "step": step,
+                "label": f"global_step_{step}",
+                **grown,
+                "share_high": 0.02,
+                "positions": 9000,
+            }
+        )
     return rows
 
 

@@ -1,8 +1,8 @@
 """What the fuzzing tests share: how many cases, hostile values, and the judge of a case.
 
-A case is good when it ends in success or in one line of ours, soon and in little memory, shows no control character,
-writes nowhere but into its own folder, runs nothing and connects to nobody. XSAMPLE_FUZZ_CASES=10000 is the long form:
-so many cases of each target, over its tests.
+A case is good when it ends in success or in one line of ours, soon and in little memory, shows no
+control character, writes nowhere but into its own folder, runs nothing and connects to nobody.
+XSAMPLE_FUZZ_CASES=10000 is the long form: so many cases of each target, over its tests.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ _EXIT_CODES = range(5)
 _LONGEST_MESSAGE = 30_000  # some quote a name of the user's own whole
 _ASIDES = ("xsample: note: ", "xsample: warning: ")
 T = TypeVar("T")
-quiet = pytest.mark.filterwarnings("ignore:Generating overly large repr")  # of the value that a case failed with
+quiet = pytest.mark.filterwarnings(
+    "ignore:Generating overly large repr"
+)  # of the value that a case failed with
 
 
 class Hang(BaseException):
@@ -42,7 +44,9 @@ class Hang(BaseException):
 
 
 def cases(short: int, share: float) -> settings:
-    """Settings of a fuzzing test: `short` cases, always the same ones, or its share of those of its target."""
+    """Settings of a fuzzing test: `short` cases, always the same ones, or its share of those of its
+    target.
+    """
     return settings(
         max_examples=round(NUM_CASES * share) or short,
         deadline=None,
@@ -55,18 +59,21 @@ def cases(short: int, share: float) -> settings:
 # Hostile values
 
 HOSTILE = [
-    "\x1b[2J\x1b[31m", "\x1b]0;title\x07", "\x9b31m", "\u202e", "\u2028", "\x00", "\r", "\n", "a\nb", "\ud800",
-    "\ufeff",
-    "<script>alert(1)</script>", "</script><img src=x onerror=alert(1)>", "javascript:alert(1)", "../../escaped",
-    "/etc/passwd", "a/../../b", "$\\frac{1}{0}$", "$", "\\", "\\boxed{", "=cmd|' /C calc'!A0", "@SUM(1)", "{{7*7}}",
-    "{question}", "{0.__class__}", "[bold red]x[/]", "[/]", "%s%n", "'; DROP TABLE x; --", '"', "*", "~", "~nobody/x",
-    "-", "--help", "NaN", "null", "1e999", "0x1", "1_000", "\U0001f4a9", "\u0661\u0662",
+    "\x1b[2J\x1b[31m", "\x1b]0;title\x07", "\x9b31m", "\u202e", "\u2028", "\x00", "\r", "\n",
+    "a\nb", "\ud800", "\ufeff", "<script>alert(1)</script>",
+    "</script><img src=x onerror=alert(1)>", "javascript:alert(1)", "../../escaped", "/etc/passwd",
+    "a/../../b", "$\\frac{1}{0}$", "$", "\\", "\\boxed{", "=cmd|' /C calc'!A0", "@SUM(1)",
+    "{{7*7}}", "{question}", "{0.__class__}", "[bold red]x[/]", "[/]", "%s%n",
+    "'; DROP TABLE x; --", '"', "*", "~", "~nobody/x", "-", "--help", "NaN", "null", "1e999", "0x1",
+    "1_000", "\U0001f4a9", "\u0661\u0662",
 ]  # fmt: skip
 _LONG = {f"{piece} many times": 20_000 * piece for piece in ("a", "(", "\u0301", "\n", "9")}
 _odd = st.sampled_from([*HOSTILE, *_LONG]).map(lambda text: _LONG.get(text, text))
 texts = _odd | st.text(max_size=12) | st.tuples(_odd, st.text(max_size=3)).map("".join)
 numbers = (
-    st.sampled_from([0, -1, 1, 2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64, -(2**63) - 1, 10**12])
+    st.sampled_from(
+        [0, -1, 1, 2**31 - 1, 2**31, 2**32, 2**63 - 1, 2**63, 2**64, -(2**63) - 1, 10**12]
+    )
     | st.sampled_from([10**400, 10**4000])
     | st.integers()
     | st.floats()
@@ -74,7 +81,9 @@ numbers = (
 scalars = st.none() | st.booleans() | numbers | texts
 depths = st.sampled_from([1, 10, 100, 400, 1_200])
 values = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4), max_leaves=8
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=8,
 )
 
 
@@ -112,7 +121,11 @@ def altered(draw: st.DrawFn, value: Any, replacement: st.SearchStrategy[Any] = v
         del copy[key]
     elif how == "add":
         name = draw(texts)
-        copy = {**copy, name: draw(replacement)} if isinstance(copy, dict) else [*copy, draw(replacement)]
+        copy = (
+            {**copy, name: draw(replacement)}
+            if isinstance(copy, dict)
+            else [*copy, draw(replacement)]
+        )
     else:
         copy[key] = draw(altered(copy[key], replacement))
     return copy
@@ -122,10 +135,28 @@ def altered(draw: st.DrawFn, value: Any, replacement: st.SearchStrategy[Any] = v
 
 _watched: list[str] | None = None
 _own: tuple[str, ...] = ()
-_CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "shutil.rmtree"}
-_NEVER = {"socket.connect", "socket.getaddrinfo", "os.system", "os.exec", "os.posix_spawn", "pickle.find_class"}
+_CHANGES = {
+    "os.mkdir",
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.link",
+    "os.symlink",
+    "os.truncate",
+    "shutil.rmtree",
+}
+_NEVER = {
+    "socket.connect",
+    "socket.getaddrinfo",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "pickle.find_class",
+}
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-_MARK = re.compile(r".*/xsample-[a-z0-9_]{8}/\.session")  # of other sessions: opened to see whether it is locked
+_MARK = re.compile(
+    r".*/xsample-[a-z0-9_]{8}/\.session"
+)  # of other sessions: opened to see whether it is locked
 
 
 def _audit(event: str, args: tuple[Any, ...]) -> None:
@@ -136,7 +167,9 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
     elif event == "open" and isinstance(args[0], (str, bytes)) and (args[2] or 0) & _WRITING:
         _note_write(event, args[0])
     elif event in _CHANGES:
-        relative_to = [arg for arg in args[1:] if isinstance(arg, int) and arg >= 0]  # an open folder: of shutil.rmtree
+        relative_to = [
+            arg for arg in args[1:] if isinstance(arg, int) and arg >= 0
+        ]  # an open folder: of shutil.rmtree
         for path in args[: 2 if event in ("os.rename", "os.link") else 1]:
             if not relative_to:
                 _note_write(event, path)
@@ -144,7 +177,11 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
 
 def _note_write(event: str, path: Any) -> None:
     assert _watched is not None, "only while a case is watched"
-    where = os.path.abspath(os.fsdecode(path)) if isinstance(path, (str, bytes, os.PathLike)) else repr(path)
+    where = (
+        os.path.abspath(os.fsdecode(path))
+        if isinstance(path, (str, bytes, os.PathLike))
+        else repr(path)
+    )
     is_look = event == "open" and _MARK.fullmatch(where)
     if not where.startswith(_own) and "__pycache__" not in where and not is_look:
         _watched.append(f"{event} {where!r}")
@@ -155,7 +192,9 @@ sys.addaudithook(_audit)
 
 @contextmanager
 def watched(own: Path, seconds: float = SECONDS, memory_mib: int = MEMORY_MIB) -> Iterator[None]:
-    """The block writes into `own` alone, runs nothing, connects to nobody, and takes this much time and more memory."""
+    """The block writes into `own` alone, runs nothing, connects to nobody, and takes this much time
+    and more memory.
+    """
     global _watched, _own
     temporary = own / "temporary"
     temporary.mkdir(exist_ok=True)
@@ -200,16 +239,22 @@ def _peak_kib() -> int:
 
 
 def judged(call: Callable[[], T], own: Path) -> T | None:
-    """What `call` returns; None where it raised an error of ours (whose message the command shows on one line)."""
+    """What `call` returns; None where it raised an error of ours (whose message the command shows
+    on one line).
+    """
     with watched(own):
         try:
             return call()
         except XsampleError as error:
             assert 0 < len(str(error)) < _LONGEST_MESSAGE, f"{len(str(error))}: {error!s:.200}"
             return None
-        except Exception as error:  # a bug: in few words, for its traceback may be thousands of frames deep
+        except (
+            Exception
+        ) as error:  # a bug: in few words, for its traceback may be thousands of frames deep
             at = traceback.extract_tb(error.__traceback__)[-1]
-            raise AssertionError(f"{type(error).__name__}: {error!s:.200} ({at.filename}:{at.lineno})") from None
+            raise AssertionError(
+                f"{type(error).__name__}: {error!s:.200} ({at.filename}:{at.lineno})"
+            ) from None
 
 
 def run(args: list[str], own: Path) -> Result:

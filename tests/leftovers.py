@@ -1,7 +1,8 @@
 """What a run leaves behind on its machine: processes, shared memory, temporary files, Ray sessions.
 
-A run is known by a mark in the environment that all its processes inherit, and by a folder for temporary files of its
-own. Shared memory bears no mark: what is new since the run began and in use by no living process has lost its owner.
+A run is known by a mark in the environment that all its processes inherit, and by a folder for
+temporary files of its own. Shared memory bears no mark: what is new since the run began and in use
+by no living process has lost its owner.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ RAY_SESSIONS = Path("/tmp/ray")  # where Ray puts them when nobody says where
 
 
 class Traces:
-    """All by which a run can be recognised on this machine. `temporary`: an empty folder, with a short name."""
+    """All by which a run can be recognised on this machine. `temporary`: an empty folder, with a
+    short name.
+    """
 
     def __init__(self, temporary: Path) -> None:
         self._temporary = temporary
@@ -35,7 +38,9 @@ class Traces:
         return os.environ | {MARK: self._mark, "TMPDIR": str(self._temporary)}
 
     def began(self, driver: int) -> None:
-        """A command of the run has been started, as the leader of a session of its own: its process id."""
+        """A command of the run has been started, as the leader of a session of its own: its process
+        id.
+        """
         self._sessions.add(driver)
 
     def processes(self) -> list[psutil.Process]:
@@ -45,7 +50,10 @@ class Traces:
     def _living(self) -> Iterator[psutil.Process]:
         for process in psutil.process_iter():
             with suppress(psutil.Error, ProcessLookupError):
-                ours = process.environ().get(MARK) == self._mark or os.getsid(process.pid) in self._sessions
+                ours = (
+                    process.environ().get(MARK) == self._mark
+                    or os.getsid(process.pid) in self._sessions
+                )
                 if ours and process.status() != psutil.STATUS_ZOMBIE:
                     yield process
 
@@ -60,26 +68,38 @@ class Traces:
 
         folders: private folders that a killed driver may leave to the next start.
         """
-        return settled(within, lambda: [*self._processes_left(), *self._memory_left(), *self._files_left(folders)])
+        return settled(
+            within,
+            lambda: [*self._processes_left(), *self._memory_left(), *self._files_left(folders)],
+        )
 
     def processes_left(self, within: float) -> list[str]:
         """Only the processes of `left`."""
         return settled(within, self._processes_left)
 
     def _processes_left(self) -> list[str]:
-        return [f"process {process.pid} is left: {command_line(process)}" for process in self.processes()]
+        return [
+            f"process {process.pid} is left: {command_line(process)}"
+            for process in self.processes()
+        ]
 
     def _memory_left(self) -> list[str]:
         new = _names(SHARED_MEMORY) - self._shared_before
-        return [f"shared memory is left: {SHARED_MEMORY / name}" for name in sorted(new - _in_use(new))]
+        return [
+            f"shared memory is left: {SHARED_MEMORY / name}" for name in sorted(new - _in_use(new))
+        ]
 
     def _files_left(self, folders: int) -> list[str]:
-        names = sorted(name for name in _names(self._temporary) if not _is_of_torch(self._temporary / name))
+        names = sorted(
+            name for name in _names(self._temporary) if not _is_of_torch(self._temporary / name)
+        )
         private = [name for name in names if name.startswith("xsample-")][:folders]
         left = [f"{self._temporary / name} is left" for name in names if name not in private]
         new = _names(RAY_SESSIONS) - self._sessions_before
         ours = tuple(f"_{driver}" for driver in self._sessions)
-        return left + [f"{RAY_SESSIONS / name} is left" for name in sorted(new) if name.endswith(ours)]
+        return left + [
+            f"{RAY_SESSIONS / name} is left" for name in sorted(new) if name.endswith(ours)
+        ]
 
 
 def settled(within: float, look: Callable[[], list[str]]) -> list[str]:

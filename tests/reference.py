@@ -1,6 +1,8 @@
-"""The oracle: cross-sampling as the paper defines it, two transformers models, one sequence at a time, nothing batched.
+"""The oracle: cross-sampling as the paper defines it, two transformers models, one sequence at a
+time, nothing batched.
 
-Slow and obvious, in float64 over dense vectors. Of the engine it takes only the noise, which is a matter of definition.
+Slow and obvious, in float64 over dense vectors. Of the engine it takes only the noise, which is a
+matter of definition.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ PAPER = Rule()
 
 
 class Position(NamedTuple):
-    """What happened at one position. js and the absent policy's numbers are None where the primary was alone."""
+    """What happened at one position. js and the absent policy's numbers are None where the primary
+    was alone.
+    """
 
     token: int
     intervened: bool
@@ -36,7 +40,9 @@ class Position(NamedTuple):
 
 
 class Policy:
-    """One model, asked for p(. | ids). A prefix that was asked for before is remembered, not computed again."""
+    """One model, asked for p(. | ids). A prefix that was asked for before is remembered, not
+    computed again.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -51,7 +57,9 @@ class Policy:
         if tuple(ids) not in self._known:
             with torch.inference_mode():
                 new = torch.tensor([ids[self._num_read :]])
-                logits = self._model(new, past_key_values=self._cache).logits[0, -1].double().numpy()
+                logits = (
+                    self._model(new, past_key_values=self._cache).logits[0, -1].double().numpy()
+                )
             self._num_read = len(ids)
             p = np.exp(logits - logits.max())
             self._known[tuple(ids)] = p / p.sum()
@@ -96,13 +104,17 @@ def entropy(p: Vector) -> float:
 
 
 def coarse_kl(p: Vector, q: Vector, cells: Mask) -> float:
-    """KL(p || q), full distributions, of the tokens in `cells` [V] and of all others taken as one."""
+    """KL(p || q), full distributions, of the tokens in `cells` [V] and of all others taken as
+    one.
+    """
     rest_p, rest_q = max(p[~cells].sum(), 1e-6), max(q[~cells].sum(), 1e-6)
     return kl(p[cells], q[cells]) + float(rest_p * np.log(rest_p / rest_q))
 
 
 class Moment(NamedTuple):
-    """One position as both policies see it: distributions by policy; `own` is the primary's token."""
+    """One position as both policies see it: distributions by policy; `own` is the primary's
+    token.
+    """
 
     full: dict[str, Vector]
     truncated: dict[str, Vector]
@@ -114,7 +126,9 @@ class Moment(NamedTuple):
 
 
 def fires(rule: Rule, now: Moment, positions: Collection[int] | None) -> bool:
-    """The criterion alone, without budget and window. positions: those of criterion random that are given."""
+    """The criterion alone, without budget and window. positions: those of criterion random that are
+    given.
+    """
     base, rl = now.full["base"], now.full["rl"]
     cells = (now.truncated["base"] > 0) | (now.truncated["rl"] > 0)
     match rule.criterion:
@@ -129,14 +143,19 @@ def fires(rule: Rule, now: Moment, positions: Collection[int] | None) -> bool:
         case "entropy-rl":
             return entropy(rl) > rule.threshold
         case "dlogp":
-            return bool(np.log(now.full[now.other][now.own] / now.full[now.primary][now.own]) < rule.threshold)
+            return bool(
+                np.log(now.full[now.other][now.own] / now.full[now.primary][now.own])
+                < rule.threshold
+            )
         case "argmax":
             return int(np.argmax(base)) != int(np.argmax(rl))
         case "random" if positions is not None:
             return now.position in positions
         case "random":
             stream = np.array([now.key], np.uint64) ^ POSITIONS
-            return bool(uniform(stream, np.array([now.position]), np.array([0]))[0] < rule.threshold)
+            return bool(
+                uniform(stream, np.array([now.position]), np.array([0]))[0] < rule.threshold
+            )
         case "always":
             return True
         case "never":
@@ -144,7 +163,9 @@ def fires(rule: Rule, now: Moment, positions: Collection[int] | None) -> bool:
 
 
 def proposal(rule: Rule, now: Moment, temperature: float, top_p: float) -> int | None:
-    """The intervention's token; None where its stop token is dropped, and so the intervention with it."""
+    """The intervention's token; None where its stop token is dropped, and so the intervention with
+    it.
+    """
     p = now.truncated[now.other]
     if rule.extrapolate:
         to, g = rule.extrapolate_to, rule.extrapolate
@@ -156,15 +177,19 @@ def proposal(rule: Rule, now: Moment, temperature: float, top_p: float) -> int |
         return token
     allowed = p.copy()
     allowed[list(rule.stop_token_ids)] = 0
-    return draw(allowed, now.key, now.position) if rule.eos == "resample" and allowed.any() else None
+    return (
+        draw(allowed, now.key, now.position) if rule.eos == "resample" and allowed.any() else None
+    )
 
 
 def cross_sample(
-    policies: dict[str, Policy], primary: str, prompt: list[int], problem: str, sample: int, budget: int | None,
-    seed: int = 0, rule: Rule = PAPER, temperature: float = 1.0, top_p: float = 0.7, max_tokens: int = 192,
-    stop: int = 0, positions: Collection[int] | None = None,
+    policies: dict[str, Policy], primary: str, prompt: list[int], problem: str, sample: int,
+    budget: int | None, seed: int = 0, rule: Rule = PAPER, temperature: float = 1.0,
+    top_p: float = 0.7, max_tokens: int = 192, stop: int = 0,
+    positions: Collection[int] | None = None,
 ) -> list[Position]:  # fmt: skip
-    """One trajectory, by a policy `primary` ("base" or "rl") that the other one may correct `budget` times.
+    """One trajectory, by a policy `primary` ("base" or "rl") that the other one may correct
+    `budget` times.
 
     positions: of criterion random, where they are given.
     """
@@ -173,16 +198,23 @@ def cross_sample(
     num_interventions = 0
     for policy in policies.values():
         policy.read()
-    while len(response) < max_tokens and not (response and response[-1].token in {stop, *rule.stop_token_ids}):
+    while len(response) < max_tokens and not (
+        response and response[-1].token in {stop, *rule.stop_token_ids}
+    ):
         ids, position = prompt + [row.token for row in response], len(response)
         is_left = (budget is None or num_interventions < budget) and position < rule.stop
         paired = is_left or rule.trace == "full"
-        full = {name: policies[name].distribution(ids) for name in ([primary, other] if paired else [primary])}
+        full = {
+            name: policies[name].distribution(ids)
+            for name in ([primary, other] if paired else [primary])
+        }
         truncated = {name: nucleus(warm(p, temperature), top_p) for name, p in full.items()}
         own = draw(truncated[primary], key, position)
         now = Moment(full, truncated, primary, other, own, key, position)
         may = is_left and rule.start <= position
-        proposed = proposal(rule, now, temperature, top_p) if may and fires(rule, now, positions) else None
+        proposed = (
+            proposal(rule, now, temperature, top_p) if may and fires(rule, now, positions) else None
+        )
         token = own if proposed is None else proposed
         num_interventions += proposed is not None
         divergence = js(truncated["base"], truncated["rl"]) if paired else None
@@ -190,8 +222,15 @@ def cross_sample(
         logp = {name: float(np.log(p[token])) for name, p in full.items()}
         response.append(
             Position(
-                token, proposed is not None, token != own, None if proposed is None else own, divergence,
-                uncertainty.get("base"), uncertainty.get("rl"), logp.get("base"), logp.get("rl"),
+                token,
+                proposed is not None,
+                token != own,
+                None if proposed is None else own,
+                divergence,
+                uncertainty.get("base"),
+                uncertainty.get("rl"),
+                logp.get("base"),
+                logp.get("rl"),
             )
-        )  # fmt: skip
+        )
     return response

@@ -1,11 +1,14 @@
-"""Replays docker/cpu.Dockerfile where there is no Docker: `python -m tests.replay_image [FOLDER]`, as root, 10 minutes.
+"""Replays docker/cpu.Dockerfile where there is no Docker: `python -m tests.replay_image [FOLDER]`,
+as root, 10 minutes.
 
-Every FROM becomes a fresh Debian made by debootstrap, every RUN a command in it (chroot), every COPY a copy of what
-.dockerignore lets through. Then the container's commands run there as the image's user would run them under
-docker/compose.yaml: a root that is read-only, no capabilities, no network but loopback, a /dev/shm of its own.
+Every FROM becomes a fresh Debian made by debootstrap, every RUN a command in it (chroot), every
+COPY a copy of what .dockerignore lets through. Then the container's commands run there as the
+image's user would run them under docker/compose.yaml: a root that is read-only, no capabilities, no
+network but loopback, a /dev/shm of its own.
 
-Debian 12 has Python 3.11 where the image has 3.12. pip's configuration of this machine (indices, folders of wheels) is
-passed in by environment; folders that it names are mounted read-only. FOLDER keeps the roots; else they are removed.
+Debian 12 has Python 3.11 where the image has 3.12. pip's configuration of this machine (indices,
+folders of wheels) is passed in by environment; folders that it names are mounted read-only. FOLDER
+keeps the roots; else they are removed.
 """
 
 from __future__ import annotations
@@ -25,33 +28,74 @@ from tests.dockerfile import ROOT, Instruction, arguments, lets_through, read, s
 DOCKERFILE = ROOT / "docker" / "cpu.Dockerfile"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PYTHON = """
-apt-get -qq update && apt-get -qq install -y --no-install-recommends python3 python3-pip ca-certificates >/dev/null
-ln -sf python3 /usr/bin/python; rm -f /usr/lib/python3*/EXTERNALLY-MANAGED; rm -rf /var/lib/apt/lists/*
+apt-get -qq update
+apt-get -qq install -y --no-install-recommends python3 python3-pip ca-certificates >/dev/null
+ln -sf python3 /usr/bin/python
+rm -rf /usr/lib/python3*/EXTERNALLY-MANAGED /var/lib/apt/lists/*
 """
-_DEMO = ["run", "--direction", "reverse", "--budget", "8", "--limit", "2", "--samples", "1", "--out", "runs/demo"]
+_DEMO = [
+    "run",
+    "--direction",
+    "reverse",
+    "--budget",
+    "8",
+    "--limit",
+    "2",
+    "--samples",
+    "1",
+    "--out",
+    "runs/demo",
+]
 
 
 def main() -> None:
-    """Replay in a mount and process namespace of its own: whatever is mounted or started there ends with it."""
+    """Replay in a mount and process namespace of its own: whatever is mounted or started there ends
+    with it.
+    """
     if os.environ.get("XSAMPLE_REPLAY") == "inside":
         return replay(Path(sys.argv[1]))
     missing = [name for name in ("debootstrap", "unshare", "ip") if not shutil.which(name)]
     if os.geteuid() or missing:
-        sys.exit(f"replay_image: needs root and debootstrap, unshare and ip; missing: {', '.join(missing) or 'root'}")
+        sys.exit(
+            "replay_image: needs root and debootstrap, unshare and ip; missing:"
+            f" {', '.join(missing) or 'root'}"
+        )
     work = Path(sys.argv[1] if sys.argv[1:] else tempfile.mkdtemp(prefix="replay-")).resolve()
-    apart = ["unshare", "--mount", "--pid", "--fork", "--kill-child", sys.executable, "-m", "tests.replay_image"]
-    status = subprocess.call([*apart, str(work)], env=os.environ | {"XSAMPLE_REPLAY": "inside"}, cwd=ROOT)
+    apart = [
+        "unshare",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        sys.executable,
+        "-m",
+        "tests.replay_image",
+    ]
+    status = subprocess.call(
+        [*apart, str(work)], env=os.environ | {"XSAMPLE_REPLAY": "inside"}, cwd=ROOT
+    )
     if not sys.argv[1:]:  # only here: inside, folders of this machine are mounted below it
         shutil.rmtree(work)
     sys.exit(status)
 
 
 def replay(work: Path) -> None:
-    """Build the image's root in `work`, then run the health check, the doctor and a small demo in it."""
+    """Build the image's root in `work`, then run the health check, the doctor and a small demo in
+    it.
+    """
     base = work / "base"
     if not base.exists():
         say("debootstrap")
-        run(["debootstrap", "--variant=minbase", "--include=ca-certificates", "bookworm", str(base)], quiet=True)
+        run(
+            [
+                "debootstrap",
+                "--variant=minbase",
+                "--include=ca-certificates",
+                "bookworm",
+                str(base),
+            ],
+            quiet=True,
+        )
         with_system(base)
         run(chroot(base, ["sh", "-ec", _PYTHON], {"DEBIAN_FRONTEND": "noninteractive"}))
         without_system(base)
@@ -74,7 +118,9 @@ class Image:
     def _enter(self, root: Path, user: str) -> None:
         self.root, self.user, self.folder = root, user, "/"
         self.variables: dict[str, str] = {}
-        self.arguments = {"DEBIAN_FRONTEND": "noninteractive"} | arguments(self.instructions) | self.pip
+        self.arguments = (
+            {"DEBIAN_FRONTEND": "noninteractive"} | arguments(self.instructions) | self.pip
+        )
         self.said: dict[str, Instruction] = {}
 
     def build(self, stage: list[Instruction]) -> None:
@@ -88,7 +134,10 @@ class Image:
         for instruction in stage[1:]:
             began = time.monotonic()
             getattr(self, f"do_{instruction.name.lower()}", self.remember)(instruction)
-            say(f"{time.monotonic() - began:6.1f} s  {instruction.name} {' '.join(instruction.text.split())[:100]}")
+            say(
+                f"{time.monotonic() - began:6.1f} s  {instruction.name}"
+                f" {' '.join(instruction.text.split())[:100]}"
+            )
         without_system(root)
         say(f"stage {name}: {size(root) - size(self.base)} MiB on top of {size(self.base)} MiB")
 
@@ -114,9 +163,17 @@ class Image:
         *sources, target = instruction.words
         into = self.root / os.path.join(self.folder, target).lstrip("/")
         for source in sources:
-            files = [ROOT / source] if (ROOT / source).is_file() else sorted((ROOT / source).rglob("*"))
-            for file in (file for file in files if file.is_file() and lets_through(str(file.relative_to(ROOT)))):
-                below = into / (file.name if (ROOT / source).is_file() else file.relative_to(ROOT / source))
+            files = (
+                [ROOT / source] if (ROOT / source).is_file() else sorted((ROOT / source).rglob("*"))
+            )
+            for file in (
+                file
+                for file in files
+                if file.is_file() and lets_through(str(file.relative_to(ROOT)))
+            ):
+                below = into / (
+                    file.name if (ROOT / source).is_file() else file.relative_to(ROOT / source)
+                )
                 to = below if target.endswith("/") or (ROOT / source).is_dir() else into
                 to.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(file, to)
@@ -126,7 +183,10 @@ class Image:
         if mount := instruction.flags.get("mount"):
             fields = dict(field.split("=", 1) for field in mount.split(","))
             assert fields["type"] == "bind", mount
-            bind(self.roots[fields["from"]] / fields["source"].lstrip("/"), self.root / fields["target"].lstrip("/"))
+            bind(
+                self.roots[fields["from"]] / fields["source"].lstrip("/"),
+                self.root / fields["target"].lstrip("/"),
+            )
         environment = self.arguments | self.variables
         run(chroot(self.root, ["sh", "-c", f"cd {self.folder} && {instruction.text}"], environment))
         if mount:
@@ -139,7 +199,11 @@ def use(image: Image) -> None:
     root = image.root
     bind(root, root)
     with_system(root)
-    for folder, options in (("tmp", "mode=1777"), ("home/xsample", "mode=1777"), ("dev/shm", "size=2g")):
+    for folder, options in (
+        ("tmp", "mode=1777"),
+        ("home/xsample", "mode=1777"),
+        ("dev/shm", "size=2g"),
+    ):
         run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(root / folder)])
     for folder in ("work/runs", "huggingface"):
         volume = image.work / "volumes" / folder
@@ -165,23 +229,55 @@ def use(image: Image) -> None:
 
 
 def contained(image: Image, command: list[str]) -> list[str]:
-    """`command` as a container runs it: as the image's user, with no capabilities, no network but loopback."""
+    """`command` as a container runs it: as the image's user, with no capabilities, no network but
+    loopback.
+    """
     user, group = image.user.split(":")
-    drop = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", "--bounding-set=-all", "--no-new-privs"]
+    drop = [
+        "setpriv",
+        f"--reuid={user}",
+        f"--regid={group}",
+        "--clear-groups",
+        "--bounding-set=-all",
+        "--no-new-privs",
+    ]
     there = ["sh", "-c", f'cd {image.folder} && exec "$@"', "sh", *drop, *command]
     environment = image.variables | {"HF_HUB_OFFLINE": "1"}
-    inside = ["sh", "-c", 'ip link set lo up && exec "$@"', "sh", *chroot(image.root, there, environment)]
-    return ["unshare", "--net", "--pid", "--fork", "--kill-child", f"--mount-proc={image.root}/proc", *inside]
+    inside = [
+        "sh",
+        "-c",
+        'ip link set lo up && exec "$@"',
+        "sh",
+        *chroot(image.root, there, environment),
+    ]
+    return [
+        "unshare",
+        "--net",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        f"--mount-proc={image.root}/proc",
+        *inside,
+    ]
 
 
 def chroot(root: Path, command: list[str], environment: Mapping[str, str]) -> list[str]:
     """`command` in `root`, with this environment and nothing of ours."""
     variables = {"PATH": _PATH, "HOME": "/root", **environment}
-    return ["chroot", str(root), "env", "-i", *(f"{name}={value}" for name, value in variables.items()), *command]
+    return [
+        "chroot",
+        str(root),
+        "env",
+        "-i",
+        *(f"{name}={value}" for name, value in variables.items()),
+        *command,
+    ]
 
 
 def with_system(root: Path, pip: Mapping[str, str] | None = None) -> None:
-    """What every container finds; for pip also how names are resolved, and the folders that it is told of."""
+    """What every container finds; for pip also how names are resolved, and the folders that it is
+    told of.
+    """
     run(["mount", "-t", "proc", "proc", str(root / "proc")])
     run(["mount", "-t", "sysfs", "-o", "ro", "sysfs", str(root / "sys")])
     run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", str(root / "dev")])
@@ -194,7 +290,9 @@ def with_system(root: Path, pip: Mapping[str, str] | None = None) -> None:
         return
     shutil.copy("/etc/resolv.conf", root / "etc" / "resolv.conf")
     for word in " ".join(pip.values()).split():  # an index refers to files beside it
-        path = Path(word.removeprefix("file://")).parent if word.startswith("file://") else Path(word)
+        path = (
+            Path(word.removeprefix("file://")).parent if word.startswith("file://") else Path(word)
+        )
         if path.is_absolute() and path.exists():
             bind(path.resolve(), root / str(path).lstrip("/"))
             run(["mount", "-o", "remount,ro,bind", str(root / str(path).lstrip("/"))])
@@ -209,7 +307,9 @@ def without_system(root: Path) -> None:
 
 def pip_environment() -> dict[str, str]:
     """This machine's configuration of pip as environment variables."""
-    shown = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
+    )
     found = re.findall(r"^.*\.([a-z-]+)='(.*)'$", shown.stdout, re.MULTILINE)
     return {f"PIP_{name.upper().replace('-', '_')}": value for name, value in found}
 
@@ -226,7 +326,11 @@ def bind(source: Path, target: Path) -> None:
 
 def size(root: Path) -> int:
     """MiB that a root takes on disk."""
-    return int(subprocess.run(["du", "-smx", str(root)], capture_output=True, text=True, check=True).stdout.split()[0])
+    return int(
+        subprocess.run(
+            ["du", "-smx", str(root)], capture_output=True, text=True, check=True
+        ).stdout.split()[0]
+    )
 
 
 def run(command: list[str], quiet: bool = False) -> None:

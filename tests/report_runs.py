@@ -1,4 +1,6 @@
-"""Small run directories as `xsample run` and `score` leave them, with numbers that were drawn: for tests of reports."""
+"""Small run directories as `xsample run` and `score` leave them, with numbers that were drawn: for
+tests of reports.
+"""
 
 from __future__ import annotations
 
@@ -41,16 +43,36 @@ def make_run(
     number: int = 0,
     missing: int = 0,
 ) -> Path:
-    """Write a run, the last `missing` trajectories of it not there. `number`: of the draw of its numbers."""
+    """Write a run, the last `missing` trajectories of it not there. `number`: of the draw of its
+    numbers.
+    """
     keys = [Trajectory(*key) for key in product(problems, range(samples), directions, budgets)]
     manifest = {
-        "identity": {"base": "B", "rl": rl, "ids_answers_and_prompts": "x", "max_tokens": LENGTH, "seed": 0}
+        "identity": {
+            "base": "B",
+            "rl": rl,
+            "ids_answers_and_prompts": "x",
+            "max_tokens": LENGTH,
+            "seed": 0,
+        }
         | {"temperature": 1.0, "top_p": 0.7, "top_k": 0}
         | (identity or {}),
-        "config": {"criterion": "js", "threshold": 0.1, "match": None, "samples": samples, "seed": 0}
+        "config": {
+            "criterion": "js",
+            "threshold": 0.1,
+            "match": None,
+            "samples": samples,
+            "seed": 0,
+        }
         | {"temperature": 1.0, "top_p": 0.7, "top_k": 0}
         | (config or {}),
-        "task": {"name": "toy", "source": "embedded", "gated": gated, "template": "{question}", "grader": grader},
+        "task": {
+            "name": "toy",
+            "source": "embedded",
+            "gated": gated,
+            "template": "{question}",
+            "grader": grader,
+        },
         "models": {"base": "models/base", "rl": rl, "stop_token_ids": [0]},
         "expected": {"problems": list(problems), "samples": samples, "directions": list(directions)}
         | {"budgets": list(budgets)},
@@ -71,9 +93,14 @@ def make_run(
 
 def grade(store: RunStore, keys: Sequence[Trajectory], rng: np.random.Generator) -> None:
     """Grade these trajectories: a budget makes a response likelier to be right."""
-    verdicts = ["correct" if rng.random() < 0.3 + 0.05 * min(key.budget or 9, 9) else "wrong" for key in keys]
+    verdicts = [
+        "correct" if rng.random() < 0.3 + 0.05 * min(key.budget or 9, 9) else "wrong"
+        for key in keys
+    ]
     store.write_grades(
-        Grade(key, "1" if verdict == "correct" else "2", None, "boxed", verdict, verdict == "correct")
+        Grade(
+            key, "1" if verdict == "correct" else "2", None, "boxed", verdict, verdict == "correct"
+        )
         for key, verdict in zip(keys, verdicts, strict=True)
     )
 
@@ -96,7 +123,9 @@ def drop_columns(path: Path, columns: Sequence[str]) -> None:
         pq.write_table(pq.read_table(part, partitioning=None).drop_columns(list(columns)), part)
 
 
-def _commit(store: RunStore, keys: Sequence[Trajectory], rng: np.random.Generator, vocabulary: int) -> None:
+def _commit(
+    store: RunStore, keys: Sequence[Trajectory], rng: np.random.Generator, vocabulary: int
+) -> None:
     tokens, responses = [], []
     for key in keys:
         ids = rng.integers(0, vocabulary, LENGTH).tolist()
@@ -108,25 +137,39 @@ def _commit(store: RunStore, keys: Sequence[Trajectory], rng: np.random.Generato
             tokens.append(_row(key, position, token, js, intervened, rng, vocabulary))
         responses.append(
             {
-                **key._asdict(), "prompt_token_ids": [1], "token_ids": ids, "tokens": LENGTH, "text": "The answer text",
-                "finish_reason": "stop", "interventions": spent, "effective_interventions": spent // 2,
-                "forked_from": None, "seed": 0,
+                **key._asdict(),
+                "prompt_token_ids": [1],
+                "token_ids": ids,
+                "tokens": LENGTH,
+                "text": "The answer text",
+                "finish_reason": "stop",
+                "interventions": spent,
+                "effective_interventions": spent // 2,
+                "forked_from": None,
+                "seed": 0,
             }
-        )  # fmt: skip
+        )
     store.commit(pa.Table.from_pylist(tokens, TOKENS), pa.Table.from_pylist(responses, RESPONSES))
 
 
 def _row(
-    key: Trajectory, position: int, token: int, js: float, intervened: bool, rng: np.random.Generator, vocabulary: int
+    key: Trajectory,
+    position: int,
+    token: int,
+    js: float,
+    intervened: bool,
+    rng: np.random.Generator,
+    vocabulary: int,
 ) -> dict[str, Any]:
     base, rl = (rng.permutation(vocabulary).tolist() for _ in range(2))
     entropies = rng.gamma(1.0, 0.4, 2).tolist()
     return {
-        **key._asdict(), "position": position, "token": token, "intervened": intervened, "effective": intervened,
-        "primary_token": token if intervened else None, "js": js,
-        "entropy_base": entropies[0], "entropy_rl": entropies[1], "logp_base": log(0.3), "logp_rl": log(0.4),
-        "rank_base": 1, "rank_rl": 1, "nucleus_base": 2, "nucleus_rl": 2, "top1_base": base[0], "top1_rl": rl[0],
-        "logp_base_of_top1_rl": log(0.2), "rank_base_of_top1_rl": base.index(rl[0]) + 1,
-        "logp_rl_of_top1_base": log(0.1), "rank_rl_of_top1_base": rl.index(base[0]) + 1,
-        "topk_base": base if js >= 0.1 else None, "topk_rl": rl if js >= 0.1 else None,
+        **key._asdict(), "position": position, "token": token, "intervened": intervened,
+        "effective": intervened, "primary_token": token if intervened else None, "js": js,
+        "entropy_base": entropies[0], "entropy_rl": entropies[1], "logp_base": log(0.3),
+        "logp_rl": log(0.4), "rank_base": 1, "rank_rl": 1, "nucleus_base": 2, "nucleus_rl": 2,
+        "top1_base": base[0], "top1_rl": rl[0], "logp_base_of_top1_rl": log(0.2),
+        "rank_base_of_top1_rl": base.index(rl[0]) + 1, "logp_rl_of_top1_base": log(0.1),
+        "rank_rl_of_top1_base": rl.index(base[0]) + 1, "topk_base": base if js >= 0.1 else None,
+        "topk_rl": rl if js >= 0.1 else None,
     }  # fmt: skip

@@ -29,11 +29,17 @@ ARMS = (("forward", 4), ("forward", None), ("reverse", 2), ("reverse", 8))
 def trajectories(
     problems: int = 3, samples: int = 2, arms: Sequence[tuple[str, int | None]] = ARMS
 ) -> list[Trajectory]:
-    return [Trajectory(f"p{p}", s, *arm) for p in range(problems) for s in range(samples) for arm in arms]
+    return [
+        Trajectory(f"p{p}", s, *arm)
+        for p in range(problems)
+        for s in range(samples)
+        for arm in arms
+    ]
 
 
 def tokens_of(key: Trajectory, **columns: Any) -> pa.Table:
-    """Rows of TOKENS of one trajectory: these columns, each as long as the response; the others 0, false or null.
+    """Rows of TOKENS of one trajectory: these columns, each as long as the response; the others 0,
+    false or null.
 
     token is 0, 1, 2, ... unless given; without any column the response has no tokens.
     """
@@ -42,24 +48,35 @@ def tokens_of(key: Trajectory, **columns: Any) -> pa.Table:
     given |= {"position": range(length)} | ({} if "token" in columns else {"token": range(length)})
     plain = {name: [None if TOKENS.field(name).nullable else 0] * length for name in TOKENS.names}
     values = plain | {name: [False] * length for name in ("intervened", "effective")} | given
-    return pa.table([_array(values[name], TOKENS.field(name).type) for name in TOKENS.names], TOKENS)
+    return pa.table(
+        [_array(values[name], TOKENS.field(name).type) for name in TOKENS.names], TOKENS
+    )
 
 
 def random_tokens(key: Trajectory, rng: np.random.Generator, length: int) -> pa.Table:
-    """Rows with everything in them: js exactly 0 and ln 2, a solo phase at the end, lists of many lengths or none."""
+    """Rows with everything in them: js exactly 0 and ln 2, a solo phase at the end, lists of many
+    lengths or none.
+    """
     js = rng.choice([0.0, LN2, 0.01, 0.1], length)
-    js = np.where(rng.random(length) < 0.6, np.exp(rng.normal(-4, 3, length)).clip(0, LN2), js).astype(np.float32)
+    js = np.where(
+        rng.random(length) < 0.6, np.exp(rng.normal(-4, 3, length)).clip(0, LN2), js
+    ).astype(np.float32)
     solo = np.arange(length) >= length * rng.uniform(0.5, 1.5)
     columns: dict[str, Any] = {"token": rng.integers(0, 60, length), "js": _nulled(js, solo)}
     for policy, other in (("base", "rl"), ("rl", "base")):
         rank = rng.geometric(0.25, length)
         columns |= {
             f"entropy_{policy}": rng.exponential(0.7, length).astype(np.float32),
-            f"logp_{policy}": -rng.exponential(0.7, length).astype(np.float32) * (rng.random(length) < 0.9),
+            f"logp_{policy}": -rng.exponential(0.7, length).astype(np.float32)
+            * (rng.random(length) < 0.9),
             f"top1_{policy}": rng.integers(0, 2, length),
             f"rank_{policy}_of_top1_{other}": _nulled(rank, solo),
-            f"logp_{policy}_of_top1_{other}": _nulled(-rng.exponential(2, length).astype(np.float32), solo),
-            f"topk_{policy}": [_top_k(rng) if js[t] >= 0.1 and not solo[t] else None for t in range(length)],
+            f"logp_{policy}_of_top1_{other}": _nulled(
+                -rng.exponential(2, length).astype(np.float32), solo
+            ),
+            f"topk_{policy}": [
+                _top_k(rng) if js[t] >= 0.1 and not solo[t] else None for t in range(length)
+            ],
         }
     return tokens_of(key, **columns)
 
@@ -78,14 +95,21 @@ def write_run(
     num_parts: int = 1,
     vocabulary: Mapping[int, str] | None = None,
 ) -> Path:
-    """A run directory with these tokens; their responses are made of them. The trajectories are dealt to the parts."""
+    """A run directory with these tokens; their responses are made of them. The trajectories are
+    dealt to the parts.
+    """
     keys = list(tokens)
     with RunStore.open(path, dict(manifest)) as store:
         for part in range(num_parts if keys else 0):
             mine = keys[part::num_parts]
-            store.commit(pa.concat_tables([tokens[key] for key in mine]), responses_of({k: tokens[k] for k in mine}))
+            store.commit(
+                pa.concat_tables([tokens[key] for key in mine]),
+                responses_of({k: tokens[k] for k in mine}),
+            )
     if vocabulary is not None:
-        write_table(path / "vocabulary.parquet", from_rows(list(vocabulary.items()), VOCABULARY), 1 << 10)
+        write_table(
+            path / "vocabulary.parquet", from_rows(list(vocabulary.items()), VOCABULARY), 1 << 10
+        )
     return path
 
 

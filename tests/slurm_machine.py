@@ -1,6 +1,8 @@
-"""A real Slurm on this machine, for the tests: munged, slurmctld and a slurmd a node, all in one temporary folder.
+"""A real Slurm on this machine, for the tests: munged, slurmctld and a slurmd a node, all in one
+temporary folder.
 
-Nodes are names that share this machine: each is told that it has all of its cores, and memory enough for a job.
+Nodes are names that share this machine: each is told that it has all of its cores, and memory
+enough for a job.
 """
 
 from __future__ import annotations
@@ -48,7 +50,10 @@ class Machine:
 
     def __init__(self, folder: Path, nodes: Sequence[str]) -> None:
         self.folder, self.nodes = folder, tuple(nodes)
-        self.environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": _SYSTEM_PATH}
+        self.environment = os.environ | {
+            "SLURM_CONF": str(folder / "slurm.conf"),
+            "PATH": _SYSTEM_PATH,
+        }
 
     def command(
         self,
@@ -69,7 +74,12 @@ class Machine:
         """What the controller says of a job, or of one task of an array (`7_1`)."""
         words = self.command("scontrol", "--oneliner", "show", "job", number).split()
         record = dict(word.partition("=")[::2] for word in words)
-        return Job(record["JobId"], record["JobState"], int(record["Restarts"]), int(record["ExitCode"].split(":")[0]))
+        return Job(
+            record["JobId"],
+            record["JobState"],
+            int(record["Restarts"]),
+            int(record["ExitCode"].split(":")[0]),
+        )
 
     def reaches(self, number: str, *states: str, within: float = 60) -> Job:
         """The job once it is in one of the states."""
@@ -82,7 +92,11 @@ class Machine:
 def machine(nodes: Sequence[str] = ("n1", "n2")) -> Iterator[Machine]:
     """Start a Slurm with these nodes, and end it with all its jobs."""
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True)))
+        folder = Path(
+            stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True)
+            )
+        )
         folder.chmod(0o755)  # munged asks for a socket that everybody can reach
         slurm = Machine(folder, nodes)
         _configure(slurm)
@@ -101,7 +115,9 @@ def machine(nodes: Sequence[str] = ("n1", "n2")) -> Iterator[Machine]:
 
 
 def _is_up(slurm: Machine) -> bool:
-    states = slurm.command("sinfo", "--noheader", "--Node", "--partition=main", "--format=%T", check=False).split()
+    states = slurm.command(
+        "sinfo", "--noheader", "--Node", "--partition=main", "--format=%T", check=False
+    ).split()
     return states == ["idle"] * len(slurm.nodes)
 
 
@@ -110,7 +126,10 @@ def _configure(slurm: Machine) -> None:
     (folder / "munge.key").write_bytes(secrets.token_bytes(128))
     (folder / "munge.key").chmod(0o400)
     controller, *ports = _free_ports(1 + len(slurm.nodes))
-    cores, memory = os.cpu_count(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    cores, memory = (
+        os.cpu_count(),
+        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20,
+    )
     (folder / "slurm.conf").write_text(
         f"""\
 ClusterName=test
@@ -139,7 +158,8 @@ PreemptMode=REQUEUE
 SlurmctldParameters=preempt_send_user_signal
 """
         + "".join(
-            f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cores} RealMemory={memory}\n"
+            f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cores} "
+            f"RealMemory={memory}\n"
             for node, port in zip(slurm.nodes, ports, strict=True)
         )
         + "PartitionName=main Nodes=ALL Default=YES PriorityTier=1 GraceTime=60\n"
@@ -151,15 +171,26 @@ SlurmctldParameters=preempt_send_user_signal
 
 
 def _munged_arguments(folder: Path) -> list[str]:
-    files = {"socket": "munge.socket", "key-file": "munge.key", "pid-file": "munged.pid", "seed-file": "munge.seed"}
-    return ["--foreground", "--force", *(f"--{name}={folder / file}" for name, file in files.items())]
+    files = {
+        "socket": "munge.socket",
+        "key-file": "munge.key",
+        "pid-file": "munged.pid",
+        "seed-file": "munge.seed",
+    }
+    return [
+        "--foreground",
+        "--force",
+        *(f"--{name}={folder / file}" for name, file in files.items()),
+    ]
 
 
 @contextmanager
 def _daemon(slurm: Machine, *words: str) -> Iterator[None]:
     """A daemon in the foreground of a process group of its own; its log is in the folder."""
     with open(slurm.folder / f"{words[0]}.log", "a") as log:
-        process = subprocess.Popen(words, env=slurm.environment, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            words, env=slurm.environment, stdout=log, stderr=log, start_new_session=True
+        )
     try:
         yield
     finally:
@@ -180,4 +211,7 @@ def _free_ports(number: int) -> list[int]:
 
 
 def _log(folder: Path, daemon: str) -> str:
-    return f"{daemon} does not come up:\n" + (folder / f"{daemon}.log").read_text(errors="replace")[-2000:]
+    return (
+        f"{daemon} does not come up:\n"
+        + (folder / f"{daemon}.log").read_text(errors="replace")[-2000:]
+    )

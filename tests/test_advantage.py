@@ -1,4 +1,6 @@
-"""Weights of the advantage: against plain Python floats, in range, monotone, finite, and constants of the loss."""
+"""Weights of the advantage: against plain Python floats, in range, monotone, finite, and constants
+of the loss.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def oracle_weight(logp: float, logp_old: float, alpha: float, strength: float) -
 
 
 @given(logps, st.floats(-5, 5), st.floats(-4, 4), strengths)
-def test_a_weight_is_the_formula_in_plain_floats(old: float, log_ratio: float, alpha: float, strength: float) -> None:
+def test_a_weight_is_the_formula_in_plain_floats(
+    old: float, log_ratio: float, alpha: float, strength: float
+) -> None:
     logp = old + log_ratio
     weight = divergence_weights(float64(logp), float64(old), alpha=alpha, strength=strength).item()
     assert weight == pytest.approx(oracle_weight(logp, old, alpha, strength), abs=1e-9)
@@ -52,7 +56,9 @@ def test_a_weight_is_the_formula_in_plain_floats(old: float, log_ratio: float, a
 
 @given(st.floats(-50, 0), st.floats(-0.99, 10))
 def test_a_rarity_weight_is_the_formula_in_plain_floats(logp_old: float, a: float) -> None:
-    assert rarity_weights(float64(logp_old), a=a).item() == pytest.approx(1 + a * (1 - math.exp(logp_old)), abs=1e-12)
+    assert rarity_weights(float64(logp_old), a=a).item() == pytest.approx(
+        1 + a * (1 - math.exp(logp_old)), abs=1e-12
+    )
 
 
 def test_the_estimates_mean_over_sampled_tokens_is_the_kl_from_old_to_new() -> None:
@@ -66,21 +72,33 @@ def test_the_estimate_keeps_its_digits_after_one_small_step() -> None:
     log_ratio = 1e-3
     exact = log_ratio**2 / 2 + log_ratio**3 / 6
     assert kl_estimate(float64(log_ratio), float64(0)).item() == pytest.approx(exact, rel=1e-6)
-    assert kl_estimate(torch.tensor([log_ratio]), torch.zeros(1)).item() == pytest.approx(exact, rel=1e-3)
+    assert kl_estimate(torch.tensor([log_ratio]), torch.zeros(1)).item() == pytest.approx(
+        exact, rel=1e-3
+    )
 
 
 # Range and order
 
 
 @given(logps, logps, alphas, strengths)
-def test_a_weight_stays_within_half_the_strength_of_1(logp: float, old: float, alpha: float, strength: float) -> None:
-    weight = divergence_weights(torch.tensor([logp]), torch.tensor([old]), alpha=alpha, strength=strength).item()
+def test_a_weight_stays_within_half_the_strength_of_1(
+    logp: float, old: float, alpha: float, strength: float
+) -> None:
+    weight = divergence_weights(
+        torch.tensor([logp]), torch.tensor([old]), alpha=alpha, strength=strength
+    ).item()
     assert 1 - strength / 2 - 1e-6 <= weight <= 1 + strength / 2 + 1e-6
     assert (weight - 1) * alpha >= 0
 
 
-@given(st.lists(st.floats(0, 100), min_size=2, max_size=20), st.sampled_from([-1, 1]), st.floats(1e-3, 1e3))
-def test_the_weight_follows_the_divergence_up_or_down(moves: list[float], sign: int, alpha: float) -> None:
+@given(
+    st.lists(st.floats(0, 100), min_size=2, max_size=20),
+    st.sampled_from([-1, 1]),
+    st.floats(1e-3, 1e3),
+)
+def test_the_weight_follows_the_divergence_up_or_down(
+    moves: list[float], sign: int, alpha: float
+) -> None:
     logp = -torch.tensor(sorted(moves), dtype=torch.float64)
     for direction in (1, -1):
         weights = divergence_weights(direction * logp, torch.zeros_like(logp), alpha=sign * alpha)
@@ -89,7 +107,9 @@ def test_the_weight_follows_the_divergence_up_or_down(moves: list[float], sign: 
 
 @pytest.mark.parametrize(("alpha", "is_above"), [(100.0, True), (-100.0, False)])
 def test_alphas_sign_says_which_tokens_count_more(alpha: float, is_above: bool) -> None:
-    still, moved = divergence_weights(torch.tensor([-1.0, -0.5]), torch.tensor([-1.0, -1.0]), alpha=alpha)
+    still, moved = divergence_weights(
+        torch.tensor([-1.0, -0.5]), torch.tensor([-1.0, -1.0]), alpha=alpha
+    )
     assert still == 1
     assert (moved > still) == is_above
 
@@ -110,10 +130,16 @@ def test_a_rare_token_weighs_more_than_a_certain_one() -> None:
 
 
 @pytest.mark.parametrize("alpha", [-1e30, -1.0, 0.0, 1.0, 1e30])
-@pytest.mark.parametrize(("logp", "old"), [(0, -1e4), (-1e4, 0), (0, -math.inf), (-math.inf, 0), (-1e38, 1e38)])
-def test_a_weight_is_finite_however_far_a_token_moved(logp: float, old: float, alpha: float) -> None:
+@pytest.mark.parametrize(
+    ("logp", "old"), [(0, -1e4), (-1e4, 0), (0, -math.inf), (-math.inf, 0), (-1e38, 1e38)]
+)
+def test_a_weight_is_finite_however_far_a_token_moved(
+    logp: float, old: float, alpha: float
+) -> None:
     for dtype in (torch.bfloat16, torch.float32, torch.float64):
-        weight = divergence_weights(torch.tensor([logp], dtype=dtype), torch.tensor([old], dtype=dtype), alpha=alpha)
+        weight = divergence_weights(
+            torch.tensor([logp], dtype=dtype), torch.tensor([old], dtype=dtype), alpha=alpha
+        )
         assert 0.85 <= round(weight.item(), 6) <= 1.15
 
 
@@ -139,7 +165,11 @@ def test_padding_changes_no_other_token() -> None:
 @pytest.mark.parametrize("shape", [(2,), (2, 1), (2, 3)])
 def test_an_advantage_of_a_response_is_one_of_each_of_its_tokens(shape: tuple[int, ...]) -> None:
     logp, old = torch.tensor([[-1.0, -2, -3], [-3, -2, -1]]), torch.full((2, 3), -2.0)
-    advantage = torch.tensor([[1.0], [-2.0]]).expand(2, 3)[:, : shape[-1] if len(shape) > 1 else 1].reshape(shape)
+    advantage = (
+        torch.tensor([[1.0], [-2.0]])
+        .expand(2, 3)[:, : shape[-1] if len(shape) > 1 else 1]
+        .reshape(shape)
+    )
     weights = divergence_weights(logp, old, alpha=5)
     weighted = divergence_weighted_advantage(advantage, logp, old, alpha=5)
     assert torch.equal(weighted, torch.stack([weights[0], -2 * weights[1]]))
@@ -205,9 +235,13 @@ def test_the_losss_gradient_is_the_one_with_plain_numbers_for_weights() -> None:
     constants = torch.tensor(divergence_weights(logp, old, alpha=50).tolist(), dtype=torch.float64)
     weighted = divergence_weighted_advantage(advantage, logp, old, alpha=50)
     (ours,) = torch.autograd.grad(clipped_loss(logp, old, weighted), logp)
-    (reference,) = torch.autograd.grad(clipped_loss(logp, old, advantage[:, None] * constants), logp)
+    (reference,) = torch.autograd.grad(
+        clipped_loss(logp, old, advantage[:, None] * constants), logp
+    )
     assert torch.equal(ours, reference)
-    assert not torch.equal(ours, torch.autograd.grad(clipped_loss(logp, old, advantage[:, None]), logp)[0])
+    assert not torch.equal(
+        ours, torch.autograd.grad(clipped_loss(logp, old, advantage[:, None]), logp)[0]
+    )
 
 
 def test_the_gradient_is_that_of_finite_differences_in_float64() -> None:

@@ -24,7 +24,8 @@ def test_spellings_of_one_answer_are_one(spellings: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "other"), [("12", "1,2"), ("2x", "x+x"), ("0.33", "1/3"), ("-1", "1"), ("A", "AB"), ("", "0")]
+    ("answer", "other"),
+    [("12", "1,2"), ("2x", "x+x"), ("0.33", "1/3"), ("-1", "1"), ("A", "AB"), ("", "0")],
 )
 def test_answers_that_are_not_written_as_equals_stay_apart(answer: str, other: str) -> None:
     assert canonical(answer) != canonical(other)
@@ -41,6 +42,8 @@ def test_every_text_has_a_canonical_text(answer: str) -> None:
     assert canonical(f" {answer} ") == canonical(answer)
 
 
-@pytest.mark.parametrize("answer", ["9" * 100_000, "{" * 10_000, r"\frac" * 50_000, "1e999", "10^{10^{10}}"])
+@pytest.mark.parametrize(
+    "answer", ["9" * 100_000, "{" * 10_000, r"\frac" * 50_000, "1e999", "10^{10^{10}}"]
+)
 def test_a_hostile_answer_is_only_a_text(answer: str) -> None:
     assert canonical(answer) == canonical(answer)

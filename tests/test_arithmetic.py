@@ -1,4 +1,6 @@
-"""The embedded task: exact answers, two-digit chains, and a test split that no training draw can reach."""
+"""The embedded task: exact answers, two-digit chains, and a test split that no training draw can
+reach.
+"""
 
 import hashlib
 import random
@@ -20,12 +22,16 @@ def test_the_worked_example_is_solved() -> None:
     )
 
 
-@pytest.mark.parametrize(("expression", "answer"), [("10+10", 20), ("99-89", 10), ("52-37+84", 99), ("11-10-10", -9)])
+@pytest.mark.parametrize(
+    ("expression", "answer"), [("10+10", 20), ("99-89", 10), ("52-37+84", 99), ("11-10-10", -9)]
+)
 def test_solve_is_exact(expression: str, answer: int) -> None:
     assert solve(expression) == answer
 
 
-@pytest.mark.parametrize("expression", ["", "19", "19+", "19*20", "19+6", "19+600", "19 + 60", "__import__('os')"])
+@pytest.mark.parametrize(
+    "expression", ["", "19", "19+", "19*20", "19+6", "19+600", "19 + 60", "__import__('os')"]
+)
 def test_solve_refuses_what_is_no_chain(expression: str) -> None:
     with pytest.raises(ValueError, match="not a chain"):
         solve(expression)
@@ -60,6 +66,9 @@ def test_training_draws_are_never_held_out_yet_a_tenth_of_all_chains_is() -> Non
 
 
 def test_the_task_imports_nothing_heavy() -> None:
-    code = "import sys, evaluators.tasks.arithmetic; print({'torch', 'transformers', 'numpy'} & sys.modules.keys())"
+    code = (
+        "import sys, evaluators.tasks.arithmetic; print({'torch', 'transformers', 'numpy'} &"
+        " sys.modules.keys())"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -25,7 +25,9 @@ def coverage(estimates: list[Estimate], truth: float) -> float:
 
 @pytest.mark.parametrize("num_problems", [30, 200])
 @pytest.mark.parametrize("num_samples", [4, 8, 32])
-def test_a_95_percent_interval_covers_the_truth_in_95_percent_of_runs(num_problems: int, num_samples: int) -> None:
+def test_a_95_percent_interval_covers_the_truth_in_95_percent_of_runs(
+    num_problems: int, num_samples: int
+) -> None:
     rng = np.random.default_rng(num_samples)
     solved = rng.beta(*DIFFICULTY, (NUM_RUNS, num_problems))
     runs = rng.binomial(num_samples, solved) / num_samples
@@ -33,7 +35,9 @@ def test_a_95_percent_interval_covers_the_truth_in_95_percent_of_runs(num_proble
 
 
 @pytest.mark.parametrize("num_problems", [30, 200])
-def test_a_95_percent_interval_of_a_difference_covers_the_truth_in_95_percent_of_runs(num_problems: int) -> None:
+def test_a_95_percent_interval_of_a_difference_covers_the_truth_in_95_percent_of_runs(
+    num_problems: int,
+) -> None:
     rng = np.random.default_rng(0)
     solved = rng.beta(*DIFFICULTY, (NUM_RUNS, num_problems, 1))
     noise = rng.random((NUM_RUNS, num_problems, 8))  # one for both arms
@@ -55,7 +59,9 @@ def test_a_paired_interval_is_narrower_than_an_unpaired_one() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(SCORES, st.integers(0, 2**32))
-def test_an_interval_is_repeatable_and_lies_within_the_scores(scores: np.ndarray, seed: int) -> None:
+def test_an_interval_is_repeatable_and_lies_within_the_scores(
+    scores: np.ndarray, seed: int
+) -> None:
     found = interval(scores, seed=seed)
     assert found == interval(scores, seed=seed)
     assert scores.min() - 1e-12 <= found.low <= found.high <= scores.max() + 1e-12
@@ -88,13 +94,17 @@ def test_an_interval_of_many_problems_has_the_width_of_the_standard_error() -> N
 def test_many_problems_are_resampled_in_blocks_that_cover_all_resamples() -> None:
     scores = np.random.default_rng(2).random(3_000)
     half = 1.96 * scores.std() / np.sqrt(scores.size)
-    assert interval(scores) == pytest.approx((scores.mean(), scores.mean() - half, scores.mean() + half), abs=half / 8)
+    assert interval(scores) == pytest.approx(
+        (scores.mean(), scores.mean() - half, scores.mean() + half), abs=half / 8
+    )
 
 
 def test_estimates_do_not_depend_on_what_is_estimated_beside_them() -> None:
     rng = np.random.default_rng(4)
     scores = [rng.random(size) for size in (5, 30, 5, 1)]
-    assert np.array(estimate(scores)) == pytest.approx(np.array([interval(one) for one in scores]), nan_ok=True)
+    assert np.array(estimate(scores)) == pytest.approx(
+        np.array([interval(one) for one in scores]), nan_ok=True
+    )
     assert estimate([]) == []
 
 
@@ -102,7 +112,9 @@ def test_one_problem_has_no_interval() -> None:
     assert interval(np.array([0.25])) == pytest.approx((0.25, np.nan, np.nan), nan_ok=True)
 
 
-@pytest.mark.parametrize(("degrees", "quantile"), [(4, 2.7764), (9, 2.2622), (29, 2.0452), (197, 1.9721)])
+@pytest.mark.parametrize(
+    ("degrees", "quantile"), [(4, 2.7764), (9, 2.2622), (29, 2.0452), (197, 1.9721)]
+)
 def test_students_quantile_is_that_of_the_tables(degrees: int, quantile: float) -> None:
     assert student_quantile(0.975, degrees) == pytest.approx(quantile, rel=1e-3)
 

@@ -1,6 +1,8 @@
-"""The short form of tests/chaos.py: a run that loses an engine, then its driver, and is still what it would have been.
+"""The short form of tests/chaos.py: a run that loses an engine, then its driver, and is still what
+it would have been.
 
-The long form hits many runs at random; here the blows and the stage are chosen, and the moment comes from a seed.
+The long form hits many runs at random; here the blows and the stage are chosen, and the moment
+comes from a seed.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from tests.chaos import KINDS, Blow, ChaosRun, Command, stage_of, strike, table
 from tests.engines import ENGINES, comes_true, undisturbed
 
 SETTINGS: dict[str, object] = {
-    "limit": 16, "samples": 4, "direction": "both", "budget": "0,1,4,unlimited", "max-num-seqs": 8, "no-report": "",
+    "limit": 16, "samples": 4, "direction": "both", "budget": "0,1,4,unlimited", "max-num-seqs": 8,
+    "no-report": "",
 } | {name.replace("_", "-"): value for name, value in ENGINES.items()}  # fmt: skip
 SEED = 20261123
 
@@ -38,7 +41,9 @@ def folder() -> Iterator[Path]:
 
 
 def hit(command: Command, name: str, chance: random.Random, loaded: int = 1) -> Blow:
-    """Hit it while it samples, within a second of its engines having been loaded for the so-manieth time."""
+    """Hit it while it samples, within a second of its engines having been loaded for the so-manieth
+    time.
+    """
 
     def is_sampling() -> bool:
         return command.said().count("cross-sampling") >= loaded and command.stage() == "sampling"
@@ -51,11 +56,16 @@ def hit(command: Command, name: str, chance: random.Random, loaded: int = 1) -> 
     return blow
 
 
-def test_a_run_that_loses_an_engine_and_then_its_driver_ends_as_if_it_had_not(store: RunStore, folder: Path) -> None:
+def test_a_run_that_loses_an_engine_and_then_its_driver_ends_as_if_it_had_not(
+    store: RunStore, folder: Path
+) -> None:
     run, chance = ChaosRun(SETTINGS, folder), random.Random(SEED)
     try:
         command = run.start()
-        blows = [hit(command, "SIGKILL RL worker", chance), hit(command, "SIGKILL driver", chance, loaded=2)]
+        blows = [
+            hit(command, "SIGKILL RL worker", chance),
+            hit(command, "SIGKILL driver", chance, loaded=2),
+        ]
         assert not run.end(command, blows, at_once=True)
         assert run.end(run.start(), []), run.faults
         run.check_result(store)
@@ -80,5 +90,16 @@ def test_the_stage_is_read_from_what_a_run_says() -> None:
 
 
 def test_every_kind_of_blow_has_a_row_in_the_table_and_ends_as_documented() -> None:
-    assert [line[:20].strip() for line in table([]).splitlines()] == ["", *(kind.name for kind in KINDS), "all"]
-    assert {code for kind in KINDS for code in kind.codes} <= {0, 1, 3, 128 + signal.SIGKILL, 130, 143}
+    assert [line[:20].strip() for line in table([]).splitlines()] == [
+        "",
+        *(kind.name for kind in KINDS),
+        "all",
+    ]
+    assert {code for kind in KINDS for code in kind.codes} <= {
+        0,
+        1,
+        3,
+        128 + signal.SIGKILL,
+        130,
+        143,
+    }

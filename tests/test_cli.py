@@ -28,7 +28,18 @@ from engine.store import RunStore
 from tests.test_verify import EXPECTED, KEYS, commit
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("torch", "vllm", "ray", "pyarrow", "matplotlib", "duckdb", "transformers", "numpy", "rich", "pydantic")
+HEAVY = (
+    "torch",
+    "vllm",
+    "ray",
+    "pyarrow",
+    "matplotlib",
+    "duckdb",
+    "transformers",
+    "numpy",
+    "rich",
+    "pydantic",
+)
 SMALL = ["run", "--limit", "1", "--samples", "1", "--device", "cpu", "--no-report"]
 
 
@@ -38,7 +49,9 @@ def xsample(*args: str) -> Result:
 
 def run_python(code: str, *args: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", code, *args]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def executing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
@@ -58,27 +71,30 @@ def test_help_lists_the_commands_that_exist() -> None:
 
 
 def test_the_command_imports_nothing_heavy() -> None:
-    result = run_python("import sys, engine.cli; print(*(n for n in sys.argv[1:] if n in sys.modules))", *HEAVY)
+    result = run_python(
+        "import sys, engine.cli; print(*(n for n in sys.argv[1:] if n in sys.modules))", *HEAVY
+    )
     assert (result.stdout.strip(), result.stderr) == ("", "")
 
 
-@pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["score", "--help"], ["report", "--help"]])
+@pytest.mark.parametrize(
+    "command", [["--help"], ["run", "--help"], ["score", "--help"], ["report", "--help"]]
+)
 def test_help_imports_no_engine(command: list[str]) -> None:
     heavy = [name for name in HEAVY if name != "pydantic"]
     code = (
-        "import sys, contextlib, io, engine.cli as cli\n"
-        f"with contextlib.redirect_stdout(io.StringIO()): cli.commands({command}, standalone_mode=False)\n"
-        f"print(*(name for name in {heavy} if name in sys.modules))"
+        "import sys, contextlib, io, engine.cli as cli\nwith"
+        f" contextlib.redirect_stdout(io.StringIO()): cli.commands({command},"
+        f" standalone_mode=False)\nprint(*(name for name in {heavy} if name in sys.modules))"
     )
     assert run_python(code).stdout.strip() == ""
 
 
 def test_help_is_quick() -> None:
     result = run_python(
-        "import time, contextlib, io\n"
-        "import engine.cli as cli\n"
-        "with contextlib.redirect_stdout(io.StringIO()): cli.commands(['--help'], standalone_mode=False)\n"
-        "print(time.process_time())"
+        "import time, contextlib, io\nimport engine.cli as cli\nwith"
+        " contextlib.redirect_stdout(io.StringIO()): cli.commands(['--help'],"
+        " standalone_mode=False)\nprint(time.process_time())"
     )
     assert float(result.stdout) < 0.5
 
@@ -93,7 +109,10 @@ def test_every_field_is_an_option_with_its_help(name: str) -> None:
 def test_choices_are_those_of_the_field() -> None:
     result = xsample("run", "--direction", "sideways")
     assert result.exit_code == 2
-    assert all(choice in result.output for choice in get_args(RunConfig.model_fields["direction"].annotation))
+    assert all(
+        choice in result.output
+        for choice in get_args(RunConfig.model_fields["direction"].annotation)
+    )
 
 
 @pytest.mark.parametrize(
@@ -146,7 +165,16 @@ def test_only_what_was_given_overrides_the_file(tmp_path: Path, resolved: list[R
 
 
 def test_every_kind_of_option_reaches_the_configuration(resolved: list[RunConfig]) -> None:
-    options = ["--budget", "0,8,unlimited", "--threshold", "0.5", "--limit", "2", "--direction", "reverse"]
+    options = [
+        "--budget",
+        "0,8,unlimited",
+        "--threshold",
+        "0.5",
+        "--limit",
+        "2",
+        "--direction",
+        "reverse",
+    ]
     xsample("run", *options, "--out", "some folder", "--enforce-eager", "--pairs", "2")
     assert resolved == [
         RunConfig(
@@ -177,7 +205,11 @@ def test_a_dry_run_shows_the_plan_and_the_first_prompt_and_starts_nothing(tmp_pa
 
 @pytest.mark.parametrize(
     ("error", "exit_code"),
-    [(EngineError("no engine"), 1), (IncompleteRunError("2 are missing"), 3), (ZeroDivisionError("oh"), 1)],
+    [
+        (EngineError("no engine"), 1),
+        (IncompleteRunError("2 are missing"), 3),
+        (ZeroDivisionError("oh"), 1),
+    ],
 )
 def test_the_exit_code_is_the_errors(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception, exit_code: int
@@ -209,10 +241,14 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(monkeypatch: pytest.MonkeyPa
     executing(monkeypatch, KeyboardInterrupt())
     result = xsample(*SMALL)
     assert result.exit_code == 130
-    assert re.search(rf"xsample {' '.join(SMALL)} --out runs/arithmetic-\S+$", result.stderr.strip())
+    assert re.search(
+        rf"xsample {' '.join(SMALL)} --out runs/arithmetic-\S+$", result.stderr.strip()
+    )
 
 
-def test_the_way_to_go_on_is_quoted_and_names_out_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_way_to_go_on_is_quoted_and_names_out_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     executing(monkeypatch, KeyboardInterrupt())
     out = str(tmp_path / "my run")
     result = xsample(*SMALL, "--out", out)
@@ -224,7 +260,12 @@ def test_sigterm_cleans_up_a_real_run_and_ends_with_143(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "engine.cli", *SMALL, "--out", str(tmp_path / "run")]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as process:
         assert process.stderr is not None
         said = []
@@ -274,11 +315,16 @@ def test_verify_of_a_complete_run_ends_with_zero(store: RunStore) -> None:
 def test_verify_lists_what_is_missing_and_ends_with_one(store: RunStore) -> None:
     commit(store, KEYS[:-1])
     result = xsample("verify", str(store.path))
-    assert (result.exit_code, result.output) == (1, "missing: 1\n  b sample 1 forward budget unlimited\n")
+    assert (result.exit_code, result.output) == (
+        1,
+        "missing: 1\n  b sample 1 forward budget unlimited\n",
+    )
 
 
 def test_verify_lists_some_of_many_and_all_when_asked(tmp_path: Path) -> None:
-    with RunStore.open(tmp_path / "run", {"identity": {}, "expected": EXPECTED | {"samples": 50}}) as store:
+    with RunStore.open(
+        tmp_path / "run", {"identity": {}, "expected": EXPECTED | {"samples": 50}}
+    ) as store:
         short, full = (xsample("verify", str(store.path), *more).output for more in ([], ["--all"]))
     assert len(short.splitlines()) == 22 and "180 more" in short
     assert len(full.splitlines()) == 201
@@ -300,8 +346,12 @@ def test_grade_of_a_run_without_responses_is_refused(store: RunStore) -> None:
 def test_tasks_lists_the_task_sets_without_a_network() -> None:
     result = xsample("tasks")
     assert result.exit_code == 0
-    assert re.search(r"^arithmetic +plain +math +200 +8 +192 +embedded", result.output, re.MULTILINE)
-    assert re.search(r"^gpqa-diamond +gpqa +choice +198 +8 +8,000 +Idavidrein/gpqa", result.output, re.MULTILINE)
+    assert re.search(
+        r"^arithmetic +plain +math +200 +8 +192 +embedded", result.output, re.MULTILINE
+    )
+    assert re.search(
+        r"^gpqa-diamond +gpqa +choice +198 +8 +8,000 +Idavidrein/gpqa", result.output, re.MULTILINE
+    )
 
 
 def test_a_regrade_says_how_answers_were_compared(store: RunStore) -> None:
@@ -312,7 +362,9 @@ def test_a_regrade_says_how_answers_were_compared(store: RunStore) -> None:
         assert [arm["tokens"] for arm in store.summary()["measured"]] == [12, 12]
 
 
-def test_a_regrade_of_a_run_that_is_not_complete_says_so_and_ends_with_three(store: RunStore) -> None:
+def test_a_regrade_of_a_run_that_is_not_complete_says_so_and_ends_with_three(
+    store: RunStore,
+) -> None:
     commit(store, KEYS[:5])
     result = xsample("grade", str(store.path))
     assert result.exit_code == 3
@@ -320,19 +372,47 @@ def test_a_regrade_of_a_run_that_is_not_complete_says_so_and_ends_with_three(sto
     assert store.summary()["total"]["missing"] == 3
 
 
-def test_a_prompt_reaches_the_terminal_whole_and_without_its_escape_sequences(tmp_path: Path) -> None:
+def test_a_prompt_reaches_the_terminal_whole_and_without_its_escape_sequences(
+    tmp_path: Path,
+) -> None:
     question = "1+1 \x1b[2Jis " + "what " * 20 + "\t?"
     (tmp_path / "q.jsonl").write_text(json.dumps({"question": question, "answer": 2}))
-    result = xsample("run", "--task", str(tmp_path / "q.jsonl"), "--prompt", "plain", "--max-tokens", "9", "--dry-run")
+    result = xsample(
+        "run",
+        "--task",
+        str(tmp_path / "q.jsonl"),
+        "--prompt",
+        "plain",
+        "--max-tokens",
+        "9",
+        "--dry-run",
+    )
     assert f"Q: {question}\n".replace("\x1b", "\\x1b") in result.stdout
     assert "\x1b" not in result.output
 
 
 def test_a_file_of_ones_own_and_a_prompt_of_ones_own_are_shown_by_a_dry_run(tmp_path: Path) -> None:
-    (tmp_path / "sums.csv").write_text("ID,Question,Gold\n1,11+22=?,033\n2,11+22=?,33\n3,22+33=?,55\n")
+    (tmp_path / "sums.csv").write_text(
+        "ID,Question,Gold\n1,11+22=?,033\n2,11+22=?,33\n3,22+33=?,55\n"
+    )
     (tmp_path / "ask.txt").write_text("Sum: {question}\n")
-    options = ["--task", str(tmp_path / "sums.csv"), "--answer-column", "gold", "--max-tokens", "32"]
-    result = xsample("run", *options, "--prompt-template", str(tmp_path / "ask.txt"), "--device", "cpu", "--dry-run")
+    options = [
+        "--task",
+        str(tmp_path / "sums.csv"),
+        "--answer-column",
+        "gold",
+        "--max-tokens",
+        "32",
+    ]
+    result = xsample(
+        "run",
+        *options,
+        "--prompt-template",
+        str(tmp_path / "ask.txt"),
+        "--device",
+        "cpu",
+        "--dry-run",
+    )
     assert result.exit_code == 0, result.output
     assert result.stdout.rstrip().endswith("tokens:\nQ: Sum: 11+22=?\nA:")
     assert re.search(r"^problems +2 from .*sums.csv", result.stdout, re.MULTILINE)
@@ -351,18 +431,34 @@ def given(tmp_path: Path) -> str:
 
 
 def test_score_offers_what_measures_and_nothing_of_what_makes_responses() -> None:
-    offered = {word.rstrip(",") for word in xsample("score", "--help").output.split() if word.startswith("--")}
+    offered = {
+        word.rstrip(",")
+        for word in xsample("score", "--help").output.split()
+        if word.startswith("--")
+    }
     flags = {name: f"--{name.replace('_', '-')}" for name in RunConfig.model_fields}
     assert set(_NOT_SCORED) == {name for name, flag in flags.items() if flag not in offered}
-    assert {"--base", "--task", "--top-p", "--record-top-k", "--dtype", "--pairs", "--out"} <= offered
+    assert {
+        "--base",
+        "--task",
+        "--top-p",
+        "--record-top-k",
+        "--dtype",
+        "--pairs",
+        "--out",
+    } <= offered
 
 
 def test_what_score_takes_over_from_a_run_it_offers_too() -> None:
     assert set(_INHERITED) <= RunConfig.model_fields.keys() - set(_NOT_SCORED)
 
 
-def test_a_dry_run_of_score_shows_what_would_be_measured_and_starts_nothing(given: str, tmp_path: Path) -> None:
-    result = xsample("score", given, "--device", "cpu", "--out", str(tmp_path / "scored"), "--dry-run")
+def test_a_dry_run_of_score_shows_what_would_be_measured_and_starts_nothing(
+    given: str, tmp_path: Path
+) -> None:
+    result = xsample(
+        "score", given, "--device", "cpu", "--out", str(tmp_path / "scored"), "--dry-run"
+    )
     assert result.exit_code == 0, result.output
     assert re.search(r"^responses +2 from .*given.jsonl", result.stdout, re.MULTILINE)
     assert re.search(r"The first prompt, \d+ tokens:\nQ: 11\+22=\?\nA:", result.stdout)
@@ -391,10 +487,15 @@ def test_a_dry_run_of_score_says_notes_and_how_many_gold_answers_are_known(tmp_p
         (["GIVEN", "--prompt", "boxed"], "prompt is 'boxed', but no task is given"),
         (["GIVEN", "--task", "arithmetik"], "did you mean 'arithmetic'"),
         (["GIVEN", "--task", "arithmetic"], "given.jsonl, line 1 names no problem"),
-        (["GIVEN", "--max-model-len", "12", "--device", "cpu"], "given.jsonl, line 1: prompt and response"),
+        (
+            ["GIVEN", "--max-model-len", "12", "--device", "cpu"],
+            "given.jsonl, line 1: prompt and response",
+        ),
     ],
 )
-def test_what_cannot_be_scored_ends_with_two_and_says_why(args: list[str], expected: str, given: str) -> None:
+def test_what_cannot_be_scored_ends_with_two_and_says_why(
+    args: list[str], expected: str, given: str
+) -> None:
     result = xsample("score", *(given if arg == "GIVEN" else arg for arg in args))
     assert (result.exit_code, result.stdout) == (2, "")
     assert expected in result.stderr and "Traceback" not in result.stderr
@@ -407,7 +508,9 @@ def test_a_file_of_garbage_is_not_scored(tmp_path: Path) -> None:
     assert "given.jsonl" in result.stderr
 
 
-def test_a_file_of_settings_for_a_run_is_not_taken_for_one_of_score(given: str, tmp_path: Path) -> None:
+def test_a_file_of_settings_for_a_run_is_not_taken_for_one_of_score(
+    given: str, tmp_path: Path
+) -> None:
     (tmp_path / "run.yaml").write_text("top_p: 0.9\nbudget: 8\n")
     result = xsample("score", given, "--config", str(tmp_path / "run.yaml"))
     assert result.exit_code == 2
@@ -430,22 +533,38 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
 def test_a_run_is_scored_under_its_own_settings_and_what_is_given_goes_before_them(
     tmp_path: Path, scored: list[RunConfig]
 ) -> None:
-    settings = {"base": "B", "rl": "R", "top_p": 0.9, "record_top_k": 5, "budget": [8], "task": "aime24", "pairs": 4}
-    with RunStore.open(tmp_path / "run", {"identity": {}, "expected": EXPECTED, "config": settings}):
+    settings = {
+        "base": "B",
+        "rl": "R",
+        "top_p": 0.9,
+        "record_top_k": 5,
+        "budget": [8],
+        "task": "aime24",
+        "pairs": 4,
+    }
+    with RunStore.open(
+        tmp_path / "run", {"identity": {}, "expected": EXPECTED, "config": settings}
+    ):
         (tmp_path / "score.yaml").write_text("base: OTHER\nrecord_top_k: 7\n")
     xsample("score", str(tmp_path / "run"))
-    xsample("score", str(tmp_path / "run"), "--rl", "OTHER", "--config", str(tmp_path / "score.yaml"))
+    xsample(
+        "score", str(tmp_path / "run"), "--rl", "OTHER", "--config", str(tmp_path / "score.yaml")
+    )
     assert scored == [
         RunConfig(base="B", rl="R", top_p=0.9, record_top_k=5),
         RunConfig(base="OTHER", rl="OTHER", top_p=0.9, record_top_k=7),
     ]
 
 
-def test_a_score_that_is_stopped_says_which_command_goes_on(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+def test_a_score_that_is_stopped_says_which_command_goes_on(
+    monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
     executing(monkeypatch, KeyboardInterrupt())
     result = xsample("score", given, "--device", "cpu")
     assert result.exit_code == 130
-    assert re.search(rf"xsample score {given} --device cpu --out runs/given-scored-\S+$", result.stderr.strip())
+    assert re.search(
+        rf"xsample score {given} --device cpu --out runs/given-scored-\S+$", result.stderr.strip()
+    )
 
 
 @pytest.mark.parametrize("task", [[], ["--task", "sums.csv", "--prompt", "plain"]])
@@ -489,7 +608,11 @@ def test_what_was_scored_is_shown_and_kept_with_or_without_gold_answers(
             0,
             "note: there is no report: the disk is full; `xsample report scored` makes it",
         ),
-        (OSError("surprise"), 0, "note: there is no report: unexpected OSError: surprise. This is a bug"),
+        (
+            OSError("surprise"),
+            0,
+            "note: there is no report: unexpected OSError: surprise. This is a bug",
+        ),
         (KeyboardInterrupt(), 130, "stopped; the run is made and graded, only its report is not"),
         (Terminated(), 143, "stopped; the run is made and graded, only its report is not"),
     ],
@@ -510,11 +633,16 @@ def test_a_run_whose_report_cannot_be_made_is_still_a_run(
     monkeypatch.setattr(engine.run, "execute", execute)
     monkeypatch.setattr(evaluators.report.build, "build_report", build_report)
     result = xsample("score", "given.jsonl", "--device", "cpu", "--out", "scored")
-    assert (result.exit_code, "run directory: scored" in result.stdout) == (code, True), result.output
+    assert (result.exit_code, "run directory: scored" in result.stdout) == (
+        code,
+        True,
+    ), result.output
     assert said in result.stderr
 
 
 def test_a_reader_that_leaves_ends_the_command_quietly() -> None:
     command = f"{sys.executable} -m engine.cli run --help | head -c 1"
-    result = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    result = subprocess.run(
+        command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
     assert result.stderr == ""

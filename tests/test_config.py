@@ -1,4 +1,6 @@
-"""RunConfig: what is refused and how it is said, what an option means, and that nothing heavy is imported."""
+"""RunConfig: what is refused and how it is said, what an option means, and that nothing heavy is
+imported.
+"""
 
 from __future__ import annotations
 
@@ -23,29 +25,52 @@ from engine.switching import CriterionName, Rule
 
 ROOT = Path(engine.config.__file__).parents[1]
 HEAVY = ("torch", "vllm", "ray", "pyarrow", "matplotlib", "transformers")
-budgets = st.sets(st.integers(0, 2**31 - 1), max_size=7).map(lambda numbers: [*sorted(numbers), None])
+budgets = st.sets(st.integers(0, 2**31 - 1), max_size=7).map(
+    lambda numbers: [*sorted(numbers), None]
+)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
     max_leaves=4,
 )
 
 
 @pytest.mark.parametrize(
     "module",
-    ["config", "errors", "problem", "preflight", "prompt", "doctor", "machine", "switching", "inherit", "settings"],
+    [
+        "config",
+        "errors",
+        "problem",
+        "preflight",
+        "prompt",
+        "doctor",
+        "machine",
+        "switching",
+        "inherit",
+        "settings",
+    ],
 )
 def test_importing_a_light_module_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, engine.{module}; print(*sorted(set({HEAVY!r}) & set(sys.modules)))"
     run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert (run.returncode, run.stdout.strip()) == (0, ""), run.stderr
 
 
 def test_with_nothing_given_it_is_the_embedded_pair_both_ways_with_budget_8() -> None:
     config = load(None, {})
-    assert (config.base, config.rl, config.directions, config.budget) == (None, None, DIRECTIONS, (8,))
+    assert (config.base, config.rl, config.directions, config.budget) == (
+        None,
+        None,
+        DIRECTIONS,
+        (8,),
+    )
 
 
 @given(st.text(max_size=20).filter(lambda key: key not in RunConfig.model_fields), json_values)
@@ -56,7 +81,9 @@ def test_an_unknown_key_is_refused_by_its_name(key: str, value: object) -> None:
 
 
 @given(st.sampled_from(sorted(RunConfig.model_fields)), json_values)
-def test_any_value_of_a_known_key_is_taken_or_refused_by_the_name_of_the_key(key: str, value: object) -> None:
+def test_any_value_of_a_known_key_is_taken_or_refused_by_the_name_of_the_key(
+    key: str, value: object
+) -> None:
     try:
         load(None, {key: value})
     except ConfigError as error:
@@ -65,7 +92,9 @@ def test_any_value_of_a_known_key_is_taken_or_refused_by_the_name_of_the_key(key
 
 
 @given(st.binary(max_size=40))
-def test_any_bytes_as_a_file_are_taken_or_refused_with_a_config_error(tmp_path_factory: Any, content: bytes) -> None:
+def test_any_bytes_as_a_file_are_taken_or_refused_with_a_config_error(
+    tmp_path_factory: Any, content: bytes
+) -> None:
     file = tmp_path_factory.getbasetemp() / "any.yaml"
     file.write_bytes(content)
     try:
@@ -74,7 +103,9 @@ def test_any_bytes_as_a_file_are_taken_or_refused_with_a_config_error(tmp_path_f
         assert "\n" not in str(error)
 
 
-@pytest.mark.parametrize("budget", ["", "-1", "8,", "1.5", "all", "²", "2147483648", [], [1.5], True, {}])
+@pytest.mark.parametrize(
+    "budget", ["", "-1", "8,", "1.5", "all", "²", "2147483648", [], [1.5], True, {}]
+)
 def test_what_is_no_budget_is_refused(budget: object) -> None:
     with pytest.raises(ConfigError, match="budget"):
         load(None, {"budget": budget})
@@ -82,20 +113,34 @@ def test_what_is_no_budget_is_refused(budget: object) -> None:
 
 @pytest.mark.parametrize(
     ("budget", "wanted"),
-    [("8,0", "0,8"), ("0,0,1", "0,1"), ("unlimited,8", "8,unlimited"), ([None, None], "unlimited"), ([2, 1], "1,2")],
+    [
+        ("8,0", "0,8"),
+        ("0,0,1", "0,1"),
+        ("unlimited,8", "8,unlimited"),
+        ([None, None], "unlimited"),
+        ([2, 1], "1,2"),
+    ],
 )
-def test_budgets_that_do_not_rise_are_refused_with_the_list_to_give(budget: object, wanted: str) -> None:
+def test_budgets_that_do_not_rise_are_refused_with_the_list_to_give(
+    budget: object, wanted: str
+) -> None:
     with pytest.raises(ConfigError) as error:
         load(None, {"budget": budget})
-    assert str(error.value) == f"budget is {budget!r}: budgets must rise strictly, unlimited last: give {wanted}"
+    assert (
+        str(error.value)
+        == f"budget is {budget!r}: budgets must rise strictly, unlimited last: give {wanted}"
+    )
 
 
 @given(st.fixed_dictionaries({}, optional={
-    "budget": budgets, "threshold": st.floats(0, 0.69), "top_p": st.floats(0.01, 1), "seed": st.integers(0, 2**63 - 1),
-    "direction": st.sampled_from(["forward", "reverse", "both"]), "out": st.just("runs/a"),
-    "window": st.sampled_from(["32:", ":25%", "32:40", None]), "eos": st.sampled_from(["keep", "drop", "resample"]),
+    "budget": budgets, "threshold": st.floats(0, 0.69), "top_p": st.floats(0.01, 1),
+    "seed": st.integers(0, 2**63 - 1), "direction": st.sampled_from(["forward", "reverse", "both"]),
+    "out": st.just("runs/a"), "window": st.sampled_from(["32:", ":25%", "32:40", None]),
+    "eos": st.sampled_from(["keep", "drop", "resample"]),
 }))  # fmt: skip
-def test_a_config_written_as_yaml_and_read_again_is_the_same(tmp_path_factory: Any, values: dict[str, Any]) -> None:
+def test_a_config_written_as_yaml_and_read_again_is_the_same(
+    tmp_path_factory: Any, values: dict[str, Any]
+) -> None:
     config = load(None, values)
     file = tmp_path_factory.getbasetemp() / "again.yaml"
     file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
@@ -110,14 +155,19 @@ def test_an_option_wins_over_the_file(tmp_path: Path) -> None:
 
 def test_a_key_that_is_nearly_right_is_answered_with_the_right_one(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("max-tokens: 8\n")
-    with pytest.raises(ConfigError, match=r"run\.yaml: unknown key 'max-tokens'; did you mean 'max_tokens'"):
+    with pytest.raises(
+        ConfigError, match=r"run\.yaml: unknown key 'max-tokens'; did you mean 'max_tokens'"
+    ):
         load(tmp_path / "run.yaml", {})
 
 
 @pytest.mark.parametrize(
-    ("content", "says"), [("a: [", "is not YAML"), ("- 1", "holds a list"), ("8", "holds a int"), ("a: \x00", "YAML")]
+    ("content", "says"),
+    [("a: [", "is not YAML"), ("- 1", "holds a list"), ("8", "holds a int"), ("a: \x00", "YAML")],
 )
-def test_a_file_that_is_no_mapping_is_refused_with_what_it_is(tmp_path: Path, content: str, says: str) -> None:
+def test_a_file_that_is_no_mapping_is_refused_with_what_it_is(
+    tmp_path: Path, content: str, says: str
+) -> None:
     (tmp_path / "run.yaml").write_text(content)
     with pytest.raises(ConfigError, match=says):
         load(tmp_path / "run.yaml", {})
@@ -169,7 +219,8 @@ def test_every_field_says_what_it_is() -> None:
     assert not [name for name, field in RunConfig.model_fields.items() if not field.description]
 
 
-# The intervention: what does not go together. What each setting may be alone is in test_switching.py.
+# The intervention: what does not go together. What each setting may be alone is in
+# test_switching.py.
 
 
 @pytest.fixture(scope="module")
@@ -220,11 +271,15 @@ def test_what_does_not_go_together_is_one_line_that_names_setting_and_value(
     assert says in str(error.value) and "\n" not in str(error.value)
 
 
-def is_legal(criterion: str | None, threshold: float | None, match: bool, g: float, to: str | None, way: str) -> bool:
+def is_legal(
+    criterion: str | None, threshold: float | None, match: bool, g: float, to: str | None, way: str
+) -> bool:
     """As the settings are described, in other words than engine/switching.py."""
     if match and (criterion != "random" or threshold is not None):
         return False
-    if (g == 0 and to is not None) or (g > 0 and (criterion == "never" or (way != "forward" and to is None))):
+    if (g == 0 and to is not None) or (
+        g > 0 and (criterion == "never" or (way != "forward" and to is None))
+    ):
         return False
     if threshold is None:
         return match or criterion in (None, "js", "dlogp", "argmax", "always", "never")
@@ -239,10 +294,12 @@ def is_legal(criterion: str | None, threshold: float | None, match: bool, g: flo
 
 
 @given(st.fixed_dictionaries({}, optional={
-    "criterion": st.sampled_from(get_args(CriterionName)), "threshold": st.sampled_from([-0.3, 0.0, 0.1, 1.0, 2.0]),
-    "match": st.just("RUN"), "extrapolate": st.sampled_from([0.0, 0.1]),
-    "extrapolate_to": st.sampled_from(["base", "rl"]), "direction": st.sampled_from(["forward", "reverse", "both"]),
-    "window": st.sampled_from([":", "8:", "10%:64"]), "eos": st.sampled_from(["keep", "drop", "resample"]),
+    "criterion": st.sampled_from(get_args(CriterionName)),
+    "threshold": st.sampled_from([-0.3, 0.0, 0.1, 1.0, 2.0]), "match": st.just("RUN"),
+    "extrapolate": st.sampled_from([0.0, 0.1]), "extrapolate_to": st.sampled_from(["base", "rl"]),
+    "direction": st.sampled_from(["forward", "reverse", "both"]),
+    "window": st.sampled_from([":", "8:", "10%:64"]),
+    "eos": st.sampled_from(["keep", "drop", "resample"]),
     "budget": st.sampled_from([0, 8, "0,8,unlimited"]),
 }))  # fmt: skip
 def test_any_combination_is_taken_or_refused_with_one_line_that_names_a_given_setting(
@@ -250,8 +307,12 @@ def test_any_combination_is_taken_or_refused_with_one_line_that_names_a_given_se
 ) -> None:
     values = settings | ({"match": str(matched)} if "match" in settings else {})
     way = settings.get("direction", "forward" if "match" in settings else "both")
-    criterion, threshold, to = (settings.get(name) for name in ("criterion", "threshold", "extrapolate_to"))
-    if is_legal(criterion, threshold, "match" in settings, settings.get("extrapolate", 0.0), to, way):
+    criterion, threshold, to = (
+        settings.get(name) for name in ("criterion", "threshold", "extrapolate_to")
+    )
+    if is_legal(
+        criterion, threshold, "match" in settings, settings.get("extrapolate", 0.0), to, way
+    ):
         assert isinstance(load(None, values).rule(128, (0,)), Rule)
     else:
         with pytest.raises(ConfigError) as error:
@@ -261,7 +322,13 @@ def test_any_combination_is_taken_or_refused_with_one_line_that_names_a_given_se
 
 def test_the_rule_holds_what_was_left_out_as_what_it_means() -> None:
     assert load(None, {}).rule(128, (3, 4)) == Rule("js", 0.1, 0, 128, stop_token_ids=(3, 4))
-    settings = {"criterion": "dlogp", "window": "10%:50%", "eos": "drop", "extrapolate": 0.05, "direction": "forward"}
+    settings = {
+        "criterion": "dlogp",
+        "window": "10%:50%",
+        "eos": "drop",
+        "extrapolate": 0.05,
+        "direction": "forward",
+    }
     rule = load(None, settings | {"trace": "full"}).rule(100, (3,))
     assert rule == Rule("dlogp", -0.3, 10, 50, "drop", 0.05, "rl", (3,), "full")
 
@@ -269,11 +336,15 @@ def test_the_rule_holds_what_was_left_out_as_what_it_means() -> None:
 def test_a_window_beyond_a_cap_that_the_task_sets_is_refused_when_the_cap_is_known() -> None:
     config = load(None, {"window": "192:"})
     assert config.rule(193, ()).start == 192
-    with pytest.raises(ConfigError, match="window is '192:' and max_tokens 192: it begins beyond the cap"):
+    with pytest.raises(
+        ConfigError, match="window is '192:' and max_tokens 192: it begins beyond the cap"
+    ):
         config.rule(192, ())
 
 
-def test_a_window_that_yaml_took_for_a_number_is_refused_with_the_quotes_to_give(tmp_path: Path) -> None:
+def test_a_window_that_yaml_took_for_a_number_is_refused_with_the_quotes_to_give(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "run.yaml").write_text("window: 32:40\n")
     with pytest.raises(ConfigError, match=r'window is 1960: .* in quotes: .*"32:40"'):
         load(tmp_path / "run.yaml", {})
@@ -282,7 +353,9 @@ def test_a_window_that_yaml_took_for_a_number_is_refused_with_the_quotes_to_give
 # Settings of another run
 
 
-def test_a_match_brings_the_settings_of_its_run_along_beneath_file_and_options(matched: Path, tmp_path: Path) -> None:
+def test_a_match_brings_the_settings_of_its_run_along_beneath_file_and_options(
+    matched: Path, tmp_path: Path
+) -> None:
     (tmp_path / "run.yaml").write_text(f"match: {matched}\nbudget: [0]\n")
     config = load(tmp_path / "run.yaml", {"criterion": "random", "samples": 2})
     assert (config.direction, config.seed, config.budget, config.samples) == ("forward", 7, (0,), 2)

@@ -1,4 +1,6 @@
-"""Criteria: each fires where its definition says, on full distributions written out; random positions are random."""
+"""Criteria: each fires where its definition says, on full distributions written out; random
+positions are random.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,9 @@ def test_argmax_fires_where_the_best_tokens_differ() -> None:
 
 
 @pytest.mark.parametrize("forward", [True, False])
-def test_dlogp_fires_where_the_other_policy_finds_the_primarys_token_less_likely(forward: bool) -> None:
+def test_dlogp_fires_where_the_other_policy_finds_the_primarys_token_less_likely(
+    forward: bool,
+) -> None:
     token, row = meeting(BASE, RL, forward).primary, np.arange(60)
     primary, other = (BASE, RL) if forward else (RL, BASE)
     expected = np.log(other[row, token]) - np.log(primary[row, token]) < -0.3
@@ -77,16 +81,22 @@ def test_dlogp_fires_where_the_other_policy_finds_the_primarys_token_less_likely
     assert 0 < expected.sum() < 60
 
 
-def test_the_two_kl_are_each_other_with_the_policies_swapped_and_do_not_ask_who_is_primary() -> None:
+def test_the_two_kl_are_each_other_with_the_policies_swapped_and_do_not_ask_who_is_primary() -> (
+    None
+):
     for forward in (True, False):
-        assert decide_all("kl", 0.5, BASE, RL, forward) == decide_all("reverse-kl", 0.5, RL, BASE, forward)
+        assert decide_all("kl", 0.5, BASE, RL, forward) == decide_all(
+            "reverse-kl", 0.5, RL, BASE, forward
+        )
     assert decide_all("kl", 0.5, BASE, RL, True) == decide_all("kl", 0.5, BASE, RL, False)
     assert decide_all("kl", 0.5, BASE, RL) != decide_all("reverse-kl", 0.5, BASE, RL)
 
 
 @settings(deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from([0.0, 0.5, 2.0, 6.0]))
-def test_the_coarse_kl_is_at_most_the_full_one_finite_and_0_for_equals(seed: int, peaked: float) -> None:
+def test_the_coarse_kl_is_at_most_the_full_one_finite_and_0_for_equals(
+    seed: int, peaked: float
+) -> None:
     p, q = distributions(seed, 5, peaked), distributions(seed + 1, 5, peaked)
     asked = query("kl", meeting(p, q))
     assert asked
@@ -94,7 +104,9 @@ def test_the_coarse_kl_is_at_most_the_full_one_finite_and_0_for_equals(seed: int
     coarse = coarse_kl(asked.row, np.log(p[cells]), np.log(q[cells]))
     full = (p * np.log(p / q)).sum(1)
     assert np.isfinite(coarse).all() and (coarse > -1e-9).all() and (coarse <= full + 1e-9).all()
-    np.testing.assert_allclose(coarse_kl(asked.row, np.log(p[cells]), np.log(p[cells])), 0, atol=1e-9)
+    np.testing.assert_allclose(
+        coarse_kl(asked.row, np.log(p[cells]), np.log(p[cells])), 0, atol=1e-9
+    )
 
 
 def test_the_cells_of_kl_are_the_tokens_of_both_nuclei() -> None:
@@ -102,7 +114,9 @@ def test_the_cells_of_kl_are_the_tokens_of_both_nuclei() -> None:
     assert asked
     base, rl = truncated(BASE), truncated(RL)
     found = set(zip(asked.row.tolist(), asked.token.tolist(), strict=True))
-    assert found == {(r, t) for n in (base, rl) for r, t in zip(n.row.tolist(), n.token.tolist(), strict=True)}
+    assert found == {
+        (r, t) for n in (base, rl) for r, t in zip(n.row.tolist(), n.token.tolist(), strict=True)
+    }
     assert len(found) == len(asked.row)
 
 
@@ -140,9 +154,13 @@ def test_random_positions_are_distinct_in_the_window_and_as_many_as_there_is_roo
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 12), st.integers(0, 40), st.integers(0, 40))
-def test_a_shorter_span_keeps_the_positions_that_it_has_room_for(key: int, count: int, one: int, other: int) -> None:
+def test_a_shorter_span_keeps_the_positions_that_it_has_room_for(
+    key: int, count: int, one: int, other: int
+) -> None:
     short, long = sorted((one, other))
-    kept = [position for position in random_positions(key, count, 0, long).tolist() if position < short]
+    kept = [
+        position for position in random_positions(key, count, 0, long).tolist() if position < short
+    ]
     assert set(kept) <= set(random_positions(key, count, 0, short).tolist())
 
 
@@ -151,7 +169,9 @@ def test_every_position_is_chosen_equally_often() -> None:
     for sample in range(4000):
         times[random_positions(stream_key(0, "p", sample), 5, 0, 20)] += 1
     expected = 4000 * 5 / 20
-    assert ((times - expected) ** 2 / (expected * (1 - 5 / 20))).sum() < 50  # chi-square with 19 degrees of freedom
+    assert (
+        (times - expected) ** 2 / (expected * (1 - 5 / 20))
+    ).sum() < 50  # chi-square with 19 degrees of freedom
 
 
 def test_a_token_that_one_policy_masks_leaves_the_kl_a_number() -> None:

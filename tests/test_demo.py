@@ -1,4 +1,6 @@
-"""What a newcomer sees: the README's command on the embedded pair, and the effect that the pair is there to show."""
+"""What a newcomer sees: the README's command on the embedded pair, and the effect that the pair is
+there to show.
+"""
 
 import json
 import subprocess
@@ -14,10 +16,14 @@ from engine.store import RunStore
 from tests.engines import OPTIONS, on_kept_engines
 
 
-def test_the_readmes_command_ends_within_90_seconds_and_loads_the_engines_once(tmp_path: Path) -> None:
+def test_the_readmes_command_ends_within_90_seconds_and_loads_the_engines_once(
+    tmp_path: Path,
+) -> None:
     command = ["run", "--budget", "8", "--direction", "reverse", "--out", str(tmp_path / "run")]
     began = time.monotonic()
-    done = subprocess.run([sys.executable, "-m", "engine.cli", *command], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "engine.cli", *command], capture_output=True, text=True
+    )
     output = done.stdout + done.stderr
     assert done.returncode == 0, output
     assert time.monotonic() - began < 90
@@ -31,7 +37,16 @@ def test_the_readmes_command_ends_within_90_seconds_and_loads_the_engines_once(t
 
 def test_the_embedded_pair_shows_the_papers_effect(tmp_path: Path) -> None:
     with on_kept_engines():
-        command = ["run", "--budget", "0,8", "--samples", "1", "--out", str(tmp_path / "run"), *OPTIONS]
+        command = [
+            "run",
+            "--budget",
+            "0,8",
+            "--samples",
+            "1",
+            "--out",
+            str(tmp_path / "run"),
+            *OPTIONS,
+        ]
         result = CliRunner().invoke(commands, command)
     assert result.exit_code == 0, result.output
     accuracy = accuracies(json.loads((tmp_path / "run" / "summary.json").read_text()))

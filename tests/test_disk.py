@@ -1,7 +1,8 @@
-"""Disks that fail while a run is written: full, broken, read-only, cut. On small real file systems where we may mount.
+"""Disks that fail while a run is written: full, broken, read-only, cut. On small real file systems
+where we may mount.
 
-In every case: an error that names the file, earlier parts that stay readable, and a later start on a healthy disk that
-makes exactly what is missing.
+In every case: an error that names the file, earlier parts that stay readable, and a later start on
+a healthy disk that makes exactly what is missing.
 """
 
 from __future__ import annotations
@@ -36,7 +37,17 @@ class Disk:
         self.path.mkdir()
         if kind == "ext4":
             self.image.write_bytes(bytes(8 << 20))
-            _system("mkfs.ext4", "-q", "-b", str(BLOCK), "-m", "0", "-O", "^has_journal", str(self.image))
+            _system(
+                "mkfs.ext4",
+                "-q",
+                "-b",
+                str(BLOCK),
+                "-m",
+                "0",
+                "-O",
+                "^has_journal",
+                str(self.image),
+            )
         self._mount()
 
     @property
@@ -74,7 +85,9 @@ class Disk:
     def mend(self) -> None:
         """Unmount, check, mount again."""
         self.unmount()
-        subprocess.run(["e2fsck", "-fy", str(self.image)], capture_output=True)  # ends with 1 when it mended something
+        subprocess.run(
+            ["e2fsck", "-fy", str(self.image)], capture_output=True
+        )  # ends with 1 when it mended something
         self._mount()
 
     def unmount(self) -> None:
@@ -118,7 +131,9 @@ def assert_holds(run: Path, num_keys: int) -> None:
 
 
 def resume(run: Path) -> None:
-    """The next start: makes what is missing. Afterwards the run is complete and no debris is left."""
+    """The next start: makes what is missing. Afterwards the run is complete and no debris is
+    left.
+    """
     with RunStore.open(run, MANIFEST) as store:
         missing = [key for key in KEYS if key not in store.done()]
         commit(store, missing)
@@ -130,7 +145,9 @@ def resume(run: Path) -> None:
 
 
 @on_each_disk
-def test_a_disk_that_fills_up_at_any_block_of_a_commit_names_the_file_and_keeps_what_was_there(disk: Disk) -> None:
+def test_a_disk_that_fills_up_at_any_block_of_a_commit_names_the_file_and_keeps_what_was_there(
+    disk: Disk,
+) -> None:
     start(disk.run)
     named = set()
     with RunStore.open(disk.run, MANIFEST) as store:
@@ -140,7 +157,13 @@ def test_a_disk_that_fills_up_at_any_block_of_a_commit_names_the_file_and_keeps_
                 commit(store, KEYS[3:])
             except StoreError as error:
                 assert "No space left on device" in str(error)
-                named.add(next(folder for folder in ("tokens", "responses") if f"/{folder}/part-" in str(error)))
+                named.add(
+                    next(
+                        folder
+                        for folder in ("tokens", "responses")
+                        if f"/{folder}/part-" in str(error)
+                    )
+                )
                 assert_holds(disk.run, 3)
                 disk.clear()
             else:
@@ -154,7 +177,10 @@ def test_a_disk_that_fills_up_at_any_block_of_a_commit_names_the_file_and_keeps_
 def test_a_run_that_a_full_disk_ended_goes_on_when_there_is_room_again(disk: Disk) -> None:
     start(disk.run)
     disk.fill()
-    with RunStore.open(disk.run, MANIFEST) as store, pytest.raises(StoreError, match=r"part-000001\.parquet"):
+    with (
+        RunStore.open(disk.run, MANIFEST) as store,
+        pytest.raises(StoreError, match=r"part-000001\.parquet"),
+    ):
         commit(store, KEYS[3:])
     assert_holds(disk.run, 3)
     disk.clear()
@@ -165,14 +191,18 @@ def test_a_run_that_a_full_disk_ended_goes_on_when_there_is_room_again(disk: Dis
 def test_a_full_disk_cannot_take_a_new_run_and_says_which_file(disk: Disk) -> None:
     disk.run.mkdir()
     disk.fill()
-    with pytest.raises(RunDirectoryError, match=r"run\.json cannot be written: No space left on device"):
+    with pytest.raises(
+        RunDirectoryError, match=r"run\.json cannot be written: No space left on device"
+    ):
         RunStore.open(disk.run, MANIFEST)
     disk.clear()
     resume(disk.run)
 
 
 @on_each_disk
-def test_grades_and_summary_stay_as_they_were_when_there_is_no_room_for_new_ones(disk: Disk) -> None:
+def test_grades_and_summary_stay_as_they_were_when_there_is_no_room_for_new_ones(
+    disk: Disk,
+) -> None:
     start(disk.run)
     store = RunStore.read(disk.run)
     store.write_summary({"accuracy": 1})
@@ -191,8 +221,12 @@ def test_a_full_device_is_the_same_error_without_a_disk_of_ones_own(
 ) -> None:
     start(tmp_path)
     with RunStore.open(tmp_path, MANIFEST) as store:
-        monkeypatch.setattr(Path, "open", lambda path, mode: io.BufferedWriter(io.FileIO("/dev/full", "wb")))
-        with pytest.raises(StoreError, match=r"tokens/part-000001\.parquet cannot be written: No space left"):
+        monkeypatch.setattr(
+            Path, "open", lambda path, mode: io.BufferedWriter(io.FileIO("/dev/full", "wb"))
+        )
+        with pytest.raises(
+            StoreError, match=r"tokens/part-000001\.parquet cannot be written: No space left"
+        ):
             commit(store, KEYS[3:])
         monkeypatch.undo()
     assert_holds(tmp_path, 3)
@@ -203,11 +237,16 @@ def test_a_full_device_is_the_same_error_without_a_disk_of_ones_own(
 
 
 @on_ext4
-def test_a_disk_that_turns_read_only_in_the_middle_is_named_and_read_and_resumed_once_mended(disk: Disk) -> None:
+def test_a_disk_that_turns_read_only_in_the_middle_is_named_and_read_and_resumed_once_mended(
+    disk: Disk,
+) -> None:
     start(disk.run)
     with RunStore.open(disk.run, MANIFEST) as store:
         disk.turn_read_only()
-        with pytest.raises(StoreError, match=r"tokens/part-000001\.parquet cannot be written: Read-only file system"):
+        with pytest.raises(
+            StoreError,
+            match=r"tokens/part-000001\.parquet cannot be written: Read-only file system",
+        ):
             commit(store, KEYS[3:])
     assert_holds(disk.run, 3)
     with pytest.raises(RunDirectoryError, match="Read-only file system"):
@@ -257,7 +296,9 @@ def test_a_write_that_fails_in_the_middle_names_the_file_and_leaves_no_half_part
     start(tmp_path)
     with RunStore.open(tmp_path, MANIFEST) as store:
         failing_after(num_bytes, error)
-        with pytest.raises(StoreError, match=rf"part-000001\.parquet cannot be written: {os.strerror(error)}"):
+        with pytest.raises(
+            StoreError, match=rf"part-000001\.parquet cannot be written: {os.strerror(error)}"
+        ):
             commit(store, KEYS[3:])
         monkeypatch.undo()
     assert_holds(tmp_path, 3)
@@ -268,21 +309,30 @@ def test_a_write_that_fails_in_the_middle_names_the_file_and_leaves_no_half_part
 def test_a_device_error_at_any_sync_or_rename_of_a_commit_loses_and_doubles_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    """Whether the part that failed counts or not, the next start ends with every trajectory once."""
+    """Whether the part that failed counts or not, the next start ends with every trajectory
+    once.
+    """
     for failing in range({"fsync": 4, "replace": 2}[call]):
         run = tmp_path / str(failing)
         start(run)
         with RunStore.open(run, MANIFEST) as store:
             _fail_once(monkeypatch, call, failing)
-            with pytest.raises(StoreError, match=r"part-000001\.parquet cannot be written: Input/output error"):
+            with pytest.raises(
+                StoreError, match=r"part-000001\.parquet cannot be written: Input/output error"
+            ):
                 commit(store, KEYS[3:5])
             monkeypatch.undo()
             assert {*KEYS[:3]} <= RunStore.read(run).done()
         resume(run)
 
 
-def test_two_device_errors_in_a_row_never_mix_two_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for first in (2, 3):  # the sync of the responses, and that of their name, after which they count
+def test_two_device_errors_in_a_row_never_mix_two_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for first in (
+        2,
+        3,
+    ):  # the sync of the responses, and that of their name, after which they count
         for second in range(4):
             run = tmp_path / f"{first}-{second}"
             start(run)
@@ -312,7 +362,9 @@ def _fail_once(monkeypatch: pytest.MonkeyPatch, call: str, number: int) -> None:
 # Parts that are not what they were
 
 
-def test_a_last_part_that_was_cut_is_named_and_made_again_once_it_is_removed(tmp_path: Path) -> None:
+def test_a_last_part_that_was_cut_is_named_and_made_again_once_it_is_removed(
+    tmp_path: Path,
+) -> None:
     start(tmp_path)
     with RunStore.open(tmp_path, MANIFEST) as store:
         commit(store, KEYS[3:])
@@ -329,7 +381,9 @@ def test_a_last_part_that_was_cut_is_named_and_made_again_once_it_is_removed(tmp
         resume(tmp_path)
 
 
-def test_a_part_of_another_run_is_named_and_never_counted_and_moving_it_out_is_enough(tmp_path: Path) -> None:
+def test_a_part_of_another_run_is_named_and_never_counted_and_moving_it_out_is_enough(
+    tmp_path: Path,
+) -> None:
     start(tmp_path / "run")
     with RunStore.open(tmp_path / "other", MANIFEST | {"identity": {"seed": 1}}) as other:
         commit(other, KEYS[:3])

@@ -8,7 +8,15 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from engine.display import Display, LiveDisplay, PlainDisplay, Snapshot, duration, facts, open_display
+from engine.display import (
+    Display,
+    LiveDisplay,
+    PlainDisplay,
+    Snapshot,
+    duration,
+    facts,
+    open_display,
+)
 
 SNAPSHOT = Snapshot(
     done=12,
@@ -41,7 +49,12 @@ def clock() -> Iterator[Clock]:
 
 def live(width: int = 100, height: int = 25) -> tuple[LiveDisplay, io.StringIO]:
     stream = io.StringIO()
-    return LiveDisplay(Console(file=stream, force_terminal=True, width=width, height=height, _environ={})), stream
+    return (
+        LiveDisplay(
+            Console(file=stream, force_terminal=True, width=width, height=height, _environ={})
+        ),
+        stream,
+    )
 
 
 def show_everything(display: Display) -> None:
@@ -57,8 +70,10 @@ def test_a_stream_that_is_no_terminal_gets_plain_lines() -> None:
     assert stream.getvalue().splitlines() == [
         "loading [bold]base[/] and /models/[red]",
         "pair 0 failed: [/nonsense] in [0.1]",
-        "12/1,200 sequences, 1,234 tokens/s, 312 interventions (208 effective), accuracy 25.0% of 8 graded, "
-        "0:31 elapsed, ETA 1:01:40",
+        (
+            "12/1,200 sequences, 1,234 tokens/s, 312 interventions (208 effective), accuracy 25.0%"
+            " of 8 graded, 0:31 elapsed, ETA 1:01:40"
+        ),
     ]
 
 
@@ -88,7 +103,12 @@ def test_plain_numbers_come_at_most_every_five_seconds_and_the_last_always(clock
         for done in range(1, 25):
             display.update(replace(SNAPSHOT, done=done))
             clock.now += 0.5
-    assert [line.split("/")[0] for line in stream.getvalue().splitlines()] == ["1", "11", "21", "24"]
+    assert [line.split("/")[0] for line in stream.getvalue().splitlines()] == [
+        "1",
+        "11",
+        "21",
+        "24",
+    ]
 
 
 def test_a_snapshot_that_was_shown_is_not_shown_again_at_the_end(clock: Clock) -> None:
@@ -159,6 +179,8 @@ def test_no_accuracy_without_grades_and_no_eta_without_one() -> None:
     assert "accuracy" not in shown and "ETA" not in shown
 
 
-@pytest.mark.parametrize(("seconds", "shown"), [(0.0, "0:00"), (59.6, "1:00"), (3599.0, "59:59"), (3600.0, "1:00:00")])
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.0, "0:00"), (59.6, "1:00"), (3599.0, "59:59"), (3600.0, "1:00:00")]
+)
 def test_durations(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown

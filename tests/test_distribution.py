@@ -48,8 +48,12 @@ def logits_of(kind: str, size: int, seed: int) -> Floats:
     return np.asarray(np.round(row * 8) / 8)
 
 
-batches = st.tuples(st.sampled_from([2, 3, 17, 300, 2000]), st.integers(0, 999), st.lists(st.sampled_from(KINDS))).map(
-    lambda t: np.stack([logits_of(kind, t[0], t[1] + n) for n, kind in enumerate(("normal", *t[2][:6]))])
+batches = st.tuples(
+    st.sampled_from([2, 3, 17, 300, 2000]), st.integers(0, 999), st.lists(st.sampled_from(KINDS))
+).map(
+    lambda t: np.stack(
+        [logits_of(kind, t[0], t[1] + n) for n, kind in enumerate(("normal", *t[2][:6]))]
+    )
 )
 samplings = st.builds(
     Sampling,
@@ -60,7 +64,9 @@ samplings = st.builds(
 
 
 def of(logits: Floats, sampling: Sampling) -> Nuclei:
-    return nuclei(log_probabilities(torch.tensor(np.atleast_2d(logits), dtype=torch.float32)), sampling)
+    return nuclei(
+        log_probabilities(torch.tensor(np.atleast_2d(logits), dtype=torch.float32)), sampling
+    )
 
 
 def split(found: Nuclei) -> list[dict[int, float]]:
@@ -71,8 +77,12 @@ def split(found: Nuclei) -> list[dict[int, float]]:
 
 
 def ranked(logits: Floats, sampling: Sampling) -> tuple[list[int], Floats]:
-    """The tokens that top_k leaves, by falling logit and then rising id, and their shares of the mass."""
-    order = sorted(np.flatnonzero(logits > -np.inf).tolist(), key=lambda token: (-logits[token], token))
+    """The tokens that top_k leaves, by falling logit and then rising id, and their shares of the
+    mass.
+    """
+    order = sorted(
+        np.flatnonzero(logits > -np.inf).tolist(), key=lambda token: (-logits[token], token)
+    )
     if sampling.top_k:
         kth = logits[order[min(sampling.top_k, len(order)) - 1]]
         order = [token for token in order if logits[token] >= kth]
@@ -91,7 +101,9 @@ def js_of(a: Floats, b: Floats) -> float:
 
 @settings(max_examples=120, deadline=None)
 @given(batches, samplings)
-def test_the_nucleus_is_the_shortest_prefix_that_reaches_top_p(batch: Floats, sampling: Sampling) -> None:
+def test_the_nucleus_is_the_shortest_prefix_that_reaches_top_p(
+    batch: Floats, sampling: Sampling
+) -> None:
     for logits, nucleus in zip(batch, split(of(batch, sampling)), strict=True):
         order, share = ranked(logits, sampling)
         assert list(nucleus) == order[: len(nucleus)]
@@ -116,7 +128,9 @@ def test_every_row_sums_to_one_and_falls(batch: Floats, sampling: Sampling) -> N
 
 @settings(max_examples=60, deadline=None)
 @given(batches, samplings)
-def test_a_row_alone_has_the_nucleus_that_it_has_in_a_batch(batch: Floats, sampling: Sampling) -> None:
+def test_a_row_alone_has_the_nucleus_that_it_has_in_a_batch(
+    batch: Floats, sampling: Sampling
+) -> None:
     alone = [split(of(row, sampling))[0] for row in batch]
     for nucleus, expected in zip(split(of(batch, sampling)), alone, strict=True):
         assert list(nucleus) == list(expected)
@@ -125,13 +139,18 @@ def test_a_row_alone_has_the_nucleus_that_it_has_in_a_batch(batch: Floats, sampl
 
 @pytest.mark.parametrize("num_rows", [1, 7, 64])
 def test_an_exact_tie_at_the_cut_is_cut_alike_whatever_stands_before_it(num_rows: int) -> None:
-    batch = np.stack([logits_of("normal", 50, n) for n in range(num_rows)] + [np.r_[0.0, 0.0, np.full(48, -30.0)]])
+    batch = np.stack(
+        [logits_of("normal", 50, n) for n in range(num_rows)]
+        + [np.r_[0.0, 0.0, np.full(48, -30.0)]]
+    )
     assert split(of(batch, Sampling(1.0, 0.5, top_k=2)))[-1] == {0: 1.0}
 
 
 @pytest.mark.parametrize("top_p", [0.3, 0.7, 0.95, 0.999, 1.0])
 @pytest.mark.parametrize("size", [255, 257, 5000, 50_000])
-def test_a_flat_distribution_over_thousands_of_tokens_is_not_cut_short(top_p: float, size: int) -> None:
+def test_a_flat_distribution_over_thousands_of_tokens_is_not_cut_short(
+    top_p: float, size: int
+) -> None:
     [nucleus] = split(of(np.zeros(size), Sampling(1.0, top_p)))
     assert len(nucleus) == pytest.approx(top_p * size, abs=1 + 1e-5 * size)
     assert list(nucleus) == list(range(len(nucleus)))
@@ -169,15 +188,20 @@ def test_ties_at_the_kth_token_all_stay(top_k: int) -> None:
 def test_a_top_k_of_the_whole_vocabulary_is_no_top_k(top_k: int, top_p: float) -> None:
     logits = np.stack([logits_of("flat", 2000, 0), logits_of("normal", 2000, 0)])
     found, expected = of(logits, Sampling(1.0, top_p, top_k)), of(logits, Sampling(1.0, top_p))
-    assert [list(nucleus) for nucleus in split(found)] == [list(nucleus) for nucleus in split(expected)]
+    assert [list(nucleus) for nucleus in split(found)] == [
+        list(nucleus) for nucleus in split(expected)
+    ]
     np.testing.assert_allclose(found.p, expected.p, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
-    "sampling", [Sampling(1.0, 1.0), Sampling(1.0, 1.0, 3), Sampling(0.7, 1.0), Sampling(1.0, 0.999)]
+    "sampling",
+    [Sampling(1.0, 1.0), Sampling(1.0, 1.0, 3), Sampling(0.7, 1.0), Sampling(1.0, 0.999)],
 )
 @pytest.mark.parametrize("low", [-1e3, -1e9, float(np.finfo(np.float32).min), -np.inf])
-def test_tokens_that_are_too_improbable_for_a_number_are_not_in_the_nucleus(sampling: Sampling, low: float) -> None:
+def test_tokens_that_are_too_improbable_for_a_number_are_not_in_the_nucleus(
+    sampling: Sampling, low: float
+) -> None:
     found = of(np.array([[0.0, low, low, low, -1.0], [low, 2.0, low, low, low]]), sampling)
     assert [list(nucleus) for nucleus in split(found)] == [[0, 4], [1]]
     assert js_divergence(found, found).tolist() == [0.0, 0.0]
@@ -200,7 +224,9 @@ def test_a_row_without_any_token_raises(temperature: float, top_k: int) -> None:
         of(np.array([[0.0, 1.0, 2.0], [-np.inf] * 3]), Sampling(temperature, 0.7, top_k))
 
 
-@pytest.mark.parametrize("sampling", [Sampling(1.0, 0.7), Sampling(0.5, 1.0), Sampling(1.0, 1.0, 1)])
+@pytest.mark.parametrize(
+    "sampling", [Sampling(1.0, 0.7), Sampling(0.5, 1.0), Sampling(1.0, 1.0, 1)]
+)
 def test_the_error_names_the_row(sampling: Sampling) -> None:
     with pytest.raises(FloatingPointError, match=r"row 1$"):
         of(np.array([[0.0, 0.0], [0.0, np.nan], [0.0, 0.0]]), sampling)
@@ -208,7 +234,9 @@ def test_the_error_names_the_row(sampling: Sampling) -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(batches, st.sampled_from([0.1, 0.7, 1.0]), st.sampled_from([0, 2]))
-def test_temperature_zero_takes_the_best_token_the_lowest_id_among_equals(b: Floats, top_p: float, k: int) -> None:
+def test_temperature_zero_takes_the_best_token_the_lowest_id_among_equals(
+    b: Floats, top_p: float, k: int
+) -> None:
     found = of(b, Sampling(0.0, top_p, k))
     assert split(found) == [{int(row.argmax()): 1.0} for row in b]
     assert found.top1.tolist() == found.token.tolist()
@@ -217,7 +245,12 @@ def test_temperature_zero_takes_the_best_token_the_lowest_id_among_equals(b: Flo
 def test_the_distribution_is_left_as_it_is() -> None:
     log_p = log_probabilities(torch.randn(4, 100))
     before = log_p.clone()
-    for sampling in (Sampling(1.0, 0.7), Sampling(0.5, 1.0), Sampling(1.0, 0.9, 3), Sampling(0.0, 1.0)):
+    for sampling in (
+        Sampling(1.0, 0.7),
+        Sampling(0.5, 1.0),
+        Sampling(1.0, 0.9, 3),
+        Sampling(0.0, 1.0),
+    ):
         nuclei(log_p, sampling)
     assert torch.equal(log_p, before)
 
@@ -225,12 +258,18 @@ def test_the_distribution_is_left_as_it_is() -> None:
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0])
 def test_a_view_of_wider_logits_gives_the_same_nuclei(temperature: float) -> None:
     view = torch.randn(5, 130)[:, :100]
-    found = [split(nuclei(log_probabilities(x), Sampling(temperature, 0.9))) for x in (view, view.clone())]
+    found = [
+        split(nuclei(log_probabilities(x), Sampling(temperature, 0.9)))
+        for x in (view, view.clone())
+    ]
     assert found[0] == found[1]
 
 
 pairs = st.tuples(batches, st.integers(0, 99), st.sampled_from([0.0, 0.25, 2.0])).map(
-    lambda t: (t[0], np.round((t[0] + t[2] * np.random.default_rng(t[1]).standard_normal(t[0].shape)) * 8) / 8)
+    lambda t: (
+        t[0],
+        np.round((t[0] + t[2] * np.random.default_rng(t[1]).standard_normal(t[0].shape)) * 8) / 8,
+    )
 )
 
 
@@ -239,13 +278,17 @@ pairs = st.tuples(batches, st.integers(0, 99), st.sampled_from([0.0, 0.25, 2.0])
 def test_js_is_that_of_the_dense_vectors(pair: tuple[Floats, Floats], sampling: Sampling) -> None:
     a, b = (of(logits, sampling) for logits in pair)
     size = pair[0].shape[1]
-    expected = [js_of(dense(x, size), dense(y, size)) for x, y in zip(split(a), split(b), strict=True)]
+    expected = [
+        js_of(dense(x, size), dense(y, size)) for x, y in zip(split(a), split(b), strict=True)
+    ]
     np.testing.assert_allclose(js_divergence(a, b), expected, atol=1e-13)
 
 
 @settings(max_examples=40, deadline=None)
 @given(pairs, samplings)
-def test_js_is_symmetric_and_between_zero_and_ln_2(pair: tuple[Floats, Floats], sampling: Sampling) -> None:
+def test_js_is_symmetric_and_between_zero_and_ln_2(
+    pair: tuple[Floats, Floats], sampling: Sampling
+) -> None:
     a, b = (of(logits, sampling) for logits in pair)
     js = js_divergence(a, b)
     assert ((js >= 0) & (js <= np.log(2))).all()
@@ -279,7 +322,9 @@ def test_js_does_not_mix_rows_up() -> None:
 @example(np.array([[-np.inf, 0.0, -np.inf, -np.inf]]), 0)
 def test_scalars_are_those_of_the_full_distribution_in_float64(batch: Floats, seed: int) -> None:
     token = np.random.default_rng(seed).integers(0, batch.shape[1], (len(batch), 2))
-    measured = measure(log_probabilities(torch.tensor(batch, dtype=torch.float32)), torch.tensor(token)).numpy()
+    measured = measure(
+        log_probabilities(torch.tensor(batch, dtype=torch.float32)), torch.tensor(token)
+    ).numpy()
     for row, (logits, chosen) in enumerate(zip(batch, token, strict=True)):
         p = np.exp(logits - logits.max())
         p /= p.sum()
@@ -292,12 +337,16 @@ def test_scalars_are_those_of_the_full_distribution_in_float64(batch: Floats, se
 
 
 def test_scalars_of_one_certain_token_are_zero_entropy_zero_logp_and_rank_one() -> None:
-    measured = measure(log_probabilities(torch.tensor([[-torch.inf, 3.0, -torch.inf]])), torch.tensor([[1, 0]]))
+    measured = measure(
+        log_probabilities(torch.tensor([[-torch.inf, 3.0, -torch.inf]])), torch.tensor([[1, 0]])
+    )
     assert measured.tolist() == [[0.0, 0.0, -torch.inf, 1.0, 2.0]]
 
 
 nucleus_rows = st.lists(
-    st.dictionaries(st.integers(0, 9), st.sampled_from([0.1, 0.2, 1.0]), min_size=1), min_size=1, max_size=6
+    st.dictionaries(st.integers(0, 9), st.sampled_from([0.1, 0.2, 1.0]), min_size=1),
+    min_size=1,
+    max_size=6,
 )
 
 
@@ -312,16 +361,22 @@ def ragged(rows: list[dict[int, float]]) -> Nuclei:
 
 def dictionaries(found: Nuclei) -> list[dict[int, float]]:
     return [
-        dict(zip(found.token[a : a + n].tolist(), found.p[a : a + n].round(12).tolist(), strict=True))
+        dict(
+            zip(found.token[a : a + n].tolist(), found.p[a : a + n].round(12).tolist(), strict=True)
+        )
         for a, n in zip(found.start, found.size, strict=True)
     ]
 
 
 @given(nucleus_rows, st.data())
-def test_rows_that_are_taken_are_those_rows_in_that_order(rows: list[dict[int, float]], data: st.DataObject) -> None:
+def test_rows_that_are_taken_are_those_rows_in_that_order(
+    rows: list[dict[int, float]], data: st.DataObject
+) -> None:
     chosen = data.draw(st.lists(st.integers(0, len(rows) - 1)))
     everything = dictionaries(ragged(rows))
-    assert dictionaries(ragged(rows).take(np.array(chosen, np.int64))) == [everything[n] for n in chosen]
+    assert dictionaries(ragged(rows).take(np.array(chosen, np.int64))) == [
+        everything[n] for n in chosen
+    ]
     assert dictionaries(stack(ragged(rows), ragged(rows[:1]))) == [*everything, everything[0]]
 
 
@@ -341,13 +396,24 @@ def test_without_tokens_the_rest_is_renormalised_and_rows_of_nothing_else_are_le
     "sampling", [Sampling(1.0, 0.8), Sampling(0.6, 0.9), Sampling(1.3, 1.0, 4), Sampling(0.0, 1.0)]
 )
 @pytest.mark.parametrize("strength", [0.1, 1.0])
-def test_an_extrapolated_nucleus_is_that_of_the_mixture_written_out(sampling: Sampling, strength: float) -> None:
+def test_an_extrapolated_nucleus_is_that_of_the_mixture_written_out(
+    sampling: Sampling, strength: float
+) -> None:
     generator = torch.Generator().manual_seed(5)
-    log_p, log_q = (torch.log_softmax(2 * torch.randn(40, 30, generator=generator), -1).double() for _ in range(2))
-    expected = nuclei(torch.log_softmax((1 + strength) * log_p - strength * log_q, -1).float(), sampling)
+    log_p, log_q = (
+        torch.log_softmax(2 * torch.randn(40, 30, generator=generator), -1).double()
+        for _ in range(2)
+    )
+    expected = nuclei(
+        torch.log_softmax((1 + strength) * log_p - strength * log_q, -1).float(), sampling
+    )
     token = log_p.topk(30, -1).indices
     ours = extrapolate(
-        log_p.gather(1, token).numpy(), log_q.gather(1, token).numpy(), token.numpy(), strength, sampling
+        log_p.gather(1, token).numpy(),
+        log_q.gather(1, token).numpy(),
+        token.numpy(),
+        strength,
+        sampling,
     )
     assert ours.size.tolist() == expected.size.tolist()
     assert ours.token.tolist() == expected.token.tolist()
@@ -355,12 +421,18 @@ def test_an_extrapolated_nucleus_is_that_of_the_mixture_written_out(sampling: Sa
 
 
 @pytest.mark.parametrize("numbers_a_block", [1, 7, 100])
-def test_block_by_block_is_the_same_as_at_once(numbers_a_block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_block_by_block_is_the_same_as_at_once(
+    numbers_a_block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     values = torch.randn(9, 13, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
     bounds, cut = values[:, :2], values[:, 3:4]
     monkeypatch.setattr(passes, "BLOCK", numbers_a_block)
-    assert torch.equal(passes.num_greater(values, bounds), (values[:, None] > bounds[:, :, None]).sum(-1))
+    assert torch.equal(
+        passes.num_greater(values, bounds), (values[:, None] > bounds[:, :, None]).sum(-1)
+    )
     flat, found = passes.at_least(values, cut)
     assert flat.tolist() == (values >= cut).flatten().nonzero()[:, 0].tolist()
     assert found.tolist() == values[values >= cut].tolist()
-    assert torch.allclose(passes.entropy(values), torch.special.entr(values.exp()).sum(-1), atol=1e-6)
+    assert torch.allclose(
+        passes.entropy(values), torch.special.entr(values.exp()).sum(-1), atol=1e-6
+    )

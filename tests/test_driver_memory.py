@@ -1,4 +1,6 @@
-"""The driver's memory over a long run: 100,000 trajectories through record, store and grader, without engines."""
+"""The driver's memory over a long run: 100,000 trajectories through record, store and grader,
+without engines.
+"""
 
 from pathlib import Path
 
@@ -45,17 +47,25 @@ def finished_lease(answer: list[int]) -> Completed:
             "js": np.zeros(rows, np.float32),
             "nucleus": np.ones(rows, np.int32),
             "top1": np.tile(token, LEASE),
-            **{name: np.zeros(rows, np.float32) for name in ("entropy", "logp", "logp_of_other_top1")},
+            **{
+                name: np.zeros(rows, np.float32)
+                for name in ("entropy", "logp", "logp_of_other_top1")
+            },
             **{name: np.ones(rows, np.int32) for name in ("rank", "rank_of_other_top1")},
             "top_k": pa.array([[1, 2, 3]] * rows, pa.list_(pa.int32())),
         }
     )
-    return Completed(np.arange(LEASE), np.ones(LEASE, bool), join_sides(side, side), np.arange(LEASE))
+    return Completed(
+        np.arange(LEASE), np.ones(LEASE, bool), join_sides(side, side), np.arange(LEASE)
+    )
 
 
 def test_the_drivers_memory_stays_flat_over_a_hundred_thousand_trajectories(tmp_path: Path) -> None:
     task = load_task(load(None, {}))
-    plan = prepare(load(None, {"direction": "reverse", "samples": TRAJECTORIES // 200, "out": str(tmp_path)}), task)
+    plan = prepare(
+        load(None, {"direction": "reverse", "samples": TRAJECTORIES // 200, "out": str(tmp_path)}),
+        task,
+    )
     completed = finished_lease(plan.pair.tokenizer.encode(r"so \boxed{50}."))
     process, resident = psutil.Process(), []
     with Grader(task.problems) as grader, RunStore.open(tmp_path, plan.manifest()) as store:

@@ -17,8 +17,8 @@ from engine.verify import verify_run
 from tests.engines import TOLERANCE, WHOLE, floats, keys_of, plan_of, undisturbed
 from tests.reference import Policy, Position, cross_sample
 
-# Numbers of the full distribution carry the rounding of the float32 logits: transformers' own differ from those of the
-# same model in float64 by up to 3e-5, and the entropies by up to 1.1e-5.
+# Numbers of the full distribution carry the rounding of the float32 logits: transformers' own
+# differ from those of the same model in float64 by up to 3e-5, and the entropies by up to 1.1e-5.
 FLOAT32_MODEL = 3e-5
 ARMS = list(product(("forward", "reverse"), WHOLE["budget"]))
 
@@ -47,7 +47,9 @@ def rows(store: RunStore) -> pa.Table:
     """All rows, a trajectory's together and in order."""
     table = store.tokens().to_table()
     order = pa.array([f"{key}" for key in keys_of(table)])
-    return table.append_column("order", order).sort_by([("order", "ascending"), ("position", "ascending")])
+    return table.append_column("order", order).sort_by(
+        [("order", "ascending"), ("position", "ascending")]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +77,13 @@ def test_every_token_is_the_one_that_the_oracle_takes(
 ) -> None:
     responses = store.responses()
     pairs = zip(keys_of(responses), responses["token_ids"].to_pylist(), strict=True)
-    arm = {key: tokens for key, tokens in pairs if (key.direction, key.budget) == (direction, budget)}
+    arm = {
+        key: tokens for key, tokens in pairs if (key.direction, key.budget) == (direction, budget)
+    }
     flipped = {
-        key: next(n for n, (a, b) in enumerate(zip([*tokens, -1], [*theirs, -1], strict=False)) if a != b)
+        key: next(
+            n for n, (a, b) in enumerate(zip([*tokens, -1], [*theirs, -1], strict=False)) if a != b
+        )
         for key, tokens in arm.items()
         if tokens != (theirs := [row.token for row in oracle[key]])
     }
@@ -100,15 +106,23 @@ def test_measured_numbers_are_the_oracles_where_both_policies_were_there(
 ) -> None:
     paired = np.array([row.js is not None for row in expected])
     assert paired.sum() > 10_000
-    ours, theirs = floats(rows[column])[paired], floats([getattr(row, column) for row in expected])[paired]
+    ours, theirs = (
+        floats(rows[column])[paired],
+        floats([getattr(row, column) for row in expected])[paired],
+    )
     assert_close(ours, theirs, everywhere=TOLERANCE if column == "js" else FLOAT32_MODEL)
 
 
-@pytest.mark.parametrize(("direction", "own", "other"), [("forward", "base", "rl"), ("reverse", "rl", "base")])
+@pytest.mark.parametrize(
+    ("direction", "own", "other"), [("forward", "base", "rl"), ("reverse", "rl", "base")]
+)
 def test_where_the_primary_was_alone_its_columns_are_filled_and_the_others_are_null(
     rows: pa.Table, expected: list[Position], direction: str, own: str, other: str
 ) -> None:
-    alone = [row.js is None and key.direction == direction for key, row in zip(keys_of(rows), expected, strict=True)]
+    alone = [
+        row.js is None and key.direction == direction
+        for key, row in zip(keys_of(rows), expected, strict=True)
+    ]
     solo, theirs = (
         rows.filter(pa.array(alone)),
         [row for row, is_alone in zip(expected, alone, strict=True) if is_alone],
@@ -117,7 +131,13 @@ def test_where_the_primary_was_alone_its_columns_are_filled_and_the_others_are_n
     for name in ("entropy", "logp", "rank", "nucleus", "top1"):
         assert solo[f"{name}_{own}"].null_count == 0
         assert solo[f"{name}_{other}"].null_count == len(theirs)
-    for name in ("js", "topk_base", "topk_rl", f"logp_{other}_of_top1_{own}", f"logp_{own}_of_top1_{other}"):
+    for name in (
+        "js",
+        "topk_base",
+        "topk_rl",
+        f"logp_{other}_of_top1_{own}",
+        f"logp_{own}_of_top1_{other}",
+    ):
         assert solo[name].null_count == len(theirs)
     for name in ("entropy", "logp"):
         reference = floats([getattr(row, f"{name}_{own}") for row in theirs])

@@ -1,4 +1,6 @@
-r"""Traps for answer extraction: what a response says, and the answer it commits to, or what could be taken for one."""
+r"""Traps for answer extraction: what a response says, and the answer it commits to, or what could
+be taken for one.
+"""
 
 import time
 
@@ -168,12 +170,16 @@ def test_what_says_no_number_is_neither_an_answer_nor_a_guess(text: str) -> None
 
 
 @pytest.mark.parametrize(("text", "guess", "method"), NUMBERS)
-def test_a_number_that_nothing_commits_to_is_a_guess_and_never_an_answer(text: str, guess: str, method: str) -> None:
+def test_a_number_that_nothing_commits_to_is_a_guess_and_never_an_answer(
+    text: str, guess: str, method: str
+) -> None:
     assert extract(text, "number") == Extraction(None, guess, method)
 
 
 @pytest.mark.parametrize(("text", "guess", "method"), LETTERS)
-def test_a_letter_that_nothing_commits_to_is_a_guess_and_never_an_answer(text: str, guess: str, method: str) -> None:
+def test_a_letter_that_nothing_commits_to_is_a_guess_and_never_an_answer(
+    text: str, guess: str, method: str
+) -> None:
     assert extract(text, "letter") == Extraction(None, guess, method)
 
 
@@ -183,12 +189,17 @@ def test_a_letter_of_a_word_an_article_or_a_denied_one_is_no_guess(text: str) ->
 
 
 def test_a_guess_at_words_is_the_rest_of_the_sentence() -> None:
-    assert extract("So the answer is the Nile. I am sure.", "words") == Extraction(None, "the Nile", "sentence")
+    assert extract("So the answer is the Nile. I am sure.", "words") == Extraction(
+        None, "the Nile", "sentence"
+    )
     assert extract("It is the Nile", "words") == Extraction(None, None, None)
 
 
 @settings(deadline=None)
-@given(st.text(alphabet="ab{}\\", max_size=12).filter(lambda s: _is_balanced(s) and s.strip()), st.text("ab \n"))
+@given(
+    st.text(alphabet="ab{}\\", max_size=12).filter(lambda s: _is_balanced(s) and s.strip()),
+    st.text("ab \n"),
+)
 def test_whatever_is_boxed_comes_out_as_it_is(content: str, around: str) -> None:
     assert last_boxed(f"{around}\\boxed{{{content}}}{around}") == content.strip()
 
@@ -201,7 +212,9 @@ KINDS: tuple[GuessKind, ...] = ("number", "letter", "words")
 
 @settings(deadline=None)
 @given(st.lists(PIECES).map("".join), st.sampled_from(KINDS))
-def test_no_text_breaks_extraction_and_what_is_found_is_in_the_text(text: str, kind: GuessKind) -> None:
+def test_no_text_breaks_extraction_and_what_is_found_is_in_the_text(
+    text: str, kind: GuessKind
+) -> None:
     found = extract(text, kind)
     said = found.answer or found.guess
     assert found.answer is None or found.guess is None
@@ -209,7 +222,20 @@ def test_no_text_breaks_extraction_and_what_is_found_is_in_the_text(text: str, k
     assert said is None or said in text
 
 
-BROKEN = ["\\boxed{", "{", "\\", "Answer:", ". Answer:", "Answer: \\boxed{", "\n", " ", "*", "</think>", "answer", "50"]
+BROKEN = [
+    "\\boxed{",
+    "{",
+    "\\",
+    "Answer:",
+    ". Answer:",
+    "Answer: \\boxed{",
+    "\n",
+    " ",
+    "*",
+    "</think>",
+    "answer",
+    "50",
+]
 BROKEN += ["the answer is ", "\nAnswer: \\boxed{}", "**. ", "- ", "1,"]
 
 

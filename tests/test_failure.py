@@ -1,4 +1,6 @@
-"""Whatever goes wrong with an engine is noticed in time, never becomes a token of one model, and is made good again."""
+"""Whatever goes wrong with an engine is noticed in time, never becomes a token of one model, and is
+made good again.
+"""
 
 from __future__ import annotations
 
@@ -118,7 +120,9 @@ def carry_out(pair: Pair, plan: Plan) -> tuple[list[pa.Table], list[pa.Table]]:
     """What the scheduler hands over: before the first failure, and after it."""
     keys = list(plan.work.trajectories())
     connect()
-    scheduler = Scheduler([pair], [plan.work.job(key) for key in keys], plan.rule, plan.config.max_num_seqs)
+    scheduler = Scheduler(
+        [pair], [plan.work.job(key) for key in keys], plan.rule, plan.config.max_num_seqs
+    )
     before: list[pa.Table] = []
     after: list[pa.Table] = []
     here = before
@@ -200,7 +204,9 @@ def poison(worker: PolicyWorker, noise_key: int) -> None:
     sampler.step = lose
 
 
-def test_a_pair_that_ran_out_of_memory_while_loading_is_started_again(store: RunStore, tmp_path: Path) -> None:
+def test_a_pair_that_ran_out_of_memory_while_loading_is_started_again(
+    store: RunStore, tmp_path: Path
+) -> None:
     plan, marker = plan_of(**PART, limit=1, samples=1), tmp_path / "tried"
 
     class ShortOfMemory(PolicyWorker):
@@ -215,7 +221,7 @@ def test_a_pair_that_ran_out_of_memory_while_loading_is_started_again(store: Run
     assert_same(pa.concat_tables(before + after), of_plan(store, plan))
 
 
-def test_what_fails_every_time_is_given_up_and_recorded_the_rest_is_made_and_the_next_session_tries_it_again(
+def test_what_fails_every_time_is_given_up_and_recorded_and_tried_again_by_the_next_session(
     store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = plan_of(**PART, out=str(tmp_path / "run"))

@@ -1,4 +1,6 @@
-"""Figures of the measurements: each draws what it is given, within the canvas, and never a formula."""
+"""Figures of the measurements: each draws what it is given, within the canvas, and never a
+formula.
+"""
 
 from __future__ import annotations
 
@@ -34,15 +36,32 @@ FIGURES: dict[str, tuple[Draw, tuple[Callable[..., list[sample.Row]], ...], tupl
     "accuracy by budget": (
         accuracy.by_budget,
         (sample.accuracy,),
-        ("accuracy (%)", "budget (interventions a response)", "∞", "base alone", "control (random control)"),
+        (
+            "accuracy (%)",
+            "budget (interventions a response)",
+            "∞",
+            "base alone",
+            "control (random control)",
+        ),
     ),
-    "accuracy by share": (accuracy.by_share, (sample.accuracy,), ("accuracy (%)", "tokens replaced (effective, %)")),
+    "accuracy by share": (
+        accuracy.by_share,
+        (sample.accuracy,),
+        ("accuracy (%)", "tokens replaced (effective, %)"),
+    ),
     "differences": (
         differences.forest,
         (sample.differences, sample.accuracy),
-        ("difference of accuracy (percentage points)", "against the random control at the same budget"),
+        (
+            "difference of accuracy (percentage points)",
+            "against the random control at the same budget",
+        ),
     ),
-    "histogram": (sparsity.histogram, (sample.js_histogram,), ("JS divergence (nats)", "positions (%)", "0", "10⁻⁶")),
+    "histogram": (
+        sparsity.histogram,
+        (sample.js_histogram,),
+        ("JS divergence (nats)", "positions (%)", "0", "10⁻⁶"),
+    ),
     "percentiles": (
         sparsity.percentiles,
         (sample.js_percentiles,),
@@ -58,33 +77,81 @@ FIGURES: dict[str, tuple[Draw, tuple[Callable[..., list[sample.Row]], ...], tupl
         (sample.js_by_position,),
         ("JS divergence (nats)", "median", "25th to 75th percentile", "dapo-qwen2.5-32b · forward"),
     ),
-    "entropy": (entropy.distributions, (sample.entropy_histogram,), ("entropy (nats)", "JS > 0.1 nats", "base", "RL")),
-    "entropy, joint": (entropy.joint, (sample.entropy_joint,), ("entropy of base (nats)", "positions in a cell")),
+    "entropy": (
+        entropy.distributions,
+        (sample.entropy_histogram,),
+        ("entropy (nats)", "JS > 0.1 nats", "base", "RL"),
+    ),
+    "entropy, joint": (
+        entropy.joint,
+        (sample.entropy_joint,),
+        ("entropy of base (nats)", "positions in a cell"),
+    ),
     "entropy, sequences": (
         entropy.sequences,
         (sample.sequences,),
         ("mean entropy of RL (nats)", "mean JS divergence (nats)"),
     ),
-    "tokens": (identity.token_cloud, (sample.frequent_tokens,), ("␣$x_{1}$", "⏎", "\\frac", "JS ≤ 0.01 nats")),
-    "tokens, js": (token_js.heat_rows, (sample.token_js,), ("JS divergence (nats)", "\\boxed", "≈ 0")),
-    "overlap of lists": (mechanics.topk_overlap, (sample.topk_overlap,), ("k (tokens)", "forward", "reverse")),
-    "ranks": (mechanics.top1_ranks, (sample.top1_ranks,), ("rank", "11+", "cumulative (%)", "positions (%)")),
-    "tail": (mechanics.tail_probability, (sample.tail_probability,), ("p, a probability under base",)),
-    "shifts": (mechanics.shift_classes, (sample.shift_classes,), ("positions (%)", "high divergence")),
-    "steps": (evolution.js_by_step, (sample.js_by_step,), ("training step", "JS divergence (nats)", "400")),
-    "overlap": (evolution.high_overlap, (sample.high_overlap,), ("Jaccard overlap with the last (0 to 1)",)),
+    "tokens": (
+        identity.token_cloud,
+        (sample.frequent_tokens,),
+        ("␣$x_{1}$", "⏎", "\\frac", "JS ≤ 0.01 nats"),
+    ),
+    "tokens, js": (
+        token_js.heat_rows,
+        (sample.token_js,),
+        ("JS divergence (nats)", "\\boxed", "≈ 0"),
+    ),
+    "overlap of lists": (
+        mechanics.topk_overlap,
+        (sample.topk_overlap,),
+        ("k (tokens)", "forward", "reverse"),
+    ),
+    "ranks": (
+        mechanics.top1_ranks,
+        (sample.top1_ranks,),
+        ("rank", "11+", "cumulative (%)", "positions (%)"),
+    ),
+    "tail": (
+        mechanics.tail_probability,
+        (sample.tail_probability,),
+        ("p, a probability under base",),
+    ),
+    "shifts": (
+        mechanics.shift_classes,
+        (sample.shift_classes,),
+        ("positions (%)", "high divergence"),
+    ),
+    "steps": (
+        evolution.js_by_step,
+        (sample.js_by_step,),
+        ("training step", "JS divergence (nats)", "400"),
+    ),
+    "overlap": (
+        evolution.high_overlap,
+        (sample.high_overlap,),
+        ("Jaccard overlap with the last (0 to 1)",),
+    ),
     "truncations": (
         robustness.truncations,
         (sample.truncations,),
         ("top-1 (greedy)", "positions with JS > 0.1 nats (%)", "from stored data, exact"),
     ),
-}  # fmt: skip
+}
 every_figure = pytest.mark.parametrize("name", FIGURES)
 
 
 def tables(name: str) -> list[pa.Table]:
-    """The sample tables of a figure: of two runs and a control where it matters; of checkpoints all are one table."""
-    runs = RUNS[:1] if name in ("steps", "overlap") else RUNS if sample.accuracy in FIGURES[name][1] else RUNS[:2]
+    """The sample tables of a figure: of two runs and a control where it matters; of checkpoints all
+    are one table.
+    """
+    runs = (
+        RUNS[:1]
+        if name in ("steps", "overlap")
+        else RUNS
+        if sample.accuracy in FIGURES[name][1]
+        else RUNS[:2]
+    )
     return [sample.table(rows, runs) for rows in FIGURES[name][1]]
 
 
@@ -110,19 +177,25 @@ def outside(figure: Figure) -> float:
     """How far the figure's contents are over its edges, in inches."""
     with styled():
         box = figure.get_tightbbox(renderer(figure))
-    return float(max(-box.x0, -box.y0, box.x1 - figure.get_figwidth(), box.y1 - figure.get_figheight()))
+    return float(
+        max(-box.x0, -box.y0, box.x1 - figure.get_figwidth(), box.y1 - figure.get_figheight())
+    )
 
 
 def changed(table: pa.Table, change: Callable[[pa.ChunkedArray], Any]) -> pa.Table:
     """The table with its columns of floats replaced."""
     for place, field in enumerate(table.schema):
         if pt.is_floating(field.type):
-            table = table.set_column(place, field.name, pa.array(change(table[field.name]), field.type))
+            table = table.set_column(
+                place, field.name, pa.array(change(table[field.name]), field.type)
+            )
     return table
 
 
 @every_figure
-def test_a_figure_has_its_labels_and_units_no_formula_and_nothing_outside_the_canvas(name: str) -> None:
+def test_a_figure_has_its_labels_and_units_no_formula_and_nothing_outside_the_canvas(
+    name: str,
+) -> None:
     figure = drawn(name, tables(name))
     assert figure is not None
     assert not set(FIGURES[name][2]) - texts(figure)
@@ -143,7 +216,10 @@ def test_of_nothing_there_is_no_figure(name: str) -> None:
 
 @every_figure
 def test_of_nulls_there_is_no_figure(name: str) -> None:
-    assert drawn(name, [changed(table, lambda column: [None] * len(column)) for table in few(name)]) is None
+    assert (
+        drawn(name, [changed(table, lambda column: [None] * len(column)) for table in few(name)])
+        is None
+    )
 
 
 @every_figure

@@ -1,4 +1,6 @@
-"""What figures are made of: style, files, text of strangers, words in lines, numbers on axes, arms compared."""
+"""What figures are made of: style, files, text of strangers, words in lines, numbers on axes, arms
+compared.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +32,21 @@ from evaluators.figures.ticks import decades, plain
 from tests import figure_tables as sample
 
 ROOT = Path(__file__).parents[1]
-SIZES = st.lists(st.builds(Size, st.floats(0.1, 9), st.floats(0.1, 2), st.floats(0, 1)), max_size=40)
+SIZES = st.lists(
+    st.builds(Size, st.floats(0.1, 9), st.floats(0.1, 2), st.floats(0, 1)), max_size=40
+)
 
 
 def cloud(tokens: Sequence[str]) -> Figure:
     rows: list[sample.Row] = [
-        {"run": "r", "direction": "forward", "divergence": "high", "rank": place + 1, "token": place, "text": token}
+        {
+            "run": "r",
+            "direction": "forward",
+            "divergence": "high",
+            "rank": place + 1,
+            "token": place,
+            "text": token,
+        }
         | {"positions": 9, "share": 0.2 / (place + 1), "share_high": 0.5}
         for place, token in enumerate(tokens)
     ]
@@ -49,17 +60,22 @@ def boxes(figure: Figure) -> list[Bbox]:
     return [label.get_window_extent(renderer(figure)) for label in figure.texts if label.get_text()]
 
 
-def difference(run: str, against: str, budget: int | None, against_budget: int | None, value: float) -> sample.Row:
+def difference(
+    run: str, against: str, budget: int | None, against_budget: int | None, value: float
+) -> sample.Row:
     return {
-        "run": run, "direction": "forward", "budget": budget, "against_run": against, "against_direction": "forward",
-        "against_budget": against_budget, "difference": value, "low": value - 0.01, "high": value + 0.02,
+        "run": run, "direction": "forward", "budget": budget, "against_run": against,
+        "against_direction": "forward", "against_budget": against_budget, "difference": value,
+        "low": value - 0.01, "high": value + 0.02,
     }  # fmt: skip
 
 
 def marks(figure: Figure) -> list[tuple[float, str]]:
     """The points of a forest plot, with their markers."""
     lines = [line for axes in figure.axes for line in axes.lines if line.get_marker() in ("o", "D")]
-    return sorted((round(float(np.asarray(line.get_xdata())[0]), 6), str(line.get_marker())) for line in lines)
+    return sorted(
+        (round(float(np.asarray(line.get_xdata())[0]), 6), str(line.get_marker())) for line in lines
+    )
 
 
 @pytest.mark.parametrize(
@@ -71,7 +87,9 @@ def marks(figure: Figure) -> list[tuple[float, str]]:
     ],
     ids=["histogram", "points as pixels", "cloud"],
 )
-def test_the_same_figure_gives_the_same_bytes_without_a_date(tmp_path: Path, draw: Any, rows: Any) -> None:
+def test_the_same_figure_gives_the_same_bytes_without_a_date(
+    tmp_path: Path, draw: Any, rows: Any
+) -> None:
     figure = draw(sample.table(rows, sample.RUNS[:1]))
     once = [file.read_bytes() for file in save(figure, tmp_path / "new" / "folder", "one")]
     again = [file.read_bytes() for file in save(figure, tmp_path, "two")]
@@ -97,17 +115,22 @@ def test_drawing_leaves_the_settings_of_matplotlib_as_they_were(tmp_path: Path) 
 def test_what_a_user_has_set_for_matplotlib_changes_no_figure(tmp_path: Path) -> None:
     written: list[list[bytes]] = []
     for size in (10, 30):
-        with matplotlib.rc_context({"font.size": size, "lines.linewidth": size, "text.parse_math": True}):
+        with matplotlib.rc_context(
+            {"font.size": size, "lines.linewidth": size, "text.parse_math": True}
+        ):
             figure = sparsity.percentiles(sample.table(sample.js_percentiles))
             assert figure is not None
             written.append([file.read_bytes() for file in save(figure, tmp_path, str(size))])
     assert written[0] == written[1]
 
 
-def test_neither_pyplot_nor_a_window_is_needed_and_the_command_line_does_not_load_matplotlib() -> None:
+def test_neither_pyplot_nor_a_window_is_needed_and_the_command_line_does_not_load_matplotlib() -> (
+    None
+):
     code = (
         "import sys, engine.cli; assert 'matplotlib' not in sys.modules;"
-        "from evaluators.figures import accuracy, differences, entropy, evolution, identity, mechanics, position;"
+        "from evaluators.figures import accuracy, differences, entropy, evolution, identity, "
+        "mechanics, position;"
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)
@@ -153,7 +176,12 @@ def test_text_is_written_out_where_it_cannot_be_seen(found: str | None, shown: s
 
 def test_a_long_name_keeps_its_start_and_its_end() -> None:
     shown = text.name("a-very-long-name-of-an-experiment/checkpoints/global_step_100")
-    assert len(shown) == text.MAX_NAME and shown.startswith("a-very") and shown.endswith("step_100") and "…" in shown
+    assert (
+        len(shown) == text.MAX_NAME
+        and shown.startswith("a-very")
+        and shown.endswith("step_100")
+        and "…" in shown
+    )
 
 
 def test_tokens_do_not_overlap_and_stay_within_the_figure() -> None:
@@ -181,7 +209,9 @@ def test_tokens_do_not_overlap_and_stay_within_the_figure() -> None:
 
 
 def test_the_area_of_a_token_is_its_frequency() -> None:
-    sizes = {label.get_text(): float(label.get_fontsize()) for label in cloud(["a", "b", "c"]).texts}
+    sizes = {
+        label.get_text(): float(label.get_fontsize()) for label in cloud(["a", "b", "c"]).texts
+    }
     assert (sizes["b"] / sizes["a"]) ** 2 == pytest.approx(1 / 2)
     assert (sizes["c"] / sizes["a"]) ** 2 == pytest.approx(1 / 3)
 
@@ -206,12 +236,23 @@ def test_words_in_lines_do_not_overlap_and_only_a_word_wider_than_a_line_leaves_
     for one, other in combinations(placed, 2):
         shared = Bbox.intersection(one, other)
         assert shared is None or min(shared.width, shared.height) < 1e-9
-    assert all(box.x1 <= max(width, box.width) + 1e-9 and box.y1 <= paragraph.height + 1e-9 for box in placed)
+    assert all(
+        box.x1 <= max(width, box.width) + 1e-9 and box.y1 <= paragraph.height + 1e-9
+        for box in placed
+    )
 
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(0, "0"), (0.01, "0.01"), (100, "100"), (1e-7, "10⁻⁷"), (2e-5, "2·10⁻⁵"), (-20, "\N{MINUS SIGN}20"), (1e6, "10⁶")],
+    [
+        (0, "0"),
+        (0.01, "0.01"),
+        (100, "100"),
+        (1e-7, "10⁻⁷"),
+        (2e-5, "2·10⁻⁵"),
+        (-20, "\N{MINUS SIGN}20"),
+        (1e6, "10⁶"),
+    ],
 )
 def test_a_number_on_an_axis_needs_no_formula(value: float, shown: str) -> None:
     assert plain(value) == shown
@@ -238,7 +279,8 @@ def test_an_arm_is_compared_with_the_lowest_budget_and_with_the_control_from_eit
         difference("control", "ours", None, None, -0.25),
     ]
     arms: list[dict[str, Any]] = [
-        {"run": run, "direction": "forward", "control": run == "control"} for run in ("ours", "other", "control")
+        {"run": run, "direction": "forward", "control": run == "control"}
+        for run in ("ours", "other", "control")
     ]
     figure = forest(pa.Table.from_pylist(rows), pa.Table.from_pylist(arms))
     assert figure is not None

@@ -13,7 +13,9 @@ flags = st.lists(st.sampled_from([(False, False), (True, False), (True, True)]),
 
 
 @given(flags, st.integers(0, 12))
-def test_a_branch_is_what_counting_interventions_row_by_row_gives(rows: list[tuple[bool, bool]], budget: int) -> None:
+def test_a_branch_is_what_counting_interventions_row_by_row_gives(
+    rows: list[tuple[bool, bool]], budget: int
+) -> None:
     left, spent, shared = budget, len(rows), len(rows)
     for position, (intervened, effective) in enumerate(rows):
         if left == 0 and spent == len(rows):
@@ -36,7 +38,9 @@ def test_a_larger_budget_shares_no_less(rows: list[tuple[bool, bool]], budget: i
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), max_size=20))
-def test_stems_hold_every_job_once_with_the_largest_budget_last(jobs: list[tuple[str, int]]) -> None:
+def test_stems_hold_every_job_once_with_the_largest_budget_last(
+    jobs: list[tuple[str, int]],
+) -> None:
     names, budgets = [name for name, _ in jobs], [budget for _, budget in jobs]
     groups = stems(names, budgets)
     assert sorted(index for group in groups for index in group) == list(range(len(jobs)))

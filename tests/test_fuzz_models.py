@@ -1,4 +1,6 @@
-"""Model folders of strangers: used, or refused in one line; nothing in them runs, and nothing is unpickled."""
+"""Model folders of strangers: used, or refused in one line; nothing in them runs, and nothing is
+unpickled.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.preflight import TINY_PAIR
-from tests.fuzzing import NUM_CASES, altered, cases, damaged, depths, numbers, quiet, run, texts, values
+from tests.fuzzing import (
+    NUM_CASES,
+    altered,
+    cases,
+    damaged,
+    depths,
+    numbers,
+    quiet,
+    run,
+    texts,
+    values,
+)
 
 pytestmark = quiet
 
@@ -21,7 +34,10 @@ JSON_FILES = ["config.json", "tokenizer_config.json", "generation_config.json", 
 ENDLESS = [  # the first and the last do not come back to Python
     "{{ 10 ** (10 ** 10) }}",
     "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
-    "{% set a = namespace(x='1') %}{% for i in range(99999) %}{% set a.x = a.x ~ a.x %}{% endfor %}",
+    (
+        "{% set a = namespace(x='1') %}"
+        "{% for i in range(99999) %}{% set a.x = a.x ~ a.x %}{% endfor %}"
+    ),
     "{{ 10 ** (10 ** 9) }}",
 ]
 TEMPLATES = [
@@ -78,13 +94,17 @@ def checked(own: Path, folder: Path) -> None:
     """As `xsample run` checks a pair, both ways round; nothing but the folder came into being."""
     tiny = str(TINY_PAIR / "base")
     for base, rl in ((tiny, str(folder)), (str(folder), tiny)):
-        run(["run", "--base", base, "--rl", rl, "--limit", "1", "--device", "cpu", "--dry-run"], own)
+        run(
+            ["run", "--base", base, "--rl", rl, "--limit", "1", "--device", "cpu", "--dry-run"], own
+        )
     assert set(os.listdir(own)) <= {"model", "temporary", "outside.safetensors"}, os.listdir(own)
 
 
 @cases(30, 0.35)
 @given(name=st.sampled_from(JSON_FILES), data=st.data())
-def test_descriptions_with_anything_in_them_are_used_or_refused(own: Path, name: str, data: st.DataObject) -> None:
+def test_descriptions_with_anything_in_them_are_used_or_refused(
+    own: Path, name: str, data: st.DataObject
+) -> None:
     folder = model(own)
     content = (folder / name).read_bytes()
     if data.draw(st.integers(0, 3)):
@@ -98,27 +118,58 @@ def test_descriptions_with_anything_in_them_are_used_or_refused(own: Path, name:
 
 
 KEYS = st.sampled_from(
-    ["architectures", "model_type", "vocab_size", "hidden_size", "num_attention_heads", "num_key_value_heads",
-     "head_dim", "num_hidden_layers", "max_position_embeddings", "eos_token_id", "dtype", "torch_dtype", "rope_scaling",
-     "auto_map", "quantization_config", "text_config", "layer_types", "tie_word_embeddings"]
-)  # fmt: skip
+    [
+        "architectures",
+        "model_type",
+        "vocab_size",
+        "hidden_size",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "num_hidden_layers",
+        "max_position_embeddings",
+        "eos_token_id",
+        "dtype",
+        "torch_dtype",
+        "rope_scaling",
+        "auto_map",
+        "quantization_config",
+        "text_config",
+        "layer_types",
+        "tie_word_embeddings",
+    ]
+)
 
 
 @cases(30, 0.25)
 @given(changes=st.dictionaries(KEYS, values | numbers, min_size=1, max_size=3))
-def test_settings_of_a_model_of_any_type_are_used_or_refused(own: Path, changes: dict[str, Any]) -> None:
+def test_settings_of_a_model_of_any_type_are_used_or_refused(
+    own: Path, changes: dict[str, Any]
+) -> None:
     folder = model(own)
     config = json.loads((folder / "config.json").read_bytes()) | changes
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     checked(own, folder)
 
 
-PATHS = ["model.safetensors", "../outside.safetensors", "/etc/passwd", "..", ".", "", "a\0b.safetensors", "config.json"]
+PATHS = [
+    "model.safetensors",
+    "../outside.safetensors",
+    "/etc/passwd",
+    "..",
+    ".",
+    "",
+    "a\0b.safetensors",
+    "config.json",
+]
 names = st.sampled_from(PATHS) | values
 
 
 @cases(30, 0.15)
-@given(index=st.fixed_dictionaries({"weight_map": st.dictionaries(texts, names, max_size=4) | values}) | values)
+@given(
+    index=st.fixed_dictionaries({"weight_map": st.dictionaries(texts, names, max_size=4) | values})
+    | values
+)
 def test_an_index_that_points_anywhere_is_used_or_refused(own: Path, index: Any) -> None:
     folder = model(own)
     shutil.copy(TINY_PAIR / "rl" / "model.safetensors", own / "outside.safetensors")
@@ -127,7 +178,12 @@ def test_an_index_that_points_anywhere_is_used_or_refused(own: Path, index: Any)
 
 
 offsets = st.lists(numbers | st.none() | texts, max_size=3) | values
-tensor = st.fixed_dictionaries({"dtype": st.just("F32") | values, "shape": values, "data_offsets": offsets}) | values
+tensor = (
+    st.fixed_dictionaries(
+        {"dtype": st.just("F32") | values, "shape": values, "data_offsets": offsets}
+    )
+    | values
+)
 headers = st.dictionaries(st.just("__metadata__") | texts, tensor, max_size=3).map(json.dumps)
 lengths = st.sampled_from([0, 1, 8, 2**31, 2**32, 2**63, 2**64 - 1])
 
@@ -138,7 +194,9 @@ lengths = st.sampled_from([0, 1, 8, 2**31, 2**32, 2**63, 2**64 - 1])
     length=st.none() | lengths,
     size=st.integers(0, 200),
 )
-def test_weights_whose_header_lies_are_used_or_refused(own: Path, header: str, length: int | None, size: int) -> None:
+def test_weights_whose_header_lies_are_used_or_refused(
+    own: Path, header: str, length: int | None, size: int
+) -> None:
     folder = model(own)
     content = header.encode("utf-8", "surrogatepass")
     said = len(content) if length is None else length
@@ -159,12 +217,30 @@ def test_a_chat_template_of_any_kind_is_rendered_or_refused(own: Path, template:
 def test_a_chat_template_without_end_is_refused(own: Path, template: str) -> None:
     folder = model(own)
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
-    done = run(["run", "--base", str(TINY_PAIR / "base"), "--rl", str(folder), "--limit", "1", "--dry-run"], own)
-    assert done.exit_code == 2 and "chat template that cannot be rendered: " in done.stderr, done.output
+    done = run(
+        [
+            "run",
+            "--base",
+            str(TINY_PAIR / "base"),
+            "--rl",
+            str(folder),
+            "--limit",
+            "1",
+            "--dry-run",
+        ],
+        own,
+    )
+    assert done.exit_code == 2 and "chat template that cannot be rendered: " in done.stderr, (
+        done.output
+    )
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.ckpt", "model.pth", "model.pkl"])
-def test_pickled_weights_are_refused_by_what_they_are_and_never_opened(own: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "model.pt", "model.ckpt", "model.pth", "model.pkl"]
+)
+def test_pickled_weights_are_refused_by_what_they_are_and_never_opened(
+    own: Path, name: str
+) -> None:
     folder = model(own)
     (folder / "model.safetensors").unlink()
     (folder / name).write_bytes(PICKLE)
@@ -178,7 +254,10 @@ AUTO_MAPS = {
         "auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"},
         "model_type": "evil",
     },
-    "tokenizer_config.json": {"auto_map": {"AutoTokenizer": ["evil.Tokenizer", None]}, "tokenizer_class": "Tokenizer"},
+    "tokenizer_config.json": {
+        "auto_map": {"AutoTokenizer": ["evil.Tokenizer", None]},
+        "tokenizer_class": "Tokenizer",
+    },
 }
 
 

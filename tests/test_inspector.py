@@ -1,4 +1,6 @@
-"""The inspector without a browser: what is read, where trajectories part, what is redacted, what a terminal shows."""
+"""The inspector without a browser: what is read, where trajectories part, what is redacted, what a
+terminal shows.
+"""
 
 from __future__ import annotations
 
@@ -32,14 +34,35 @@ from evaluators.inspector.redaction import redacted
 from evaluators.inspector.sample import HIDDEN, Sample, Traced
 from evaluators.inspector.terminal import inspect_terminal
 
-TEXTS = ["<eos>", " the", " sum", " is", "\n\n", "4", "5", " so", "\t", "\N{REPLACEMENT CHARACTER}", ""]
+TEXTS = [
+    "<eos>",
+    " the",
+    " sum",
+    " is",
+    "\n\n",
+    "4",
+    "5",
+    " so",
+    "\t",
+    "\N{REPLACEMENT CHARACTER}",
+    "",
+]
 HOSTILE = "</script><script>alert(1)</script>\"'&[bold red]\x1b[31m\u202e\u2028\u05d0"
 ZERO = {"string": "x", "int32": 0, "int64": 0, "float": 0.0, "bool": False}
 MODELS = {"base": "models/base", "rl": "models/rl", "stop_token_ids": [0]}
-CONFIG = {"criterion": "js", "threshold": 0.1, "temperature": 1.0, "top_p": 0.7, "budget": [1, None], "match": None}
+CONFIG = {
+    "criterion": "js",
+    "threshold": 0.1,
+    "temperature": 1.0,
+    "top_p": 0.7,
+    "budget": [1, None],
+    "match": None,
+}
 
 
-def key(direction: str = "forward", budget: int | None = None, problem: str = "p", sample: int = 0) -> Trajectory:
+def key(
+    direction: str = "forward", budget: int | None = None, problem: str = "p", sample: int = 0
+) -> Trajectory:
     return Trajectory(problem, sample, direction, budget)
 
 
@@ -50,7 +73,9 @@ def token(at: Trajectory, position: int, token: int, **values: Any) -> dict[str,
 
 
 def measured(at: Trajectory, tokens: Sequence[int]) -> list[dict[str, Any]]:
-    """Rows with numbers of their own; the third is an effective intervention, the fourth one that is not."""
+    """Rows with numbers of their own; the third is an effective intervention, the fourth one that
+    is not.
+    """
     return [
         token(
             at,
@@ -60,10 +85,22 @@ def measured(at: Trajectory, tokens: Sequence[int]) -> list[dict[str, Any]]:
             intervened=position in (2, 3),
             effective=position == 2,
             primary_token={2: 3, 3: taken}.get(position),
-            **{f"entropy_{policy}": 0.5 + place + position for place, policy in enumerate(("base", "rl"))},
-            **{f"logp_{policy}": -0.3 - place - position / 7 for place, policy in enumerate(("base", "rl"))},
-            **{f"rank_{policy}": 1 + place + position for place, policy in enumerate(("base", "rl"))},
-            **{f"nucleus_{policy}": 11 + place + position for place, policy in enumerate(("base", "rl"))},
+            **{
+                f"entropy_{policy}": 0.5 + place + position
+                for place, policy in enumerate(("base", "rl"))
+            },
+            **{
+                f"logp_{policy}": -0.3 - place - position / 7
+                for place, policy in enumerate(("base", "rl"))
+            },
+            **{
+                f"rank_{policy}": 1 + place + position
+                for place, policy in enumerate(("base", "rl"))
+            },
+            **{
+                f"nucleus_{policy}": 11 + place + position
+                for place, policy in enumerate(("base", "rl"))
+            },
             top1_base=1,
             top1_rl=2,
             logp_base_of_top1_rl=-1.25,
@@ -79,7 +116,8 @@ def measured(at: Trajectory, tokens: Sequence[int]) -> list[dict[str, Any]]:
 
 def response(at: Trajectory, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     values: dict[str, Any] = {
-        f.name: None if f.nullable else [] if pa.types.is_list(f.type) else ZERO[str(f.type)] for f in RESPONSES
+        f.name: None if f.nullable else [] if pa.types.is_list(f.type) else ZERO[str(f.type)]
+        for f in RESPONSES
     }
     return (
         values
@@ -106,7 +144,10 @@ def make_run(
     problems: bool = True,
 ) -> Path:
     """A run directory; a part is a list of trajectories, a trajectory the rows of its tokens."""
-    keys = [[Trajectory(*(rows[0][name] for name in Trajectory._fields)) for rows in part] for part in parts]
+    keys = [
+        [Trajectory(*(rows[0][name] for name in Trajectory._fields)) for rows in part]
+        for part in parts
+    ]
     manifest = {
         "identity": {"responses": "58ec"} if scored else {},
         "config": CONFIG,
@@ -115,7 +156,9 @@ def make_run(
         "expected": expected or {"trajectories": [list(at) for part in keys for at in part]},
     }
     with RunStore.open(path, manifest) as store:
-        store.write_problems([problem or Problem("p", "What is 2 + 2?", "4")] if problems else [], gated)
+        store.write_problems(
+            [problem or Problem("p", "What is 2 + 2?", "4")] if problems else [], gated
+        )
         store.write_vocabulary(lambda: texts)
         for part, of_part in zip(parts, keys, strict=True):
             tokens = pa.Table.from_pylist([row for rows in part for row in rows], TOKENS)
@@ -125,9 +168,17 @@ def make_run(
 
 
 def small_run(path: Path, **options: Any) -> Path:
-    """Forward and reverse over two parts, each with budgets 1 and unlimited, and another sample between them."""
-    forward = [measured(key("forward", None), [1, 2, 3, 5, 4, 0]), measured(key("forward", 1), [1, 2, 3, 5, 4, 0])]
-    reverse = [measured(key("reverse", None), [1, 2, 7, 6, 0]), measured(key("reverse", 1), [1, 2, 7, 6, 8, 9, 0])]
+    """Forward and reverse over two parts, each with budgets 1 and unlimited, and another sample
+    between them.
+    """
+    forward = [
+        measured(key("forward", None), [1, 2, 3, 5, 4, 0]),
+        measured(key("forward", 1), [1, 2, 3, 5, 4, 0]),
+    ]
+    reverse = [
+        measured(key("reverse", None), [1, 2, 7, 6, 0]),
+        measured(key("reverse", 1), [1, 2, 7, 6, 8, 9, 0]),
+    ]
     return make_run(path, [[*forward, measured(key(sample=1), [5, 0])], reverse], **options)
 
 
@@ -158,13 +209,17 @@ def test_a_sample_is_all_its_trajectories_with_their_rows_and_nothing_of_others(
     ]  # fmt: skip
     assert (
         sample.trajectories[3].rows.to_pylist()
-        == pa.Table.from_pylist(measured(key("reverse", 1), [1, 2, 7, 6, 8, 9, 0]), TOKENS).to_pylist()
+        == pa.Table.from_pylist(
+            measured(key("reverse", 1), [1, 2, 7, 6, 8, 9, 0]), TOKENS
+        ).to_pylist()
     )
     assert (sample.question, sample.answer, sample.prompt) == ("What is 2 + 2?", "4", "4 the")
     assert [sample.text(1), sample.text(10), sample.text(99)] == [" the", "#10", "#99"]
 
 
-def test_an_ungraded_run_is_shown_with_a_note_and_a_graded_one_with_its_verdicts(run: Path, tmp_path: Path) -> None:
+def test_an_ungraded_run_is_shown_with_a_note_and_a_graded_one_with_its_verdicts(
+    run: Path, tmp_path: Path
+) -> None:
     [note] = read_sample(run, "p", 0).notes
     assert "xsample grade" in note
     graded = Path(shutil.copytree(run, tmp_path / "graded"))
@@ -194,7 +249,9 @@ def test_an_ungraded_run_is_shown_with_a_note_and_a_graded_one_with_its_verdicts
         ("other", -1, r"sample -1 of problem 'other' .* samples 0 to 3$"),
     ],
 )
-def test_what_is_not_in_the_run_is_named_with_what_is(tmp_path: Path, problem: str, sample: int, says: str) -> None:
+def test_what_is_not_in_the_run_is_named_with_what_is(
+    tmp_path: Path, problem: str, sample: int, says: str
+) -> None:
     problems = ["arithmetic/1+1", "arithmetic/12+12", "other"]
     expected = {"problems": problems, "samples": 4, "directions": ["forward"], "budgets": [8]}
     run = make_run(tmp_path, [], expected=expected)
@@ -204,11 +261,18 @@ def test_what_is_not_in_the_run_is_named_with_what_is(tmp_path: Path, problem: s
 
 
 def test_an_incomplete_run_says_what_is_missing_and_shows_the_rest(tmp_path: Path) -> None:
-    expected = {"problems": ["p"], "samples": 2, "directions": ["forward", "reverse"], "budgets": [1, None]}
+    expected = {
+        "problems": ["p"],
+        "samples": 2,
+        "directions": ["forward", "reverse"],
+        "budgets": [1, None],
+    }
     run = make_run(tmp_path, [[measured(key("forward", 1), [1, 0])]], expected=expected)
     sample = read_sample(run, "p", 0)
     assert len(sample.trajectories) == 1
-    assert sample.notes[0].startswith("3 of 4 trajectories are missing: p sample 0 forward budget unlimited,")
+    assert sample.notes[0].startswith(
+        "3 of 4 trajectories are missing: p sample 0 forward budget unlimited,"
+    )
     with pytest.raises(RunDirectoryError, match="no responses of problem 'p', sample 1"):
         read_sample(run, "p", 1)
 
@@ -224,7 +288,9 @@ def test_a_damaged_tokens_part_leaves_the_tokens_without_numbers(run: Path, tmp_
     assert sample.trajectories[0].rows["js"].null_count == 0
     notes = "\n".join(sample.notes)
     assert (
-        "tokens/part-000001.parquet is unreadable" in notes and "problems.parquet" in notes and "ids are shown" in notes
+        "tokens/part-000001.parquet is unreadable" in notes
+        and "problems.parquet" in notes
+        and "ids are shown" in notes
     )
     assert "#7" in printed(sample) and "#7" in inspect_html(sample, False)
 
@@ -262,7 +328,9 @@ def test_a_run_json_that_is_damaged_or_of_another_version_is_refused(
 
 
 def test_a_scored_run_without_gold_answers_is_not_told_to_grade(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", [[measured(key("given"), [1, 0])]], scored=True, problems=False)
+    run = make_run(
+        tmp_path / "run", [[measured(key("given"), [1, 0])]], scored=True, problems=False
+    )
     [note] = read_sample(run, "p", 0).notes
     assert "no gold answers" in note and "with --task" in note and "xsample grade" not in note
 
@@ -277,7 +345,9 @@ SAMPLES = st.dictionaries(KEYS, st.lists(st.integers(0, 2), max_size=6), max_siz
 
 @settings(max_examples=200, deadline=None)
 @given(SAMPLES)
-def test_each_parts_from_an_earlier_one_with_the_longest_common_prefix(tokens: dict[Trajectory, list[int]]) -> None:
+def test_each_parts_from_an_earlier_one_with_the_longest_common_prefix(
+    tokens: dict[Trajectory, list[int]],
+) -> None:
     aligned = align(tokens)
     assert {one.key for one in aligned} == set(tokens)
     for place, one in enumerate(aligned):
@@ -295,15 +365,22 @@ def test_each_parts_from_an_earlier_one_with_the_longest_common_prefix(tokens: d
 
 
 def common(one: Sequence[int], other: Sequence[int]) -> int:
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return next(
+        (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
+        min(len(one), len(other)),
+    )
 
 
 @settings(max_examples=50, deadline=None)
 @given(SAMPLES)
-def test_directions_come_in_turn_each_with_its_largest_budget_first(tokens: dict[Trajectory, list[int]]) -> None:
+def test_directions_come_in_turn_each_with_its_largest_budget_first(
+    tokens: dict[Trajectory, list[int]],
+) -> None:
     found = [(one.key.direction, one.key.budget) for one in align(tokens)]
     order = ["forward", "reverse", "given"]
-    assert found == sorted(found, key=lambda arm: (order.index(arm[0]), -1e9 if arm[1] is None else -arm[1]))
+    assert found == sorted(
+        found, key=lambda arm: (order.index(arm[0]), -1e9 if arm[1] is None else -arm[1])
+    )
 
 
 def test_the_same_tokens_are_folded_but_for_the_first_of_a_direction() -> None:
@@ -326,7 +403,11 @@ def test_the_same_tokens_are_folded_but_for_the_first_of_a_direction() -> None:
 
 def test_shades_rise_with_divergence_and_colours_get_darker() -> None:
     shades = [shade(js) for js in (0.0, 1e-4, 0.001, 0.01, 0.1, 0.3, MAX_JS)]
-    assert shades == sorted(shades) and shades[0] == 0 and shades[-1] == shade(MAX_JS * 1.0001) == NUM_SHADES - 1
+    assert (
+        shades == sorted(shades)
+        and shades[0] == 0
+        and shades[-1] == shade(MAX_JS * 1.0001) == NUM_SHADES - 1
+    )
     luminances = [luminance(colour) for colour in palette()]
     assert luminances == sorted(luminances, reverse=True)
 
@@ -348,9 +429,25 @@ def luminance(colour: str) -> float:
 def test_a_policys_own_top_token_has_a_probability_where_a_stored_number_is_that() -> None:
     rows = [
         token(
-            key(), 0, 5, top1_base=1, top1_rl=1, logp_base=-9.0, logp_base_of_top1_rl=-0.5, logp_rl_of_top1_base=-0.25
+            key(),
+            0,
+            5,
+            top1_base=1,
+            top1_rl=1,
+            logp_base=-9.0,
+            logp_base_of_top1_rl=-0.5,
+            logp_rl_of_top1_base=-0.25,
         ),
-        token(key(), 1, 5, top1_base=5, top1_rl=1, logp_base=-0.75, logp_rl=-3.0, logp_base_of_top1_rl=-2.0),
+        token(
+            key(),
+            1,
+            5,
+            top1_base=5,
+            top1_rl=1,
+            logp_base=-0.75,
+            logp_rl=-3.0,
+            logp_base_of_top1_rl=-2.0,
+        ),
         token(key(), 2, 5, top1_base=1),
     ]
     sample = sample_of(rows)
@@ -361,10 +458,26 @@ def test_a_policys_own_top_token_has_a_probability_where_a_stored_number_is_that
 
 def sample_of(rows: list[dict[str, Any]], **values: Any) -> Sample:
     """A sample of one trajectory that no run holds."""
-    run = {"run": "r", "problem": "p", "sample": 0, "manifest": {}, "question": "?", "prompt": "", "answer": "4"}
+    run = {
+        "run": "r",
+        "problem": "p",
+        "sample": 0,
+        "manifest": {},
+        "question": "?",
+        "prompt": "",
+        "answer": "4",
+    }
     at = Trajectory(*(rows[0][name] for name in Trajectory._fields))
     traced = [Traced(at, pa.Table.from_pylist(rows, TOKENS), response(at, rows))]
-    return Sample(**{**run, "gated": False, "trajectories": tuple(traced), "texts": dict(enumerate(TEXTS)), **values})
+    return Sample(
+        **{
+            **run,
+            "gated": False,
+            "trajectories": tuple(traced),
+            "texts": dict(enumerate(TEXTS)),
+            **values,
+        }
+    )
 
 
 # Redaction
@@ -381,10 +494,14 @@ def test_a_gated_set_shows_neither_text_nor_ids_but_its_numbers(tmp_path: Path) 
     page, text = inspect_html(sample, False), printed(sample)
     for shown in (page, text):
         assert "--show-text" in shown and HIDDEN * 4 in shown
-        assert not [secret for secret in ("2 + 2", "4711", "4 the", "<eos>", "# sum") if secret in shown]
+        assert not [
+            secret for secret in ("2 + 2", "4711", "4 the", "<eos>", "# sum") if secret in shown
+        ]
     data = data_of(page)
     assert all(id is None and set(text) == {HIDDEN} for id, text in data["names"])
-    assert len({text for _, text in data["names"]}) == len(data["names"]), "equal tokens can be told from others"
+    assert len({text for _, text in data["names"]}) == len(data["names"]), (
+        "equal tokens can be told from others"
+    )
     assert (
         data["trajectories"][0]["columns"]["js"]
         == data_of(inspect_html(sample, True))["trajectories"][0]["columns"]["js"]
@@ -398,10 +515,14 @@ def test_a_gated_set_is_shown_when_it_is_asked_for(tmp_path: Path) -> None:
         assert "4 the" in shown, "the run does not keep the question, but the prompt is there"
 
 
-def test_a_run_that_does_not_say_whether_its_set_is_gated_is_redacted(run: Path, tmp_path: Path) -> None:
+def test_a_run_that_does_not_say_whether_its_set_is_gated_is_redacted(
+    run: Path, tmp_path: Path
+) -> None:
     copy = Path(shutil.copytree(run, tmp_path / "run"))
     manifest = json.loads((copy / "run.json").read_text())
-    (copy / "run.json").write_text(json.dumps({name: value for name, value in manifest.items() if name != "task"}))
+    (copy / "run.json").write_text(
+        json.dumps({name: value for name, value in manifest.items() if name != "task"})
+    )
     assert read_sample(copy, "p", 0).gated and not read_sample(run, "p", 0).gated
 
 
@@ -424,27 +545,47 @@ def data_of(page: str) -> Any:
 
 def test_nothing_of_a_run_becomes_markup_or_script(tmp_path: Path) -> None:
     at = key(problem=HOSTILE)
-    run = make_run(tmp_path, [[measured(at, [0, 1, 2, 3])]], [HOSTILE] * 11, problem=Problem(HOSTILE, HOSTILE, HOSTILE))
+    run = make_run(
+        tmp_path,
+        [[measured(at, [0, 1, 2, 3])]],
+        [HOSTILE] * 11,
+        problem=Problem(HOSTILE, HOSTILE, HOSTILE),
+    )
     grade(run, Grade(at, HOSTILE, None, "boxed", "correct", True))
     sample = read_sample(run, HOSTILE, 0)
-    sample = replace(sample, manifest={**sample.manifest, "models": {"base": HOSTILE, "rl": HOSTILE}})
+    sample = replace(
+        sample, manifest={**sample.manifest, "models": {"base": HOSTILE, "rl": HOSTILE}}
+    )
     page = inspect_html(sample, False)
     assert page.count("<script") == page.count("</script>") == 2
     assert page.count("alert(1)") > 5 and "<script>alert" not in page
     assert not re.search("[\x00-\x08\x0b-\x1f\u202e\u2028]", page)
-    assert all(char in data_of(page)["names"][0][1] for char in ["</script>", r"\x1b", r"\u202e", "\u05d0"])
+    assert all(
+        char in data_of(page)["names"][0][1] for char in ["</script>", r"\x1b", r"\u202e", "\u05d0"]
+    )
 
 
 @pytest.mark.parametrize("colour", [None, "truecolor"])
-def test_nothing_of_a_run_reaches_the_terminal_as_markup_or_escape(tmp_path: Path, colour: Any) -> None:
+def test_nothing_of_a_run_reaches_the_terminal_as_markup_or_escape(
+    tmp_path: Path, colour: Any
+) -> None:
     at = key(problem=HOSTILE)
-    run = make_run(tmp_path, [[measured(at, [0, 1, 2, 3])]], [HOSTILE] * 11, problem=Problem(HOSTILE, HOSTILE, HOSTILE))
-    text = printed(read_sample(run, HOSTILE, 0), force_terminal=colour is not None, color_system=colour)
+    run = make_run(
+        tmp_path,
+        [[measured(at, [0, 1, 2, 3])]],
+        [HOSTILE] * 11,
+        problem=Problem(HOSTILE, HOSTILE, HOSTILE),
+    )
+    text = printed(
+        read_sample(run, HOSTILE, 0), force_terminal=colour is not None, color_system=colour
+    )
     assert "\x1b[31m" not in text and "\u202e" not in text and "[bold red]" in text
 
 
 def test_odd_settings_of_a_run_are_shown_as_they_are_or_left_out(run: Path) -> None:
-    sample = replace(read_sample(run, "p", 0), manifest={"models": ["x"], "config": None, "task": {"name": 3}})
+    sample = replace(
+        read_sample(run, "p", 0), manifest={"models": ["x"], "config": None, "task": {"name": 3}}
+    )
     assert "task 3" in printed(sample)
     assert inspect_html(sample, False)
 
@@ -464,7 +605,9 @@ def test_no_color_keeps_the_marks(run: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "[* is*]" in text and "48;2;" not in text
 
 
-def test_with_colours_divergence_is_the_background_and_interventions_are_underlined(run: Path) -> None:
+def test_with_colours_divergence_is_the_background_and_interventions_are_underlined(
+    run: Path,
+) -> None:
     text = printed(read_sample(run, "p", 0), force_terminal=True, color_system="truecolor")
     red, green, blue = (int(palette()[shade(0.04)][place : place + 2], 16) for place in (1, 3, 5))
     assert re.search(rf"\x1b\[1;4;38;2;0;0;0;48;2;{red};{green};{blue}m is", text)
@@ -472,7 +615,11 @@ def test_with_colours_divergence_is_the_background_and_interventions_are_underli
 
 
 def test_what_was_not_measured_has_no_background() -> None:
-    text = printed(sample_of([token(key(), 0, 5), token(key(), 1, 6)]), force_terminal=True, color_system="truecolor")
+    text = printed(
+        sample_of([token(key(), 0, 5), token(key(), 1, 6)]),
+        force_terminal=True,
+        color_system="truecolor",
+    )
     assert "45" in text
 
 
@@ -496,11 +643,17 @@ def test_an_empty_response_is_shown(tmp_path: Path) -> None:
 def test_interventions_are_listed_and_beside_them_the_most_divergent_positions() -> None:
     intervened = {0, 2, 13}
     divergence = [0.0, 0.5, *[0.1] * 9, None, 0.01, 0.3, log(2)]
-    rows = [token(key(), i, 5, js=js, intervened=i in intervened) for i, js in enumerate(divergence)]
+    rows = [
+        token(key(), i, 5, js=js, intervened=i in intervened) for i, js in enumerate(divergence)
+    ]
     listed = [row["position"] for row in notable(pa.Table.from_pylist(rows, TOKENS), 0)]
     assert listed == [i for i in range(15) if i not in (11, 12)]
     assert len(set(listed) - intervened) == NUM_DIVERGENT
-    assert [row["position"] for row in notable(pa.Table.from_pylist(rows, TOKENS), 12)] == [12, 13, 14]
+    assert [row["position"] for row in notable(pa.Table.from_pylist(rows, TOKENS), 12)] == [
+        12,
+        13,
+        14,
+    ]
 
 
 def quoted(text: str) -> str:
@@ -542,22 +695,42 @@ def test_of_a_list_five_tokens_are_shown_and_without_one_the_first_alone() -> No
 @pytest.mark.parametrize("length", [1, 60])
 def test_nothing_is_cut_and_nothing_vanishes_at_any_width(width: int, length: int) -> None:
     texts = {i: f"{chr(ord('a') + i) * length}{i}" for i in range(12)}
-    numbers = {"js": 0.00123456, "rank_base": 151_641, "rank_rl": 151_642, "nucleus_base": 98_761, "nucleus_rl": 7_654}
-    numbers |= {"entropy_base": 1.23416, "entropy_rl": 2.34516e-05, "logp_base": -11.5, "logp_rl": -9.25}
+    numbers = {
+        "js": 0.00123456,
+        "rank_base": 151_641,
+        "rank_rl": 151_642,
+        "nucleus_base": 98_761,
+        "nucleus_rl": 7_654,
+    }
+    numbers |= {
+        "entropy_base": 1.23416,
+        "entropy_rl": 2.34516e-05,
+        "logp_base": -11.5,
+        "logp_rl": -9.25,
+    }
     lists = {"topk_base": list(range(2, 7)), "topk_rl": list(range(7, 12))}
     row = token(key(), 0, 0, intervened=True, effective=True, primary_token=1, **numbers, **lists)
     text = printed(sample_of([row], texts=texts), width=width)
     assert max(map(cell_len, text.splitlines())) <= width and "\N{HORIZONTAL ELLIPSIS}" not in text
     listed = "".join(text.split("1 tokens")[1].split())
     said = ("0.001235", "151,641", "151,642", "98,761", "7,654", "1.234", "2.345e-05")
-    for value in (*said, f"{exp(-11.5):.4g}", f"{exp(-9.25):.4g}", "rank", "entropy", "nucleus", *texts.values()):
+    for value in (
+        *said,
+        f"{exp(-11.5):.4g}",
+        f"{exp(-9.25):.4g}",
+        "rank",
+        "entropy",
+        "nucleus",
+        *texts.values(),
+    ):
         assert value in listed, value
 
 
 def test_a_response_in_which_nobody_intervened_has_numbers_too() -> None:
     for at in (key("given"), key("forward", 0)):
         assert re.search(
-            r"\n +0 .* base .* 2\.345 .*\n +rl ", printed(sample_of([token(at, 0, 5, js=0.1, entropy_base=2.345)]))
+            r"\n +0 .* base .* 2\.345 .*\n +rl ",
+            printed(sample_of([token(at, 0, 5, js=0.1, entropy_base=2.345)])),
         )
 
 
@@ -565,7 +738,10 @@ def test_a_response_in_which_nobody_intervened_has_numbers_too() -> None:
 
 
 def test_responses_of_a_scored_run_are_said_to_be_given_and_only_measured(tmp_path: Path) -> None:
-    rows = [{**row, "intervened": False, "effective": False} for row in measured(key("reverse", 0), [1, 2, 0])]
+    rows = [
+        {**row, "intervened": False, "effective": False}
+        for row in measured(key("reverse", 0), [1, 2, 0])
+    ]
     sample = read_sample(make_run(tmp_path / "run", [[rows]], scored=True), "p", 0)
     page = inspect_html(sample, False)
     for shown in (page.split("<body")[1].split("<noscript")[0], printed(sample)):

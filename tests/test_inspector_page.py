@@ -1,4 +1,6 @@
-"""The inspector's page in a browser: no error, no request, and what is shown are the numbers of the row."""
+"""The inspector's page in a browser: no error, no request, and what is shown are the numbers of the
+row.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,16 @@ from evaluators.inspector.reading import read_sample
 from evaluators.inspector.sample import HIDDEN
 from evaluators.inspector.wording import ABSENT
 from tests.browser import Opened, opened
-from tests.test_inspector import HOSTILE, grade, key, make_run, measured, sample_of, small_run, token
+from tests.test_inspector import (
+    HOSTILE,
+    grade,
+    key,
+    make_run,
+    measured,
+    sample_of,
+    small_run,
+    token,
+)
 
 MOST_SECONDS = 6.0  # to open a page of four responses of 8,000 tokens; about one on an idle machine
 
@@ -37,7 +48,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
     folder = tmp_path_factory.mktemp("page")
     run = small_run(folder / "run")
     grade(run, Grade(key(), "4", None, "boxed", "correct", True))
-    with opened(written(folder / "page.html", inspect_html(read_sample(run, "p", 0), False))) as page:
+    with opened(
+        written(folder / "page.html", inspect_html(read_sample(run, "p", 0), False))
+    ) as page:
         yield page
         assert page.complaints == [] and page.requests == []
 
@@ -69,7 +82,9 @@ def test_pointing_at_a_token_shows_the_numbers_of_its_row(page: Opened) -> None:
     assert re.search(r"position 2 .*is.* #3\n", text)
     assert float(text.split("JS ")[1].split()[0]) == close_to(row["js"])
     for place, policy in enumerate(("base", "rl")):
-        probability, rank = re.fullmatch(r"(\S+) \(rank (\d+)\)", found["probability"][place]).groups()  # type: ignore[union-attr]
+        probability, rank = re.fullmatch(
+            r"(\S+) \(rank (\d+)\)", found["probability"][place]
+        ).groups()  # type: ignore[union-attr]
         assert float(probability) == close_to(exp(row[f"logp_{policy}"]))
         assert int(rank) == row[f"rank_{policy}"]
         assert float(found["entropy, nats"][place]) == close_to(row[f"entropy_{policy}"])
@@ -145,21 +160,35 @@ def test_where_one_parts_is_marked_on_both_and_the_note_goes_there(page: Opened)
     assert shared.count() == 4 and tokens(page, 3).count() == 7
     assert page.tab.locator("#t3 .mark").inner_text() == "▶"
     goto = page.tab.locator("#t3 .goto")
-    assert goto.inner_text() == "parts from reverse, unlimited at position 4: “⇥” here, “<eos>” there"
+    assert (
+        goto.inner_text() == "parts from reverse, unlimited at position 4: “⇥” here, “<eos>” there"
+    )
     goto.click()
     assert "position 4 “<eos>”" in tip(page) and "here part: reverse, budget 1" in tip(page)
 
 
 def test_the_header_holds_question_answer_settings_and_verdict(page: Opened) -> None:
     text = page.tab.locator("body").inner_text()
-    for said in ("What is 2 + 2?", "models/base", "threshold\n0.1", "correct: 4", "not graded", "0.693"):
+    for said in (
+        "What is 2 + 2?",
+        "models/base",
+        "threshold\n0.1",
+        "correct: 4",
+        "not graded",
+        "0.693",
+    ):
         assert said in text or said.replace("\n", " ") in text
 
 
-def test_a_long_shared_prefix_is_folded_to_its_last_tokens_so_that_the_rests_are_aligned(tmp_path: Path) -> None:
+def test_a_long_shared_prefix_is_folded_to_its_last_tokens_so_that_the_rests_are_aligned(
+    tmp_path: Path,
+) -> None:
     stem = [1, 2] * 30
     trajectories = [
-        [token(key("forward", budget), i, taken) for i, taken in enumerate([*stem[:length], 5, 6, 0])]
+        [
+            token(key("forward", budget), i, taken)
+            for i, taken in enumerate([*stem[:length], 5, 6, 0])
+        ]
         for budget, length in ((None, 60), (4, 40), (2, 21))
     ]
     sample = read_sample(make_run(tmp_path / "run", [trajectories]), "p", 0)
@@ -176,7 +205,9 @@ def test_a_long_shared_prefix_is_folded_to_its_last_tokens_so_that_the_rests_are
 def test_what_was_not_measured_has_no_colour_and_says_so(tmp_path: Path) -> None:
     rows = [token(key(), 0, 5, js=0.0), token(key(), 1, 6)]
     with opened(written(tmp_path / "page.html", inspect_html(sample_of(rows), False))) as page:
-        colours = [tokens(page, 0).nth(i).evaluate("e => e.style.backgroundColor") for i in range(2)]
+        colours = [
+            tokens(page, 0).nth(i).evaluate("e => e.style.backgroundColor") for i in range(2)
+        ]
         assert colours[0] != "" and colours[1] == ""
         tokens(page, 0).nth(1).hover()
         assert "not measured" in tip(page) and set(numbers(page)["probability"]) == {ABSENT}
@@ -185,10 +216,15 @@ def test_what_was_not_measured_has_no_colour_and_says_so(tmp_path: Path) -> None
 def test_hostile_text_is_shown_as_text(tmp_path: Path) -> None:
     at = key(problem=HOSTILE)
     run = make_run(
-        tmp_path / "run", [[measured(at, [0, 1, 2, 3])]], [HOSTILE] * 11, problem=Problem(HOSTILE, HOSTILE, HOSTILE)
+        tmp_path / "run",
+        [[measured(at, [0, 1, 2, 3])]],
+        [HOSTILE] * 11,
+        problem=Problem(HOSTILE, HOSTILE, HOSTILE),
     )
     grade(run, Grade(at, HOSTILE, None, "boxed", "correct", True))
-    with opened(written(tmp_path / "page.html", inspect_html(read_sample(run, HOSTILE, 0), False))) as page:
+    with opened(
+        written(tmp_path / "page.html", inspect_html(read_sample(run, HOSTILE, 0), False))
+    ) as page:
         page.tab.on("dialog", lambda dialog: page.complaints.append(dialog.message))
         tokens(page, 0).nth(2).hover()
         assert "</script><script>alert(1)</script>" in tip(page)
@@ -209,7 +245,9 @@ def test_a_gated_sample_shows_blocks_and_numbers_in_the_browser(tmp_path: Path) 
 
 def test_the_page_allows_nothing_but_its_own_script_and_style(tmp_path: Path) -> None:
     html = inspect_html(sample_of([token(key(), 0, 5)]), False)
-    injected = html.replace("</main>", "<script>document.title='x'</script><img src='http://127.0.0.1/x.png'></main>")
+    injected = html.replace(
+        "</main>", "<script>document.title='x'</script><img src='http://127.0.0.1/x.png'></main>"
+    )
     with opened(written(tmp_path / "page.html", injected)) as page:
         assert page.tab.title() != "x"
         assert len([said for said in page.complaints if "Content Security Policy" in said]) == 2
@@ -218,7 +256,9 @@ def test_the_page_allows_nothing_but_its_own_script_and_style(tmp_path: Path) ->
 def test_four_responses_of_8000_tokens_open_quickly(tmp_path: Path) -> None:
     sample = sample_of([token(key(), 0, 5)])
     rng = np.random.default_rng(0)
-    trajectories = tuple(long_trajectory(sample.trajectories[0], budget, rng) for budget in (None, 64, 8, 1))
+    trajectories = tuple(
+        long_trajectory(sample.trajectories[0], budget, rng) for budget in (None, 64, 8, 1)
+    )
     sample = replace(sample, trajectories=trajectories, texts={i: f" w{i}" for i in range(1000)})
     file = written(tmp_path / "page.html", inspect_html(sample, False))
     started = time.perf_counter()
@@ -239,12 +279,15 @@ def long_trajectory(like: Any, budget: int | None, rng: np.random.Generator) -> 
     columns |= {name: rng.random(length) < 0.1 for name in ("intervened", "effective")}
     for field in TOKENS:
         if pa.types.is_floating(field.type):
-            columns[field.name] = rng.random(length).astype(np.float32) * (0.69 if field.name == "js" else -5)
+            columns[field.name] = rng.random(length).astype(np.float32) * (
+                0.69 if field.name == "js" else -5
+            )
         elif field.name.startswith(("rank", "nucleus", "top1", "primary")):
             columns[field.name] = rng.integers(1, 1000, length)
     lists = rng.integers(0, 1000, (length, 10)).tolist()
     columns |= {
-        name: [ids if i % 10 == 0 else None for i, ids in enumerate(lists)] for name in ("topk_base", "topk_rl")
+        name: [ids if i % 10 == 0 else None for i, ids in enumerate(lists)]
+        for name in ("topk_base", "topk_rl")
     }
     rows = pa.table([pa.array(columns[f.name], f.type) for f in TOKENS], TOKENS)
     return replace(like, key=at, rows=rows)

@@ -1,4 +1,6 @@
-"""Decisions: draws follow the nucleus, the two policies are coupled, budget and threshold are kept to the letter."""
+"""Decisions: draws follow the nucleus, the two policies are coupled, budget and threshold are kept
+to the letter.
+"""
 
 from __future__ import annotations
 
@@ -37,19 +39,27 @@ def positions(num: int) -> tuple[Array, Array]:
     return np.repeat(KEY, num), np.arange(num)
 
 
-def decided(base: Nuclei, rl: Nuclei, forward: bool = True, left: int = UNLIMITED, threshold: float = 0.1) -> Decisions:
+def decided(
+    base: Nuclei, rl: Nuclei, forward: bool = True, left: int = UNLIMITED, threshold: float = 0.1
+) -> Decisions:
     num = len(base.size)
     return decided_rows(base, rl, np.full(num, forward), np.full(num, left), threshold)
 
 
-def decided_rows(base: Nuclei, rl: Nuclei, forward: Array, left: Array, threshold: float = 0.1) -> Decisions:
+def decided_rows(
+    base: Nuclei, rl: Nuclei, forward: Array, left: Array, threshold: float = 0.1
+) -> Decisions:
     key, position = positions(len(left))
     both = couple(base, rl, forward, key, position)
     rule = Rule(threshold=threshold)
-    return decide(rule, both, allowed(rule, position, fires(rule.criterion, threshold, both, None), left))
+    return decide(
+        rule, both, allowed(rule, position, fires(rule.criterion, threshold, both, None), left)
+    )
 
 
-weights = st.dictionaries(st.integers(0, 12), st.sampled_from([0.01, 0.2, 0.5, 0.5001, 1.0, 3.0]), min_size=1)
+weights = st.dictionaries(
+    st.integers(0, 12), st.sampled_from([0.01, 0.2, 0.5, 0.5001, 1.0, 3.0]), min_size=1
+)
 batches = st.lists(st.tuples(weights, weights), min_size=1, max_size=12).map(
     lambda pairs: (make(*(a for a, _ in pairs)), make(*(b for _, b in pairs)))
 )
@@ -58,9 +68,15 @@ thresholds = st.sampled_from([0.0, 0.05, 0.1, 0.5, 0.69])
 
 @pytest.mark.parametrize(
     ("nucleus", "limit"),  # chi-square's quantile 0.9999 at one degree of freedom less than tokens
-    [({3: 0.5, 9: 0.5}, 15.1), ({0: 0.7, 5: 0.2, 2: 0.1}, 18.4), ({t: 1 / (t + 1) for t in range(11)}, 35.6)],
+    [
+        ({3: 0.5, 9: 0.5}, 15.1),
+        ({0: 0.7, 5: 0.2, 2: 0.1}, 18.4),
+        ({t: 1 / (t + 1) for t in range(11)}, 35.6),
+    ],
 )
-def test_draws_follow_the_probabilities_of_the_nucleus(nucleus: dict[int, float], limit: float) -> None:
+def test_draws_follow_the_probabilities_of_the_nucleus(
+    nucleus: dict[int, float], limit: float
+) -> None:
     num = 40_000
     expected = make(nucleus)
     drawn = sample(make(*[nucleus] * num), *positions(num))
@@ -73,7 +89,10 @@ def test_a_draw_is_the_argmax_of_log_p_plus_noise() -> None:
     nucleus = {7: 0.5, 1: 0.3, 4: 0.2}
     drawn = sample(make(*[nucleus] * 50), *positions(50))
     for position, token in enumerate(drawn):
-        score = {t: np.log(p) + gumbel(KEY, np.array([position]), np.array([t]))[0] for t, p in nucleus.items()}
+        score = {
+            t: np.log(p) + gumbel(KEY, np.array([position]), np.array([t]))[0]
+            for t, p in nucleus.items()
+        }
         assert token == max(score, key=lambda t: score[t])
 
 
@@ -109,7 +128,9 @@ def test_equal_policies_never_intervene_and_take_what_either_would_alone(
 
 
 def test_close_policies_nearly_always_take_the_same_token() -> None:
-    """Coupling: with common noise a token changes about as often as the distributions differ (here 1 %)."""
+    """Coupling: with common noise a token changes about as often as the distributions differ (here
+    1 %).
+    """
     num = 5000
     base, rl = make(*[{0: 0.50, 1: 0.50}] * num), make(*[{0: 0.51, 1: 0.49}] * num)
     decisions = decided(base, rl, threshold=0.0)
@@ -162,7 +183,9 @@ def test_rows_of_both_directions_and_different_budgets_share_a_batch() -> None:
     forward, left = np.array([True, True, False, False]), np.array([0, 5, 0, 5])
     decisions = decided_rows(base, rl, forward, left)
     assert decisions.token.tolist() == [1, 2, 2, 1]
-    assert decisions.intervened.tolist() == decisions.effective.tolist() == [False, True, False, True]
+    assert (
+        decisions.intervened.tolist() == decisions.effective.tolist() == [False, True, False, True]
+    )
 
 
 def test_a_divergence_equal_to_the_threshold_does_not_fire() -> None:
@@ -185,7 +208,9 @@ def test_following_alone_is_plain_sampling_of_the_primary(pair: tuple[Nuclei, Nu
 
 @settings(deadline=None)
 @given(batches)
-def test_without_budget_a_pair_does_what_its_primary_does_alone(pair: tuple[Nuclei, Nuclei]) -> None:
+def test_without_budget_a_pair_does_what_its_primary_does_alone(
+    pair: tuple[Nuclei, Nuclei],
+) -> None:
     base, rl = pair
     num = len(base.size)
     for forward, primary in ((True, base), (False, rl)):
@@ -203,7 +228,9 @@ STOP = 1
 
 def proposing(rule: Rule, other: dict[int, float], extrapolated: bool = False) -> Decisions:
     """One row whose primary takes token 2, under a rule that always intervenes with `other`."""
-    both = couple(make({2: 1.0}), make({3: 1.0} if extrapolated else other), np.array([True]), *positions(1))
+    both = couple(
+        make({2: 1.0}), make({3: 1.0} if extrapolated else other), np.array([True]), *positions(1)
+    )
     return decide(rule, both, np.array([0]), make(other) if extrapolated else None)
 
 
@@ -234,7 +261,11 @@ def test_the_primarys_own_stop_token_is_nobodys_proposal() -> None:
         assert not decisions.intervened.any()
 
 
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 2), st.integers(0, 9)), min_size=1, max_size=20))
+@given(
+    st.lists(
+        st.tuples(st.booleans(), st.integers(0, 2), st.integers(0, 9)), min_size=1, max_size=20
+    )
+)
 def test_a_row_intervenes_where_the_criterion_fires_budget_is_left_and_the_window_is_open(
     rows: list[tuple[bool, int, int]],
 ) -> None:

@@ -1,4 +1,6 @@
-"""Interventions on real engines: forks are reruns, every criterion is the oracle's, controls keep their counts."""
+"""Interventions on real engines: forks are reruns, every criterion is the oracle's, controls keep
+their counts.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,11 @@ def policies() -> dict[str, Policy]:
 def arm(rows: pa.Table, direction: str, budget: int | None) -> dict[tuple[str, int], list[int]]:
     """The responses of one arm by (problem, sample)."""
     found = responses_of(rows).items()
-    return {key[:2]: tokens for key, tokens in found if (key.direction, key.budget) == (direction, budget)}
+    return {
+        key[:2]: tokens
+        for key, tokens in found
+        if (key.direction, key.budget) == (direction, budget)
+    }
 
 
 def interventions(rows: pa.Table) -> dict[Trajectory, int]:
@@ -85,7 +91,11 @@ def test_a_fork_is_what_a_run_with_its_budget_alone_gives_in_every_column(
 def test_forks_say_what_they_are_forked_from_and_the_stem_does_not(pair: Pair) -> None:
     plan = plan_of(limit=4, samples=1, direction="forward", budget=(0, 1, 4))
     keys = list(plan.work.trajectories())
-    done = [e for e in pair.run([plan.work.job(key) for key in keys], plan.rule) if isinstance(e, Completed)]
+    done = [
+        e
+        for e in pair.run([plan.work.job(key) for key in keys], plan.rule)
+        if isinstance(e, Completed)
+    ]
     stems = {keys[job]: keys[stem] for e in done for job, stem in zip(e.job, e.stem, strict=True)}
     assert stems == {key: key._replace(budget=4) for key in keys}
 
@@ -121,7 +131,9 @@ RULES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("settings", RULES, ids=lambda settings: " ".join(f"{k}={v}" for k, v in settings.items()))
+@pytest.mark.parametrize(
+    "settings", RULES, ids=lambda settings: " ".join(f"{k}={v}" for k, v in settings.items())
+)
 def test_every_rule_takes_the_oracles_tokens_and_interventions(
     pair: Pair, policies: dict[str, Policy], settings: dict[str, Any]
 ) -> None:
@@ -141,12 +153,14 @@ def test_every_rule_takes_the_oracles_tokens_and_interventions(
 
 def oracle(plan: Plan, policies: dict[str, Policy], key: Trajectory) -> list[Position]:
     return cross_sample(
-        policies, {"forward": "base", "reverse": "rl"}[key.direction], plan.work.prompt(key), key.problem, key.sample,
-        key.budget, rule=plan.rule,
+        policies, {"forward": "base", "reverse": "rl"}[key.direction], plan.work.prompt(key),
+        key.problem, key.sample, key.budget, rule=plan.rule,
     )  # fmt: skip
 
 
-def test_random_positions_are_as_many_as_the_matched_run_s_and_elsewhere(pair: Pair, store: RunStore) -> None:
+def test_random_positions_are_as_many_as_the_matched_run_s_and_elsewhere(
+    pair: Pair, store: RunStore
+) -> None:
     plan = plan_of(criterion="random", match=str(store.path))
     rows = carry_out(pair, plan)
     matched = store.tokens().to_table()
@@ -163,15 +177,24 @@ def test_counts_are_kept_also_where_interventions_are_dropped_and_responses_end_
     pair: Pair, tmp_path: Path
 ) -> None:
     settings = {"limit": 8, "samples": 2, "direction": "both", "budget": (3, None)}
-    dropping = complete(plan_of(**settings, criterion="always", eos="drop", window="2:", out=str(tmp_path)))
-    plan = plan_of(criterion="random", match=str(tmp_path), **settings)  # plan_of would give its own
+    dropping = complete(
+        plan_of(**settings, criterion="always", eos="drop", window="2:", out=str(tmp_path))
+    )
+    plan = plan_of(
+        criterion="random", match=str(tmp_path), **settings
+    )  # plan_of would give its own
     assert (plan.config.eos, plan.config.window) == ("drop", "2:")
     assert interventions(carry_out(pair, plan)) == interventions(dropping.tokens().to_table())
 
 
-def test_random_positions_lie_all_over_the_controls_own_response(pair: Pair, store: RunStore) -> None:
+def test_random_positions_lie_all_over_the_controls_own_response(
+    pair: Pair, store: RunStore
+) -> None:
     """Also in reverse, where the matched responses are much shorter."""
-    rows = carry_out(pair, plan_of(criterion="random", match=str(store.path), direction="reverse", budget=(None,)))
+    rows = carry_out(
+        pair,
+        plan_of(criterion="random", match=str(store.path), direction="reverse", budget=(None,)),
+    )
     length = {key: len(tokens) for key, tokens in responses_of(rows).items()}
     chosen = rows.filter(rows["intervened"])
     place = np.array(chosen["position"].to_pylist()) / [length[key] for key in keys_of(chosen)]
@@ -191,19 +214,31 @@ def test_a_trace_to_the_end_has_the_same_tokens_and_both_policies_numbers_everyw
     assert interventions(rows) == interventions(of_keys(sweep, plan.work.trajectories()))
 
 
-def test_a_given_response_is_measured_as_it_was_when_it_was_made(pair: Pair, sweep: pa.Table) -> None:
+def test_a_given_response_is_measured_as_it_was_when_it_was_made(
+    pair: Pair, sweep: pa.Table
+) -> None:
     plan = plan_of(limit=8, samples=2, direction="both", budget=(None,))
     keys = list(plan.work.trajectories())
     made = of_keys(sweep, keys)
     responses = responses_of(made)
-    jobs = [Job(plan.work.prompt(key), 0, True, None, len(responses[key]), given=responses[key]) for key in keys]
-    done = pa.concat_tables([e.tokens for e in pair.run(jobs, plan.rule) if isinstance(e, Completed)])
+    jobs = [
+        Job(plan.work.prompt(key), 0, True, None, len(responses[key]), given=responses[key])
+        for key in keys
+    ]
+    done = pa.concat_tables(
+        [e.tokens for e in pair.run(jobs, plan.rule) if isinstance(e, Completed)]
+    )
     order = {key: n for n, key in enumerate(keys)}
     made = made.append_column("sequence", pa.array([order[key] for key in keys_of(made)]))
-    made, done = (table.sort_by([("sequence", "ascending"), ("position", "ascending")]) for table in (made, done))
+    made, done = (
+        table.sort_by([("sequence", "ascending"), ("position", "ascending")])
+        for table in (made, done)
+    )
     assert done["token"].to_pylist() == made["token"].to_pylist()
     for name in ("js", "entropy_base", "entropy_rl", "logp_base", "logp_rl"):
-        np.testing.assert_allclose(floats(done[name]), floats(made[name]), rtol=0, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(
+            floats(done[name]), floats(made[name]), rtol=0, atol=1e-5, err_msg=name
+        )
     assert not pc.any(done["intervened"]).as_py()
 
 

@@ -1,4 +1,6 @@
-"""The tokens do not depend on how the engines are run: batch, memory, chunks, ranks, pairs, and the way they meet."""
+"""The tokens do not depend on how the engines are run: batch, memory, chunks, ranks, pairs, and the
+way they meet.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,23 @@ from engine.scheduler import Done, Note, Scheduler
 from engine.store import RunStore
 from engine.switching import Rule
 from engine.worker import Progress
-from tests.engines import OpenPair, assert_same, carry_out, comes_true, connect, of_plan, plan_of, started, undisturbed
+from tests.engines import (
+    OpenPair,
+    assert_same,
+    carry_out,
+    comes_true,
+    connect,
+    of_plan,
+    plan_of,
+    started,
+    undisturbed,
+)
 
 # Ray's processes cannot import a test's module: what is defined here travels by value.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
-# 16 problems x 2 samples x both directions; the whole run, 64 sequences in flight, says what they must be.
+# 16 problems x 2 samples x both directions; the whole run, 64 sequences in flight, says what they
+# must be.
 PART = {"samples": 2, "budget": 4}
 
 
@@ -51,7 +64,9 @@ def watch(worker: Any) -> None:
 
     def watched(*arguments: Any) -> Any:
         step = schedule(*arguments)
-        preemptions.update({id: request.num_preemptions for id, request in scheduler.requests.items()})
+        preemptions.update(
+            {id: request.num_preemptions for id, request in scheduler.requests.items()}
+        )
         split = 0
         for new in step.scheduled_new_reqs:
             end = new.num_computed_tokens + step.num_scheduled_tokens[new.req_id]
@@ -82,14 +97,22 @@ class WatchedPair(OpenPair):
 
 def with_engine_args(config: PairConfig, **arguments: Any) -> PairConfig:
     workers = {
-        policy: replace(worker, engine_args=worker.engine_args | arguments) for policy, worker in config.workers.items()
+        policy: replace(worker, engine_args=worker.engine_args | arguments)
+        for policy, worker in config.workers.items()
     }
     return replace(config, workers=workers)
 
 
-def test_the_same_tokens_over_tcp_with_prompts_in_chunks_and_a_kv_cache_that_is_too_small(store: RunStore) -> None:
+def test_the_same_tokens_over_tcp_with_prompts_in_chunks_and_a_kv_cache_that_is_too_small(
+    store: RunStore,
+) -> None:
     plan = plan_of(
-        **PART, max_num_seqs=16, max_num_batched_tokens=32, kv_cache_gib=None, num_kv_blocks=24, rendezvous="tcp"
+        **PART,
+        max_num_seqs=16,
+        max_num_batched_tokens=32,
+        kv_cache_gib=None,
+        num_kv_blocks=24,
+        rendezvous="tcp",
     )
     pair = WatchedPair(with_engine_args(plan.pair_config(0), block_size=32))
     connect()
@@ -112,7 +135,9 @@ def test_the_same_tokens_when_each_engine_is_split_over_two_ranks(store: RunStor
     with started(Pair(plan.pair_config(0))) as pair:
         rows = carry_out(pair, plan)
     assert_same(rows, of_plan(store, plan))
-    assert comes_true(5, lambda: set(os.listdir("/dev/shm")) <= shared_memory), "the ranks left shared memory behind"
+    assert comes_true(5, lambda: set(os.listdir("/dev/shm")) <= shared_memory), (
+        "the ranks left shared memory behind"
+    )
 
 
 def test_the_same_tokens_when_two_pairs_share_the_work_and_have_4_sequences_in_flight_instead_of_64(
@@ -134,6 +159,8 @@ def test_the_same_tokens_when_two_pairs_share_the_work_and_have_4_sequences_in_f
     assert ready == 2
     assert [pair.seen.most_in_flight for pair in pairs] == [4, 4]
     assert_same(
-        pa.concat_tables([token_rows(completed.tokens, [keys[job] for job in jobs]) for jobs, completed in done]),
+        pa.concat_tables(
+            [token_rows(completed.tokens, [keys[job] for job in jobs]) for jobs, completed in done]
+        ),
         of_plan(store, plan),
     )

@@ -1,4 +1,6 @@
-"""Two sides' traces to rows of the tables: every column where it belongs, null where a side was not there."""
+"""Two sides' traces to rows of the tables: every column where it belongs, null where a side was not
+there.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,11 @@ from engine.trace import Trace
 VOCAB = 12
 LENGTHS = (3, 1, 4)  # of the sequences 0, 1, 2
 FINISHED = np.arange(3)
-KEYS = [Trajectory("p0", 0, "forward", 8), Trajectory("p0", 1, "reverse", None), Trajectory("p1", 0, "forward", 0)]
+KEYS = [
+    Trajectory("p0", 0, "forward", 8),
+    Trajectory("p0", 1, "reverse", None),
+    Trajectory("p1", 0, "forward", 0),
+]
 OWN = ("entropy", "logp", "rank", "nucleus", "top1")
 
 
@@ -37,7 +43,9 @@ def traces(seed: int = 0) -> tuple[pa.RecordBatch, pa.RecordBatch]:
         log_p = [log_probabilities(2 * torch.randn(num, VOCAB, generator=generator)) for _ in sides]
         both = base, rl = [nuclei(x, Sampling(1.0, 0.8)) for x in log_p]
         rows = Rows(sequence, np.full(num, position), np.full(num, -1))
-        key = np.array([stream_key(0, KEYS[n].problem, KEYS[n].sample) for n in sequence], np.uint64)
+        key = np.array(
+            [stream_key(0, KEYS[n].problem, KEYS[n].sample) for n in sequence], np.uint64
+        )
         coupled = couple(base, rl, np.full(num, True), key, rows.position)
         decisions = decide(Rule(), coupled, np.flatnonzero(coupled.js > 0.1))
         for side in (0, 1):
@@ -52,7 +60,13 @@ def solo() -> pa.RecordBatch:
         log_p = log_probabilities(torch.randn(1, VOCAB))
         mine = nuclei(log_p, Sampling(1.0, 0.8))
         decisions = follow(mine, np.array([1], np.uint64), np.array([position]))
-        trace.append(Rows(np.array([0]), np.array([position]), np.array([-1])), decisions, mine, mine.top1, log_p)
+        trace.append(
+            Rows(np.array([0]), np.array([position]), np.array([-1])),
+            decisions,
+            mine,
+            mine.top1,
+            log_p,
+        )
     return trace.collect(np.array([0]))
 
 
@@ -63,7 +77,9 @@ def column(table: pa.Table, name: str) -> list[object]:
 
 @pytest.fixture
 def tokenizer() -> PreTrainedTokenizerFast:
-    words = Tokenizer(models.WordLevel({"</s>": 0} | {f"w{n}": n for n in range(1, VOCAB)}, unk_token="</s>"))
+    words = Tokenizer(
+        models.WordLevel({"</s>": 0} | {f"w{n}": n for n in range(1, VOCAB)}, unk_token="</s>")
+    )
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>")
 
@@ -85,7 +101,9 @@ def test_what_a_side_says_of_the_other_s_best_token_is_named_after_both() -> Non
     for name in ("logp", "rank"):
         assert column(table, f"{name}_base_of_top1_rl") == column(base, f"{name}_of_other_top1")
         assert column(table, f"{name}_rl_of_top1_base") == column(rl, f"{name}_of_other_top1")
-    agree = [a == b for a, b in zip(column(table, "top1_base"), column(table, "top1_rl"), strict=True)]
+    agree = [
+        a == b for a, b in zip(column(table, "top1_base"), column(table, "top1_rl"), strict=True)
+    ]
     assert [rank == 1 for rank in column(table, "rank_base_of_top1_rl")] == agree
     assert [rank == 1 for rank in column(table, "rank_rl_of_top1_base")] == agree
 
@@ -95,14 +113,23 @@ def test_alone_everything_of_the_other_side_and_js_are_null(policy: str) -> None
     trace = solo()
     table = join_sides(trace, None) if policy == "base" else join_sides(None, trace)
     other = {"base": "rl", "rl": "base"}[policy]
-    known = {"sequence", "position", "token", "intervened", "effective", *(f"{name}_{policy}" for name in OWN)}
+    known = {
+        "sequence",
+        "position",
+        "token",
+        "intervened",
+        "effective",
+        *(f"{name}_{policy}" for name in OWN),
+    }
     for name in table.column_names:
         assert table.column(name).null_count == (0 if name in known else table.num_rows), name
     assert column(table, f"entropy_{policy}") == column(trace, "entropy")
     assert table.column(f"entropy_{other}").null_count == 3
 
 
-@pytest.mark.parametrize("name", ["sequence", "position", "token", "intervened", "effective", "primary_token", "js"])
+@pytest.mark.parametrize(
+    "name", ["sequence", "position", "token", "intervened", "effective", "primary_token", "js"]
+)
 def test_sides_that_decided_differently_are_an_error(name: str) -> None:
     base, rl = traces()
     values = column(rl, name)
@@ -129,7 +156,9 @@ def test_paired_and_solo_pieces_can_be_put_together() -> None:
 @pytest.mark.parametrize("sides", ["both", "base", "rl"])
 def test_token_rows_are_rows_of_the_table(sides: str) -> None:
     base, rl = traces()
-    table = token_rows(join_sides(None if sides == "rl" else base, None if sides == "base" else rl), KEYS)
+    table = token_rows(
+        join_sides(None if sides == "rl" else base, None if sides == "base" else rl), KEYS
+    )
     table.validate(full=True)
     assert table.schema.equals(TOKENS, check_metadata=True)
     names = TOKENS.names[:4]
@@ -140,7 +169,9 @@ def test_token_rows_are_rows_of_the_table(sides: str) -> None:
 def test_response_rows_are_rows_of_the_table(tokenizer: PreTrainedTokenizerFast) -> None:
     tokens = join_sides(*traces())
     stopped = np.array([True, False, True])
-    table = response_rows(tokens, KEYS, FINISHED, [[1], [2, 3], [4]], stopped, [None, 8, -1], tokenizer, seed=7)
+    table = response_rows(
+        tokens, KEYS, FINISHED, [[1], [2, 3], [4]], stopped, [None, 8, -1], tokenizer, seed=7
+    )
     table.validate(full=True)
     assert table.schema.equals(RESPONSES, check_metadata=True)
     for n, row in enumerate(table.to_pylist()):
@@ -156,9 +187,13 @@ def test_response_rows_are_rows_of_the_table(tokenizer: PreTrainedTokenizerFast)
         assert (row["forked_from"], row["seed"]) == ([None, 8, -1][n], 7)
 
 
-def test_response_rows_of_some_sequences_bear_those_sequences_keys(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_response_rows_of_some_sequences_bear_those_sequences_keys(
+    tokenizer: PreTrainedTokenizerFast,
+) -> None:
     tokens = pa.concat_tables([rows_of(join_sides(*traces()), n) for n in (0, 2)])
-    table = response_rows(tokens, KEYS, np.array([0, 2]), [[1], [4]], np.array([True, True]), [None] * 2, tokenizer, 0)
+    table = response_rows(
+        tokens, KEYS, np.array([0, 2]), [[1], [4]], np.array([True, True]), [None] * 2, tokenizer, 0
+    )
     assert column(table, "problem") == ["p0", "p1"]
     assert column(table, "tokens") == [LENGTHS[0], LENGTHS[2]]
 

@@ -1,4 +1,6 @@
-"""Logs: a JSON line a record, whatever it holds; what belongs in files stays off the screen, and no log ends a run."""
+"""Logs: a JSON line a record, whatever it holds; what belongs in files stays off the screen, and no
+log ends a run.
+"""
 
 from __future__ import annotations
 
@@ -60,12 +62,16 @@ def test_a_record_has_its_time_level_process_message_and_fields(tmp_path: Path) 
 
 @given(st.text())
 def test_whatever_a_message_holds_is_one_line_that_no_terminal_obeys(text: str) -> None:
-    made = _JsonLines("driver").format(logging.LogRecord("xsample", logging.INFO, "", 0, text, None, None))
+    made = _JsonLines("driver").format(
+        logging.LogRecord("xsample", logging.INFO, "", 0, text, None, None)
+    )
     assert made.isascii() and made.isprintable()
     assert json.loads(made)["message"] == text
 
 
-def test_libraries_are_recorded_from_warnings_on_and_ours_in_detail_if_asked_for(tmp_path: Path) -> None:
+def test_libraries_are_recorded_from_warnings_on_and_ours_in_detail_if_asked_for(
+    tmp_path: Path,
+) -> None:
     for verbose, expected in ((0, ["w"]), (1, ["i", "w"]), (2, ["d", "i", "w"])):
         write_logs(LogConfig(tmp_path / str(verbose), "driver", verbose))
         for level, text in ((logging.DEBUG, "d"), (logging.INFO, "i"), (logging.WARNING, "w")):
@@ -86,24 +92,41 @@ def test_the_screen_shows_records_only_if_asked_for_and_none_twice(tmp_path: Pat
         assert seen == expected
 
 
-def test_an_engine_s_process_writes_a_log_and_what_libraries_print_beside_it(tmp_path: Path) -> None:
+def test_an_engine_s_process_writes_a_log_and_what_libraries_print_beside_it(
+    tmp_path: Path,
+) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", ENGINE, str(tmp_path), "1"], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", ENGINE, str(tmp_path), "1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert (done.stdout, done.stderr) == ("", "")
-    assert [line["logger"] for line in lines(tmp_path / "logs", "base-0")] == ["vllm.worker", "py.warnings"]
+    assert [line["logger"] for line in lines(tmp_path / "logs", "base-0")] == [
+        "vllm.worker",
+        "py.warnings",
+    ]
     [output] = (tmp_path / "logs").glob("base-0-*.out")
     assert output.read_text() == "printed\nfrom C\n"
 
 
 def test_on_a_host_that_does_not_see_the_run_directory_nothing_is_made(tmp_path: Path) -> None:
     folder = tmp_path / "elsewhere"
-    done = subprocess.run([sys.executable, "-c", ENGINE, str(folder), "0"], cwd=ROOT, capture_output=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", ENGINE, str(folder), "0"], cwd=ROOT, capture_output=True, timeout=60
+    )
     assert (done.returncode, folder.exists()) == (0, False)
 
 
-def test_what_an_ended_engine_did_not_write_to_is_removed_and_no_file_of_another(tmp_path: Path) -> None:
-    for name, text in (("base-0-a-1.out", ""), ("base-0-a-2.out", ""), ("rl-0-a-1.out", "Segmentation fault")):
+def test_what_an_ended_engine_did_not_write_to_is_removed_and_no_file_of_another(
+    tmp_path: Path,
+) -> None:
+    for name, text in (
+        ("base-0-a-1.out", ""),
+        ("base-0-a-2.out", ""),
+        ("rl-0-a-1.out", "Segmentation fault"),
+    ):
         (tmp_path / name).write_text(text)
     for process in ("base-0", "rl-0"):
         remove_if_empty(LogConfig(tmp_path, process), 1)
@@ -130,11 +153,15 @@ def test_a_log_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     (tmp_path / "link").symlink_to("/proc")
     folders = [str(tmp_path / name) for name in ("file", "link", "full")]
-    done = subprocess.run([sys.executable, "-c", FULL, *folders], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, *folders], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
     assert (done.stdout, done.stderr, done.returncode) == ("goes on\n", "", 0)
 
 
-def test_the_error_that_ends_a_command_is_the_last_record_with_its_traceback(tmp_path: Path) -> None:
+def test_the_error_that_ends_a_command_is_the_last_record_with_its_traceback(
+    tmp_path: Path,
+) -> None:
     write_logs(LogConfig(tmp_path / "logs", "driver"))
     record("the run begins")
     done = CliRunner().invoke(commands, ["verify", str(tmp_path / "none")])

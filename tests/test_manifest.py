@@ -1,4 +1,6 @@
-"""run.json read with care: what it does not say never publishes a text, what it says wrongly never ends a command."""
+"""run.json read with care: what it does not say never publishes a text, what it says wrongly never
+ends a command.
+"""
 
 from typing import Any
 

@@ -1,4 +1,6 @@
-"""The run that a control matches: its counts by trajectory, and every way in which it can be the wrong run."""
+"""The run that a control matches: its counts by trajectory, and every way in which it can be the
+wrong run.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,20 @@ from engine.match import Matched, check_room, read_match
 from engine.record import RESPONSES, TOKENS, Trajectory
 from engine.store import RunStore
 
-IDENTITY: dict[str, Any] = {"base": "B", "rl": "R", "ids_answers_and_prompts": "abc", "max_tokens": 64, "seed": 0}
+IDENTITY: dict[str, Any] = {
+    "base": "B",
+    "rl": "R",
+    "ids_answers_and_prompts": "abc",
+    "max_tokens": 64,
+    "seed": 0,
+}
 KEYS = [
     Trajectory(problem, sample, direction, budget)
-    for problem in ("a", "b") for sample in (0, 1) for direction in ("forward", "reverse") for budget in (0, 8, None)
-]  # fmt: skip
+    for problem in ("a", "b")
+    for sample in (0, 1)
+    for direction in ("forward", "reverse")
+    for budget in (0, 8, None)
+]
 BLANK: dict[str, Any] = {
     **dict.fromkeys(("text", "finish_reason"), ""),
     **dict.fromkeys(("prompt_token_ids", "token_ids"), ()),
@@ -29,14 +40,20 @@ BLANK: dict[str, Any] = {
 COUNTS = {key: Matched(number, 10 + number - number % 3) for number, key in enumerate(KEYS)}
 
 
-def write_run(path: Path, counts: dict[Trajectory, Matched], num_parts: int = 1, **identity: object) -> Path:
+def write_run(
+    path: Path, counts: dict[Trajectory, Matched], num_parts: int = 1, **identity: object
+) -> Path:
     with RunStore.open(path, {"identity": IDENTITY | identity}) as store:
         rows = [
-            BLANK | key._asdict() | {"interventions": found.interventions, "tokens": found.span or 7}
+            BLANK
+            | key._asdict()
+            | {"interventions": found.interventions, "tokens": found.span or 7}
             for key, found in counts.items()
         ]
         for part in range(num_parts):
-            store.commit(TOKENS.empty_table(), pa.Table.from_pylist(rows[part::num_parts], RESPONSES))
+            store.commit(
+                TOKENS.empty_table(), pa.Table.from_pylist(rows[part::num_parts], RESPONSES)
+            )
     return path
 
 
@@ -80,7 +97,9 @@ def test_what_is_lacking_is_counted_and_the_first_is_named(tmp_path: Path) -> No
         ({"max_tokens": 65}, "other max_tokens (64 there, 65 here)"),
     ],
 )
-def test_another_run_is_refused_with_what_is_other(tmp_path: Path, differs: dict[str, Any], names: str) -> None:
+def test_another_run_is_refused_with_what_is_other(
+    tmp_path: Path, differs: dict[str, Any], names: str
+) -> None:
     said = refusal(write_run(tmp_path / "run", COUNTS), IDENTITY | differs)
     assert names in said and "give models, task, prompt, limit and max_tokens as that run" in said
 
@@ -121,9 +140,9 @@ def test_a_window_that_cannot_hold_the_counts_is_refused_with_both_numbers(tmp_p
     check_room(tmp_path, COUNTS, "3:", 3, 3 + len(KEYS) - 1)
     with pytest.raises(ConfigError) as error:
         check_room(tmp_path, COUNTS, ":5", 0, 5)
-    assert f"has {len(KEYS) - 1} interventions" in str(error.value) and "':5', which holds 5 positions" in str(
+    assert f"has {len(KEYS) - 1} interventions" in str(
         error.value
-    )
+    ) and "':5', which holds 5 positions" in str(error.value)
 
 
 def test_a_scored_run_is_no_run_to_match(tmp_path: Path) -> None:

@@ -10,12 +10,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluators.metrics import Scores, Votes, avg_at_n, maj_at_k, paired_difference, pass_at_k, ratio
+from evaluators.metrics import (
+    Scores,
+    Votes,
+    avg_at_n,
+    maj_at_k,
+    paired_difference,
+    pass_at_k,
+    ratio,
+)
 
-OUTCOMES = st.lists(st.lists(st.booleans(), min_size=1, max_size=7), min_size=1, max_size=6)  # [problem][sample]
+OUTCOMES = st.lists(
+    st.lists(st.booleans(), min_size=1, max_size=7), min_size=1, max_size=6
+)  # [problem][sample]
 # The answer of each sample; GOLD is correct, None is no answer.
 GOLD = "gold"
-ANSWERS = st.lists(st.lists(st.sampled_from([GOLD, GOLD, "a", "b", "c", None]), min_size=1, max_size=8), min_size=1)
+ANSWERS = st.lists(
+    st.lists(st.sampled_from([GOLD, GOLD, "a", "b", "c", None]), min_size=1, max_size=8), min_size=1
+)
 
 
 def counts(outcomes: list[list[bool]]) -> tuple[np.ndarray, np.ndarray]:
@@ -26,14 +38,21 @@ def votes_of(problems: list[list[str | None]]) -> Votes:
     """The votes of written-out answers; the classes are padded with more zeros than needed."""
     wrong = np.zeros((len(problems), 9), dtype=np.int64)
     for place, answers in enumerate(problems):
-        sizes = sorted(Counter(answer for answer in answers if answer not in (GOLD, None)).values(), reverse=True)
+        sizes = sorted(
+            Counter(answer for answer in answers if answer not in (GOLD, None)).values(),
+            reverse=True,
+        )
         wrong[place, : len(sizes)] = sizes
-    correct, silent = (np.array([answers.count(what) for answers in problems]) for what in (GOLD, None))
+    correct, silent = (
+        np.array([answers.count(what) for answers in problems]) for what in (GOLD, None)
+    )
     return Votes(correct, wrong, silent)
 
 
 def won(answers: tuple[str | None, ...]) -> Fraction:
-    """What a vote of these samples is worth: a share of 1 for the gold answer among those given most often."""
+    """What a vote of these samples is worth: a share of 1 for the gold answer among those given
+    most often.
+    """
     given_ = Counter(answer for answer in answers if answer is not None)
     top = [answer for answer, count in given_.items() if count == max(given_.values())]
     return Fraction(GOLD in top, max(1, len(top)))
@@ -46,13 +65,17 @@ def mean(scores: Scores | None) -> float:
 
 @settings(deadline=None)
 @given(OUTCOMES)
-def test_avg_at_n_is_the_share_of_correct_samples_of_each_problem(outcomes: list[list[bool]]) -> None:
+def test_avg_at_n_is_the_share_of_correct_samples_of_each_problem(
+    outcomes: list[list[bool]],
+) -> None:
     assert avg_at_n(*counts(outcomes)) == pytest.approx([sum(row) / len(row) for row in outcomes])
 
 
 @settings(deadline=None)
 @given(OUTCOMES, st.integers(1, 8))
-def test_pass_at_k_is_the_share_of_k_subsets_with_a_correct_sample(outcomes: list[list[bool]], k: int) -> None:
+def test_pass_at_k_is_the_share_of_k_subsets_with_a_correct_sample(
+    outcomes: list[list[bool]], k: int
+) -> None:
     subsets = [list(combinations(row, k)) for row in outcomes]
     if all(subsets):
         expected = [sum(map(any, drawn)) / len(drawn) for drawn in subsets]
@@ -63,7 +86,9 @@ def test_pass_at_k_is_the_share_of_k_subsets_with_a_correct_sample(outcomes: lis
 
 def test_pass_at_1_is_avg_at_n_and_pass_at_n_says_whether_any_sample_is_correct() -> None:
     num_samples, num_correct = np.array([32, 32, 32]), np.array([0, 1, 32])
-    assert pass_at_k(num_samples, num_correct, 1) == pytest.approx(avg_at_n(num_samples, num_correct))
+    assert pass_at_k(num_samples, num_correct, 1) == pytest.approx(
+        avg_at_n(num_samples, num_correct)
+    )
     assert pass_at_k(num_samples, num_correct, 32) == pytest.approx([0, 1, 1])
     assert pass_at_k(num_samples, num_correct, 33) is None
 
@@ -74,7 +99,9 @@ def test_pass_at_k_stays_exact_for_many_samples() -> None:
 
 @settings(deadline=None, max_examples=300)
 @given(ANSWERS, st.integers(1, 9))
-def test_maj_at_k_is_the_mean_vote_of_all_k_subsets(problems: list[list[str | None]], k: int) -> None:
+def test_maj_at_k_is_the_mean_vote_of_all_k_subsets(
+    problems: list[list[str | None]], k: int
+) -> None:
     subsets = [list(combinations(answers, k)) for answers in problems]
     if all(subsets):
         expected = [float(sum(map(won, drawn)) / len(drawn)) for drawn in subsets]

@@ -54,7 +54,9 @@ def listening() -> set[tuple[str, str, int]]:
     for process in processes():
         try:
             for one in process.net_connections("inet"):
-                if one.status == psutil.CONN_LISTEN or (one.type == socket.SOCK_DGRAM and not one.raddr):
+                if one.status == psutil.CONN_LISTEN or (
+                    one.type == socket.SOCK_DGRAM and not one.raddr
+                ):
                     found.add((process.name(), one.laddr.ip, one.laddr.port))
         except psutil.Error:
             continue
@@ -82,14 +84,22 @@ def test_ray_has_no_dashboard() -> None:
 @pytest.mark.parametrize("secret", [None, "0" * 64])
 def test_nobody_joins_the_cluster_without_its_token(secret: str | None, tmp_path: Path) -> None:
     hidden = {"RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN", "RAY_AUTH_MODE"}
-    variables = {name: value for name, value in os.environ.items() if name not in hidden} | {"HOME": str(tmp_path)}
-    variables |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secret} if secret else {"RAY_AUTH_MODE": "disabled"}
+    variables = {name: value for name, value in os.environ.items() if name not in hidden} | {
+        "HOME": str(tmp_path)
+    }
+    variables |= (
+        {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secret}
+        if secret
+        else {"RAY_AUTH_MODE": "disabled"}
+    )
     address = ray.get_runtime_context().gcs_address
     with subprocess.Popen(
         [sys.executable, "-c", STRANGER, address], env=variables, stderr=subprocess.PIPE, text=True
     ) as stranger:  # it would try for long
         assert stranger.stderr
-        said = next(line for line in stranger.stderr if "Unauthenticated" in line or "is in" in line)
+        said = next(
+            line for line in stranger.stderr if "Unauthenticated" in line or "is in" in line
+        )
         stranger.kill()
     assert "InvalidAuthToken" in said
 

@@ -1,6 +1,8 @@
-"""Several nodes: pairs are kept on one node where it has room, else span two, and give what one machine gives.
+"""Several nodes: pairs are kept on one node where it has room, else span two, and give what one
+machine gives.
 
-The nodes are Ray's, on this machine: one with room for a pair, and two with room for an engine each.
+The nodes are Ray's, on this machine: one with room for a pair, and two with room for an engine
+each.
 """
 
 from __future__ import annotations
@@ -35,17 +37,27 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
 
 @pytest.fixture(scope="module")
 def address(store: RunStore) -> Iterator[str]:
-    """host:port of a cluster that asks for a token; this process has the token, and has not joined."""
+    """host:port of a cluster that asks for a token; this process has the token, and has not
+    joined.
+    """
     end_kept_pair()
     ray.shutdown()
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="ray-") as folder:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        tempfile.TemporaryDirectory(prefix="ray-") as folder,
+    ):
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
         engine.cluster._forget_token()
         cluster = Cluster()
         try:
             for num_cpus in NODES:
-                cluster.add_node(num_cpus=num_cpus, object_store_memory=2**27, include_dashboard=False, temp_dir=folder)
+                cluster.add_node(
+                    num_cpus=num_cpus,
+                    object_store_memory=2**27,
+                    include_dashboard=False,
+                    temp_dir=folder,
+                )
             yield cluster.address
         finally:
             ray.shutdown()
@@ -62,15 +74,22 @@ class Carried(NamedTuple):
 
 @pytest.fixture(scope="module")
 def carried(address: str, tmp_path_factory: pytest.TempPathFactory) -> Carried:
-    plan = plan_of(**TWO_PAIRS, ray_address=address, out=str(tmp_path_factory.mktemp("nodes") / "run"))
+    plan = plan_of(
+        **TWO_PAIRS, ray_address=address, out=str(tmp_path_factory.mktemp("nodes") / "run")
+    )
     said = io.StringIO()
     return Carried(plan, execute(plan, None, PlainDisplay(said)), said.getvalue().splitlines())
 
 
-def test_a_pair_is_kept_on_one_node_and_spans_two_only_where_none_has_room(carried: Carried) -> None:
+def test_a_pair_is_kept_on_one_node_and_spans_two_only_where_none_has_room(
+    carried: Carried,
+) -> None:
     placed = sorted(line.partition(": ")[2] for line in carried.said if "rendezvous" in line)
     address = re.escape(carried.plan.config.ray_address or "").partition(":")[0]
-    expected = [rf"base on {address}, rl on {address}, tcp rendezvous", rf"on {address}, shm rendezvous"]
+    expected = [
+        rf"base on {address}, rl on {address}, tcp rendezvous",
+        rf"on {address}, shm rendezvous",
+    ]
     assert len(placed) == 2 and all(map(re.fullmatch, expected, placed)), placed
 
 
@@ -80,6 +99,8 @@ def test_where_the_pairs_are_is_said_before_anything_is_loaded(carried: Carried)
     assert len(placed) == len(ready) == 2 and placed[0] < ready[0] and placed[1] < ready[1]
 
 
-def test_pairs_on_several_nodes_give_token_for_token_what_one_machine_gives(carried: Carried, store: RunStore) -> None:
+def test_pairs_on_several_nodes_give_token_for_token_what_one_machine_gives(
+    carried: Carried, store: RunStore
+) -> None:
     assert verify_run(RunStore.read(carried.plan.out)).complete
     assert_same(carried.run.tokens().to_table(), of_plan(store, carried.plan))

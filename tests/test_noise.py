@@ -1,4 +1,6 @@
-"""The noise: uniform, independent in every direction, and the same wherever and however it is computed."""
+"""The noise: uniform, independent in every direction, and the same wherever and however it is
+computed.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ def test_it_is_splitmix_of_key_position_and_token(key: int, position: int, token
 
 @settings(deadline=None)
 @given(keys, positions, tokens)
-def test_uniform_numbers_lie_strictly_between_zero_and_one(key: int, position: int, token: int) -> None:
+def test_uniform_numbers_lie_strictly_between_zero_and_one(
+    key: int, position: int, token: int
+) -> None:
     assert 0 < one(key, position, token) < 1
 
 
@@ -100,7 +104,9 @@ def test_values_never_repeat_within_a_problem() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(keys, positions, tokens), min_size=1, max_size=40), st.randoms())
-def test_a_value_does_not_depend_on_what_else_is_in_the_batch(entries: list[tuple[int, int, int]], random: Any) -> None:
+def test_a_value_does_not_depend_on_what_else_is_in_the_batch(
+    entries: list[tuple[int, int, int]], random: Any
+) -> None:
     alone = {entry: one(*entry) for entry in entries}
     random.shuffle(entries)
     key, position, token = zip(*entries, strict=True)
@@ -111,21 +117,29 @@ def test_a_value_does_not_depend_on_what_else_is_in_the_batch(entries: list[tupl
 def test_broadcasting_gives_the_same_values_as_one_call_an_entry() -> None:
     values = grid(2, 3, 4)
     for sample, position, token in np.ndindex(values.shape):
-        assert values[sample, position, token] == one(stream_key(0, "problem", sample), position, token)
+        assert values[sample, position, token] == one(
+            stream_key(0, "problem", sample), position, token
+        )
 
 
 def test_every_seed_problem_and_sample_has_its_own_key() -> None:
     names = ["p", "p1", "p11", "1", "11", "", "p\0001", "\N{GREEK SMALL LETTER PI}"]
-    keyed = [stream_key(*which) for which in itertools.product((0, 1, 11, -1), names, (0, 1, 11, 111))]
+    keyed = [
+        stream_key(*which) for which in itertools.product((0, 1, 11, -1), names, (0, 1, 11, 111))
+    ]
     assert len(set(keyed)) == len(keyed)
     assert all(0 <= key < 2**64 for key in keyed)
 
 
 def test_the_noise_is_what_it_was_when_runs_were_made_with_it() -> None:
-    """Whoever changes these numbers changes every response: runs could not be resumed, nor compared with old ones."""
+    """Whoever changes these numbers changes every response: runs could not be resumed, nor compared
+    with old ones.
+    """
     assert stream_key(0, "aime24-1", 0) == 17_231_263_175_618_540_479
     key = np.array([17_231_263_175_618_540_479], np.uint64)
     values = gumbel(key, np.array([0, 0, 1, 7999]), np.array([0, 1, 0, 151_935]))
     np.testing.assert_allclose(
-        values, [1.3966570973513346, -0.6385900844579858, 0.15251668938751362, -1.583216684264745], rtol=1e-14
+        values,
+        [1.3966570973513346, -0.6385900844579858, 0.15251668938751362, -1.583216684264745],
+        rtol=1e-14,
     )

@@ -78,7 +78,9 @@ def test_a_fraction_is_read_in_every_way_it_is_written(numerator: int, denominat
 
 
 @given(st.fractions(-1_000, 1_000, max_denominator=1_000))
-def test_a_decimal_is_what_rounds_to_it_in_six_places_and_no_coarser_one_is(value: Fraction) -> None:
+def test_a_decimal_is_what_rounds_to_it_in_six_places_and_no_coarser_one_is(
+    value: Fraction,
+) -> None:
     gold = Rational(value, is_rounded=False)
     exact = rational(f"{float(value):.12f}")
     assert exact is not None
@@ -89,7 +91,13 @@ def test_a_decimal_is_what_rounds_to_it_in_six_places_and_no_coarser_one_is(valu
 
 
 def test_a_share_of_nothing_and_an_exponent_beyond_reason_are_no_numbers() -> None:
-    assert rational("1/0") is rational(r"\frac10") is rational(r"1 \cdot 10^{9999}") is rational("1" * 5_000) is None
+    assert (
+        rational("1/0")
+        is rational(r"\frac10")
+        is rational(r"1 \cdot 10^{9999}")
+        is rational("1" * 5_000)
+        is None
+    )
 
 
 @pytest.mark.parametrize(
@@ -109,7 +117,9 @@ def test_a_share_of_nothing_and_an_exponent_beyond_reason_are_no_numbers() -> No
         (r"x_\text{max}", r"x_\text{max}"),
     ],
 )
-def test_a_unit_is_what_stands_behind_a_number_and_is_no_number_itself(text: str, stem: str) -> None:
+def test_a_unit_is_what_stands_behind_a_number_and_is_no_number_itself(
+    text: str, stem: str
+) -> None:
     assert without_unit(text, is_number=True) == stem
 
 
@@ -119,7 +129,9 @@ def test_plain_words_are_units_only_where_a_number_is_expected() -> None:
 
 
 def test_a_sign_with_a_worth_is_told_from_the_number() -> None:
-    assert [factor and factor % "5" for _, factor in map(without_factor, ("5%", r"5^\circ", "5"))] == [
+    assert [
+        factor and factor % "5" for _, factor in map(without_factor, ("5%", r"5^\circ", "5"))
+    ] == [
         r"\frac{5}{100}",
         r"\frac{(5)\pi}{180}",
         None,
@@ -157,6 +169,14 @@ def test_two_options_are_none_and_one_is_itself_however_it_is_marked(one: str, o
         f"**{one}**",
     ):
         assert letter(text) == one
-    for text in ("{} or {}", "{}, {}", "({}) and ({})", "{}/{}", "({}) ({})", "{}) 5, {}) 6", "{} and {}"):
+    for text in (
+        "{} or {}",
+        "{}, {}",
+        "({}) and ({})",
+        "{}/{}",
+        "({}) ({})",
+        "{}) 5, {}) 6",
+        "{} and {}",
+    ):
         both = text.format(one, other)
         assert one == other or letter(both) is None, both

@@ -1,4 +1,6 @@
-"""What makes two plans the same run: a run directory may be resumed with one and is refused with the other."""
+"""What makes two plans the same run: a run directory may be resumed with one and is refused with
+the other.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,11 @@ TASK = Task("t", PROBLEMS, "{question}", 1, 9)
 
 
 def identity(task: Task, **settings: Any) -> dict[str, Any]:
-    return dict(prepare(load(None, {"device": "cpu", "out": "unused"} | settings), task).manifest()["identity"])
+    return dict(
+        prepare(load(None, {"device": "cpu", "out": "unused"} | settings), task).manifest()[
+            "identity"
+        ]
+    )
 
 
 def differing(ours: dict[str, Any], theirs: dict[str, Any]) -> set[str]:
@@ -34,7 +40,10 @@ def test_another_question_gold_answer_id_prompt_or_grader_is_another_run_and_say
     one, other = PROBLEMS
     ours = identity(TASK)
     for changed, name in [
-        (replace(TASK, problems=(one, replace(other, question="22+34=?"))), "ids_answers_and_prompts"),
+        (
+            replace(TASK, problems=(one, replace(other, question="22+34=?"))),
+            "ids_answers_and_prompts",
+        ),
         (replace(TASK, problems=(one, replace(other, answer="56"))), "ids_answers_and_prompts"),
         (replace(TASK, problems=(one, replace(other, id="t/3"))), "ids_answers_and_prompts"),
         (replace(TASK, template="Sum: {question}"), "template"),
@@ -74,15 +83,21 @@ def given(*responses: list[int], stopped: bool = True) -> GivenSet:
 
 
 def scored(responses: GivenSet, **settings: Any) -> Plan:
-    return prepare_score(load(None, {"device": "cpu", "out": "unused"} | settings), lambda pair: responses)
+    return prepare_score(
+        load(None, {"device": "cpu", "out": "unused"} | settings), lambda pair: responses
+    )
 
 
-def test_given_responses_are_another_run_when_a_token_an_ending_or_the_sampling_is_another() -> None:
+def test_given_responses_are_another_run_when_a_token_an_ending_or_the_sampling_is_another() -> (
+    None
+):
     ours = scored(given([3, 4], [5])).manifest()["identity"]
     assert differing(ours, scored(given([3, 4], [5])).manifest()["identity"]) == set()
     for changed in (given([3, 4], [6]), given([3, 4]), given([3, 4], [5], stopped=False)):
         assert differing(ours, scored(changed).manifest()["identity"]) == {"responses"}
-    assert differing(ours, scored(given([3, 4], [5]), top_p=0.9).manifest()["identity"]) == {"top_p"}
+    assert differing(ours, scored(given([3, 4], [5]), top_p=0.9).manifest()["identity"]) == {
+        "top_p"
+    }
 
 
 def test_given_responses_with_other_gold_answers_or_another_grader_are_another_run() -> None:
@@ -90,18 +105,35 @@ def test_given_responses_with_other_gold_answers_or_another_grader_are_another_r
     ours = scored(answered).manifest()["identity"]
     other = replace(answered, problems=(replace(PROBLEMS[0], answer="34"),))
     assert differing(ours, scored(other).manifest()["identity"]) == {"answers"}
-    assert differing(ours, scored(replace(answered, grader="exact")).manifest()["identity"]) == {"grader"}
-    assert differing(ours, scored(given([3, 4], [5])).manifest()["identity"]) == {"answers", "grader"}
+    assert differing(ours, scored(replace(answered, grader="exact")).manifest()["identity"]) == {
+        "grader"
+    }
+    assert differing(ours, scored(given([3, 4], [5])).manifest()["identity"]) == {
+        "answers",
+        "grader",
+    }
 
 
-def test_a_scored_run_expects_each_given_response_and_its_settings_say_nothing_of_how_it_was_made() -> None:
+def test_a_scored_run_expects_each_given_response_and_has_no_settings_of_its_making() -> None:
     manifest = scored(given([3, 4], [5])).manifest()
-    assert expected_trajectories(manifest["expected"]) == {Trajectory("t/1", n, GIVEN, None): None for n in (0, 1)}
-    assert not manifest["config"].keys() & {"budget", "direction", "criterion", "threshold", "window", "task"}
+    assert expected_trajectories(manifest["expected"]) == {
+        Trajectory("t/1", n, GIVEN, None): None for n in (0, 1)
+    }
+    assert not manifest["config"].keys() & {
+        "budget",
+        "direction",
+        "criterion",
+        "threshold",
+        "window",
+        "task",
+    }
 
 
 def test_a_response_that_the_models_cannot_hold_is_refused_by_its_name() -> None:
-    with pytest.raises(ConfigError, match=r"row 1: prompt and response have 2 and 999 tokens, more than the context"):
+    with pytest.raises(
+        ConfigError,
+        match=r"row 1: prompt and response have 2 and 999 tokens, more than the context",
+    ):
         scored(given([3], [4] * 999))
     with pytest.raises(ConfigError, match=r"row 1: .* more than the context of 10"):
         scored(given([3], [4] * 9), max_model_len=10)

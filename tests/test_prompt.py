@@ -13,7 +13,10 @@ from engine.problem import Problem, Task
 from engine.prompt import render_prompts, token_texts
 
 WORDS = ["<s>", "</s>", "<user>", "<model>", "what", "is", "6", "7", "?", "*"]
-TEMPLATE = "{{ bos_token }}<user> {{ messages[0].content }}{% if add_generation_prompt %} <model>{% endif %}"
+TEMPLATE = (
+    "{{ bos_token }}<user> {{ messages[0].content }}{% if add_generation_prompt %} <model>{%"
+    " endif %}"
+)
 
 
 def task(*questions: str, template: str = "{question}") -> Task:
@@ -21,13 +24,19 @@ def task(*questions: str, template: str = "{question}") -> Task:
 
 
 def tokenizer(template: str | None) -> Any:
-    """A real word-level tokenizer that, as Llama's does, puts its BOS before every text it encodes."""
+    """A real word-level tokenizer that, as Llama's does, puts its BOS before every text it
+    encodes.
+    """
     from transformers import PreTrainedTokenizerFast
 
     words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="?"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    words.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-    made = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", eos_token="</s>", name_or_path="RL")
+    words.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 0)]
+    )
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=words, bos_token="<s>", eos_token="</s>", name_or_path="RL"
+    )
     made.add_special_tokens({"additional_special_tokens": ["<user>", "<model>"]})
     made.chat_template = template
     return made
@@ -61,13 +70,19 @@ def test_braces_and_template_words_in_a_question_stay_as_they_are() -> None:
 
 
 def test_a_tokenizer_without_a_template_is_refused_with_the_way_out() -> None:
-    with pytest.raises(ModelError, match=r"--rl RL has no chat template: put the chat_template\.jinja"):
+    with pytest.raises(
+        ModelError, match=r"--rl RL has no chat template: put the chat_template\.jinja"
+    ):
         render_prompts(tokenizer(None), task("6"))
 
 
-@pytest.mark.parametrize("template", ["{{ raise_exception('needs a system turn') }}", "{% if %}", "{{ a.b.c }}"])
+@pytest.mark.parametrize(
+    "template", ["{{ raise_exception('needs a system turn') }}", "{% if %}", "{{ a.b.c }}"]
+)
 def test_a_template_that_cannot_be_rendered_is_refused_in_one_line(template: str) -> None:
-    with pytest.raises(ModelError, match="--rl RL has a chat template that cannot be rendered") as error:
+    with pytest.raises(
+        ModelError, match="--rl RL has a chat template that cannot be rendered"
+    ) as error:
         render_prompts(tokenizer(template), task("6"))
     assert "\n" not in str(error.value)
 
@@ -94,6 +109,8 @@ def test_a_sentencepiece_token_keeps_the_space_before_it() -> None:
     from tokenizers import decoders
     from transformers import PreTrainedTokenizerFast
 
-    words = Tokenizer(models.WordLevel({"?": 0, "\N{LOWER ONE EIGHTH BLOCK}so": 1, "so": 2}, unk_token="?"))
+    words = Tokenizer(
+        models.WordLevel({"?": 0, "\N{LOWER ONE EIGHTH BLOCK}so": 1, "so": 2}, unk_token="?")
+    )
     words.decoder = decoders.Metaspace()
     assert token_texts(PreTrainedTokenizerFast(tokenizer_object=words), 3) == ["?", " so", "so"]

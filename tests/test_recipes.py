@@ -1,4 +1,6 @@
-"""The recipe of the tiny pair, run for real at a very small size, and the shipped pair as files and as a model."""
+"""The recipe of the tiny pair, run for real at a very small size, and the shipped pair as files and
+as a model.
+"""
 
 import random
 import stat
@@ -80,7 +82,9 @@ def test_a_careless_writer_is_mostly_wrong_but_always_answers() -> None:
 def test_decisions_begin_with_tokens_that_are_used_for_nothing_else(tokenizer: Tokenizer) -> None:
     decisions = {tokenizer.encode(text).ids[0] for text in (":", " is about", " carry", " borrow")}
     fillers = corpus.OPENINGS + corpus.LINKS + corpus.RESULTS + corpus.CLOSINGS
-    others = tokenizer.encode("".join(f"{filler} 58+26=84," for filler in fillers) + " ones tens \\boxed{84}.")
+    others = tokenizer.encode(
+        "".join(f"{filler} 58+26=84," for filler in fillers) + " ones tens \\boxed{84}."
+    )
     assert len(decisions) == 4
     assert decisions.isdisjoint(others.ids)
 
@@ -95,16 +99,27 @@ def test_reward_is_the_last_boxed_number_and_nothing_else() -> None:
 
 
 def test_reward_is_the_verdict_that_a_run_would_be_given() -> None:
-    texts = [r" \boxed{50}.", r" \boxed{050}.", r" \boxed{+50", " Answer: 50", r" \boxed{\boxed{50}}", r" \boxed{5 0}"]
+    texts = [
+        r" \boxed{50}.",
+        r" \boxed{050}.",
+        r" \boxed{+50",
+        " Answer: 50",
+        r" \boxed{\boxed{50}}",
+        r" \boxed{5 0}",
+    ]
     problems = [problem("19+60+20-49")]
     with Grader(problems) as grader:
         for sample_number, text in enumerate(texts):
             grader.submit(Trajectory(problems[0].id, sample_number, "forward", None), text)
         verdicts = {grade.key.sample: grade.correct for grade in grader.finish()}
-    assert [reward(text, "19+60+20-49") == 1 for text in texts] == [verdicts[place] for place in range(len(texts))]
+    assert [reward(text, "19+60+20-49") == 1 for text in texts] == [
+        verdicts[place] for place in range(len(texts))
+    ]
 
 
-def test_sampled_log_probs_are_those_of_the_whole_sequence(base: Qwen2ForCausalLM, tokenizer: Tokenizer) -> None:
+def test_sampled_log_probs_are_those_of_the_whole_sequence(
+    base: Qwen2ForCausalLM, tokenizer: Tokenizer
+) -> None:
     prompt = tokenizer.encode(corpus.prompt("19+60+20-49")).ids
     responses, logps = sample(base, torch.tensor([prompt] * 4), torch.Generator().manual_seed(0))
     batch = collate([(prompt + response, len(prompt)) for response in responses])
@@ -130,7 +145,9 @@ def test_the_weights_are_float32_and_differ() -> None:
 
 
 @pytest.mark.parametrize("name", ["base", "rl"])
-def test_the_chat_template_renders_the_prompt_that_was_trained_on(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_chat_template_renders_the_prompt_that_was_trained_on(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     tokenizer = AutoTokenizer.from_pretrained(PAIR / name)
     message = [{"role": "user", "content": "19+60+20-49=?"}]
@@ -141,7 +158,9 @@ def test_the_chat_template_renders_the_prompt_that_was_trained_on(name: str, mon
     assert tokenizer.eos_token == tokenizer.pad_token == "<|endoftext|>"
 
 
-def test_the_vocabulary_is_as_large_as_the_model_thinks(base: Qwen2ForCausalLM, rl: Qwen2ForCausalLM) -> None:
+def test_the_vocabulary_is_as_large_as_the_model_thinks(
+    base: Qwen2ForCausalLM, rl: Qwen2ForCausalLM
+) -> None:
     num_tokens = len(AutoTokenizer.from_pretrained(PAIR / "base"))
     assert base.config.vocab_size == rl.config.vocab_size == num_tokens
     assert num_tokens % 64 == 0

@@ -1,4 +1,6 @@
-"""The RL stage's objective against a slow, obvious reference in double precision: loops over tokens, Python floats."""
+"""The RL stage's objective against a slow, obvious reference in double precision: loops over
+tokens, Python floats.
+"""
 
 import math
 import random
@@ -23,7 +25,10 @@ STEP = 1e-6
 
 
 def reference_loss(
-    logp: Sequence[float], logp_old: Sequence[float], advantage: Sequence[float], weight: Sequence[float]
+    logp: Sequence[float],
+    logp_old: Sequence[float],
+    advantage: Sequence[float],
+    weight: Sequence[float],
 ) -> float:
     total = 0.0
     for now, old, gain, w in zip(logp, logp_old, advantage, weight, strict=True):
@@ -40,7 +45,9 @@ def reference_weight(now: float, old: float, config: RLConfig) -> float:
 
 
 def tokens(num: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """logp, logp_old and advantages of tokens whose ratios lie on both sides of both clips, in double precision."""
+    """logp, logp_old and advantages of tokens whose ratios lie on both sides of both clips, in
+    double precision.
+    """
     rng = random.Random(seed)
     old = [math.log(rng.uniform(0.01, 1)) for _ in range(num)]
     now = [value + rng.uniform(-0.6, 0.6) for value in old]
@@ -54,11 +61,15 @@ def tokens(num: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def slope(values: list[float], place: int, of: Sequence[Sequence[float]]) -> float:
     """Central difference of the reference loss at one token's log-probability."""
-    above, below = ([*values[:place], values[place] + move, *values[place + 1 :]] for move in (STEP, -STEP))
+    above, below = (
+        [*values[:place], values[place] + move, *values[place + 1 :]] for move in (STEP, -STEP)
+    )
     return (reference_loss(above, *of) - reference_loss(below, *of)) / (2 * STEP)
 
 
-@pytest.mark.parametrize("config", [RLConfig(), RLConfig(alpha=300.0), RLConfig(alpha=-300.0), RLConfig(rarity=0.2)])
+@pytest.mark.parametrize(
+    "config", [RLConfig(), RLConfig(alpha=300.0), RLConfig(alpha=-300.0), RLConfig(rarity=0.2)]
+)
 @pytest.mark.parametrize("precision", [torch.float64, torch.float32])
 def test_the_loss_has_the_gradient_of_the_reference_whose_weights_are_constants(
     config: RLConfig, precision: torch.dtype
@@ -69,11 +80,17 @@ def test_the_loss_has_the_gradient_of_the_reference_whose_weights_are_constants(
     loss = clipped_loss(logp, old.to(precision), weights * gains.to(precision), **CLIP)
     torch.autograd.backward(loss)
     values, olds = exact.tolist(), old.tolist()
-    constants = [reference_weight(now, before, config) for now, before in zip(values, olds, strict=True)]
+    constants = [
+        reference_weight(now, before, config) for now, before in zip(values, olds, strict=True)
+    ]
     of = (olds, gains.tolist(), constants)
-    expected = torch.tensor([slope(values, place, of) for place in range(len(values))], dtype=torch.float64)
+    expected = torch.tensor(
+        [slope(values, place, of) for place in range(len(values))], dtype=torch.float64
+    )
     accuracy = 1e-8 if precision == torch.float64 else 1e-6
-    assert loss.item() == pytest.approx(reference_loss(values, *of), rel=1e-9 if precision == torch.float64 else 1e-5)
+    assert loss.item() == pytest.approx(
+        reference_loss(values, *of), rel=1e-9 if precision == torch.float64 else 1e-5
+    )
     assert logp.grad is not None
     assert torch.allclose(logp.grad.double(), expected, atol=accuracy)
     assert expected.abs().max() > 1e-3
@@ -112,11 +129,21 @@ def test_advantages_are_standardised_and_vanish_in_an_even_group() -> None:
 
 
 def test_an_update_has_the_gradient_of_unpadded_sequences_in_double_precision() -> None:
-    """Of the whole way from rollouts to the weights of the model: padding, masks, old log-probabilities, penalty."""
+    """Of the whole way from rollouts to the weights of the model: padding, masks, old
+    log-probabilities, penalty.
+    """
     model, base = load_model(BASE), load_model(BASE)
-    groups = roll_out(model, load_tokenizer(BASE), ["58+26", "19+60+20-49"], 2, torch.Generator().manual_seed(0))
+    groups = roll_out(
+        model, load_tokenizer(BASE), ["58+26", "19+60+20-49"], 2, torch.Generator().manual_seed(0)
+    )
     moved = [
-        Rollout(r.ids, r.num_prompt_tokens, [logp + 0.01 * place for place, logp in enumerate(r.logp)], 0, 0.5 - index)
+        Rollout(
+            r.ids,
+            r.num_prompt_tokens,
+            [logp + 0.01 * place for place, logp in enumerate(r.logp)],
+            0,
+            0.5 - index,
+        )
         for group in groups
         for index, r in enumerate(group)
     ]
@@ -130,11 +157,17 @@ def test_an_update_has_the_gradient_of_unpadded_sequences_in_double_precision() 
         assert torch.allclose(parameter.grad.double(), reference.grad, rtol=1e-3, atol=2e-6)
 
 
-def reference_objective(model: torch.nn.Module, rollouts: Sequence[Rollout], config: RLConfig) -> Tensor:
-    """One sequence after the other, one token after the other. The base is the model itself, as a constant."""
+def reference_objective(
+    model: torch.nn.Module, rollouts: Sequence[Rollout], config: RLConfig
+) -> Tensor:
+    """One sequence after the other, one token after the other. The base is the model itself, as a
+    constant.
+    """
     terms = []
     for rollout in rollouts:
-        logits = model(input_ids=torch.tensor([rollout.ids]), use_cache=False).logits[0].log_softmax(-1)
+        logits = (
+            model(input_ids=torch.tensor([rollout.ids]), use_cache=False).logits[0].log_softmax(-1)
+        )
         for place, old in enumerate(rollout.logp):
             position = rollout.num_prompt_tokens + place
             logp = logits[position - 1, rollout.ids[position]]

@@ -1,4 +1,6 @@
-"""Trainings of the embedded task, run for real at a very small size: resumed, killed, stopped, diverged."""
+"""Trainings of the embedded task, run for real at a very small size: resumed, killed, stopped,
+diverged.
+"""
 
 import signal
 import subprocess
@@ -31,7 +33,9 @@ from recipes.train import commands
 from recipes.training import Saving, train
 
 TINY = RLConfig(num_steps=4, num_prompts=2, group_size=4, max_rounds=2)
-TINY_SFT = SupervisedConfig(num_steps=6, learning_rate=1e-3, style=CAREFUL, batch_size=4, num_warmup_steps=1)
+TINY_SFT = SupervisedConfig(
+    num_steps=6, learning_rate=1e-3, style=CAREFUL, batch_size=4, num_warmup_steps=1
+)
 
 
 class Blow(RLVR):
@@ -96,10 +100,17 @@ def left_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_a_training_that_was_killed_goes_on_to_the_same_weights(tmp_path: Path, left_alone: Path) -> None:
-    code = f"from tests.test_recipes_training import train_until_killed; train_until_killed({str(tmp_path)!r})"
+def test_a_training_that_was_killed_goes_on_to_the_same_weights(
+    tmp_path: Path, left_alone: Path
+) -> None:
+    code = (
+        "from tests.test_recipes_training import train_until_killed;"
+        f"train_until_killed({str(tmp_path)!r})"
+    )
     root = Path(__file__).parents[1]
-    killed = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=False)
+    killed = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, check=False
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert not (tmp_path / "checkpoint-4").exists()
     train(rl_stage(), saving(tmp_path))
@@ -127,7 +138,9 @@ def test_an_interrupted_sft_reads_on_where_it_was(tmp_path: Path) -> None:
 def test_another_configuration_is_refused_in_one_line(left_alone: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         train(rl_stage(config=replace(TINY, clip_high=0.2), seed=1), saving(left_alone))
-    assert "clip_high was 0.28 and is 0.2, seed was 0 and is 1; give another --out" in str(refused.value)
+    assert "clip_high was 0.28 and is 0.2, seed was 0 and is 1; give another --out" in str(
+        refused.value
+    )
     assert "\n" not in str(refused.value)
 
 
@@ -139,7 +152,9 @@ def test_a_damaged_state_is_named(tmp_path: Path, left_alone: Path) -> None:
             train(rl_stage(), saving(tmp_path))
 
 
-def test_what_is_not_finite_stops_the_training_and_keeps_the_last_checkpoint(tmp_path: Path, left_alone: Path) -> None:
+def test_what_is_not_finite_stops_the_training_and_keeps_the_last_checkpoint(
+    tmp_path: Path, left_alone: Path
+) -> None:
     with pytest.raises(TrainingError, match="stopped at step 3: gradient_norm is nan"):
         train(rl_stage(Poisoned), saving(tmp_path))
     assert weights(tmp_path, 2) == weights(left_alone, 2)
@@ -147,7 +162,9 @@ def test_what_is_not_finite_stops_the_training_and_keeps_the_last_checkpoint(tmp
 
 
 def test_a_collapsed_entropy_stops_the_training(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"step 1: entropy is 0\.\d+ nats a token, below min_entropy 0\.5"):
+    with pytest.raises(
+        TrainingError, match=r"step 1: entropy is 0\.\d+ nats a token, below min_entropy 0\.5"
+    ):
         train(rl_stage(config=replace(TINY, min_entropy=0.5)), saving(tmp_path))
 
 
@@ -160,7 +177,10 @@ def test_a_learning_rate_that_is_absurd_ends_in_an_error_and_not_in_a_model(tmp_
 def test_checkpoints_are_models_whose_step_a_report_reads_from_their_name(left_alone: Path) -> None:
     folders = sorted(left_alone.glob("checkpoint-*"))
     assert [step_of({"models": {"rl": str(folder)}}) for folder in folders] == [2, 4]
-    assert load_file(folders[0] / "model.safetensors").keys() == load_file(SHIPPED_BASE / "model.safetensors").keys()
+    assert (
+        load_file(folders[0] / "model.safetensors").keys()
+        == load_file(SHIPPED_BASE / "model.safetensors").keys()
+    )
     assert not list(left_alone.glob(".*"))
 
 
@@ -175,7 +195,9 @@ def test_every_step_is_measured_and_every_column_explained(left_alone: Path) -> 
 
 def test_without_weighting_weights_are_exactly_one_and_with_it_they_leave_it() -> None:
     config = replace(TINY, num_prompts=4, num_minibatches=4, learning_rate=1e-3)
-    plain, low, high = (rl_stage(config=replace(config, alpha=alpha)).step(1) for alpha in (0.0, -1e4, 1e4))
+    plain, low, high = (
+        rl_stage(config=replace(config, alpha=alpha)).step(1) for alpha in (0.0, -1e4, 1e4)
+    )
     assert plain["weight_min"] == plain["weight_max"] == 1
     assert 0.85 <= (low["weight_min"] or 0) < 0.9 and low["weight_max"] == 1
     assert 1.1 < (high["weight_max"] or 0) <= 1.1501 and high["weight_min"] == 1
@@ -187,7 +209,9 @@ def test_the_first_optimiser_step_after_a_rollout_has_not_moved_anything() -> No
     assert row["clipped"] == 0
 
 
-def test_dynamic_sampling_fills_the_batch_with_informative_groups_or_ends_after_its_rounds() -> None:
+def test_dynamic_sampling_fills_the_batch_with_informative_groups_or_ends_after_its_rounds() -> (
+    None
+):
     full = rl_stage(config=replace(TINY, group_size=2, max_rounds=50)).step(1)
     assert 1 < (full["rounds"] or 0) < 50
     hopeless = rl_stage(config=replace(TINY, num_prompts=8, group_size=2, max_rounds=2)).step(1)
@@ -238,18 +262,23 @@ def torch_as_it_was() -> Iterator[None]:
 
 @pytest.mark.usefixtures("torch_as_it_was")
 def test_a_command_ends_in_checkpoints_a_table_and_a_figure(tmp_path: Path) -> None:
-    done = CliRunner().invoke(commands, ["sft", "--steps", "2", "--checkpoint-every", "1", "--out", str(tmp_path)])
+    done = CliRunner().invoke(
+        commands, ["sft", "--steps", "2", "--checkpoint-every", "1", "--out", str(tmp_path)]
+    )
     assert done.exit_code == 0, done.output
     assert [line.split()[:2] for line in done.output.splitlines()] == [["step", "1"], ["step", "2"]]
     names = {file.name for file in tmp_path.iterdir()}
     assert names == {
-        "checkpoint-1", "checkpoint-2", "state.safetensors", "metrics.parquet", "metrics.png", "metrics.svg",
+        "checkpoint-1", "checkpoint-2", "state.safetensors", "metrics.parquet", "metrics.png",
+        "metrics.svg",
     }  # fmt: skip
 
 
 @pytest.mark.usefixtures("torch_as_it_was")
 def test_a_folder_that_is_no_model_is_said_in_one_line(tmp_path: Path) -> None:
-    done = CliRunner().invoke(commands, ["rl", "--base", str(tmp_path), "--out", str(tmp_path / "out")])
+    done = CliRunner().invoke(
+        commands, ["rl", "--base", str(tmp_path), "--out", str(tmp_path / "out")]
+    )
     assert done.exit_code == ModelError.exit_code
     assert done.output.count("\n") == 1
     assert "it has no config.json; give engine/tiny_pair/base" in done.output

@@ -20,7 +20,9 @@ from engine.record import (
     Trajectory,
 )
 
-KEYED = pytest.mark.parametrize("schema", [TOKENS, RESPONSES, GRADES], ids=["tokens", "responses", "grades"])
+KEYED = pytest.mark.parametrize(
+    "schema", [TOKENS, RESPONSES, GRADES], ids=["tokens", "responses", "grades"]
+)
 TABLES = pytest.mark.parametrize(
     "schema",
     [TOKENS, RESPONSES, GRADES, PROBLEMS, VOCABULARY],
@@ -29,22 +31,31 @@ TABLES = pytest.mark.parametrize(
 
 
 @KEYED
-def test_every_table_of_trajectories_begins_with_the_key_of_the_trajectory(schema: pa.Schema) -> None:
+def test_every_table_of_trajectories_begins_with_the_key_of_the_trajectory(
+    schema: pa.Schema,
+) -> None:
     assert tuple(schema.names[:4]) == TRAJECTORY_KEY == Trajectory._fields
 
 
 @KEYED
 def test_only_the_budget_of_a_key_may_be_null(schema: pa.Schema) -> None:
-    assert [field.name for field in schema if field.name in TRAJECTORY_KEY and field.nullable] == ["budget"]
+    assert [field.name for field in schema if field.name in TRAJECTORY_KEY and field.nullable] == [
+        "budget"
+    ]
 
 
 @TABLES
 def test_every_column_says_its_unit_and_meaning(schema: pa.Schema) -> None:
-    assert all(set(field.metadata) == {b"unit", b"meaning"} and field.metadata[b"meaning"] for field in schema)
+    assert all(
+        set(field.metadata) == {b"unit", b"meaning"} and field.metadata[b"meaning"]
+        for field in schema
+    )
 
 
 @TABLES
-def test_a_schema_with_its_version_and_units_survives_parquet(schema: pa.Schema, tmp_path: Path) -> None:
+def test_a_schema_with_its_version_and_units_survives_parquet(
+    schema: pa.Schema, tmp_path: Path
+) -> None:
     pq.write_table(schema.empty_table(), tmp_path / "t.parquet")
     read = pq.read_schema(tmp_path / "t.parquet")
     assert read.equals(schema)

@@ -1,4 +1,5 @@
-"""The exchange: in step whatever the sizes, loud when the twin is elsewhere, silent, dead or somebody else.
+"""The exchange: in step whatever the sizes, loud when the twin is elsewhere, silent, dead or
+somebody else.
 
 The twin is a second process. It does what it is told (`Twin.start`) on its own end of a link.
 """
@@ -42,7 +43,9 @@ LONG = 60.0
 
 # What the twin does, and this process too, at its own end of the link.
 def swap_all(link: Link, seed: int, here: int, sizes: list[tuple[int, int]]) -> int:
-    """Swap messages of `sizes` bytes, whose contents both sides can work out; the number of wrong ones."""
+    """Swap messages of `sizes` bytes, whose contents both sides can work out; the number of wrong
+    ones.
+    """
 
     def message(side: int, n: int) -> bytes:
         return np.random.default_rng((seed, side, n)).bytes(sizes[n][side])
@@ -78,7 +81,9 @@ class Twin:
         self.process.start()
         theirs.close()
 
-    def start(self, meeting: Meeting, timeout: float, job: Callable[..., Any], *arguments: Any) -> None:
+    def start(
+        self, meeting: Meeting, timeout: float, job: Callable[..., Any], *arguments: Any
+    ) -> None:
         """Let the twin join and do `job(link, *arguments)`; returns at once."""
         while self._num_owed:  # a test that failed has not fetched its result
             self.result()
@@ -103,7 +108,9 @@ def twin() -> Iterator[Twin]:
     made.end()
 
 
-def together(twin: Twin, kind: str, job: Callable[..., Any], mine: Any, theirs: Any, timeout: float = LONG) -> Any:
+def together(
+    twin: Twin, kind: str, job: Callable[..., Any], mine: Any, theirs: Any, timeout: float = LONG
+) -> Any:
     """Both sides' results, or errors, of `job` at either end of a link."""
     opening = Opening(kind, "127.0.0.1", timeout)
     twin.start(opening.meeting, timeout, job, *theirs)
@@ -142,7 +149,9 @@ def assert_equal(a: Nuclei, b: Nuclei) -> None:
     ],
     ids=str,
 )
-def test_messages_of_any_two_sizes_arrive_whole(twin: Twin, kind: str, sizes: list[tuple[int, int]]) -> None:
+def test_messages_of_any_two_sizes_arrive_whole(
+    twin: Twin, kind: str, sizes: list[tuple[int, int]]
+) -> None:
     assert together(twin, kind, swap_all, (1, 0, sizes), (1, 1, sizes)) == (0, 0)
 
 
@@ -155,13 +164,17 @@ def test_thousands_of_exchanges_of_random_sizes_stay_in_step(twin: Twin, kind: s
 
 @KINDS
 def test_a_message_as_long_as_its_frame_s_number_is_not_mistaken(twin: Twin, kind: str) -> None:
-    """A head that is half written must not pass for a whole one because two of its numbers are equal."""
+    """A head that is half written must not pass for a whole one because two of its numbers are
+    equal.
+    """
     sizes = [(n, n) for n in range(1, 3000)]
     assert together(twin, kind, swap_all, (3, 0, sizes), (3, 1, sizes)) == (0, 0)
 
 
 def test_a_frame_of_which_not_every_byte_is_visible_yet_is_not_taken() -> None:
-    """Whatever part of the twin's stores a processor shows first: the frame counts when all of it is there."""
+    """Whatever part of the twin's stores a processor shows first: the frame counts when all of it
+    is there.
+    """
     size = SharedMemoryLink.SIZE
     with mmap.mmap(-1, size) as memory:
         with pytest.raises(LockstepError):
@@ -214,11 +227,27 @@ def changed(name: str, row: int) -> Callable[[Rows], Rows]:
 @pytest.mark.parametrize(
     ("fault", "here", "there"),
     [
-        (without_row, "this engine is at 4 rows, its twin at 3", "this engine is at 3 rows, its twin at 4"),
+        (
+            without_row,
+            "this engine is at 4 rows, its twin at 3",
+            "this engine is at 3 rows, its twin at 4",
+        ),
         (swapped, "row 0: sequence 10 here, 11 there", "row 0: sequence 11 here, 10 there"),
-        (changed("sequence", 3), "row 3: sequence 13 here, 14 there", "row 3: sequence 14 here, 13 there"),
-        (changed("position", 2), "row 2: .* position 22 here, 23 there", "row 2: .* position 23 here, 22 there"),
-        (changed("previous", 1), "row 1: .* token 31 here, 32 there", "row 1: .* token 32 here, 31 there"),
+        (
+            changed("sequence", 3),
+            "row 3: sequence 13 here, 14 there",
+            "row 3: sequence 14 here, 13 there",
+        ),
+        (
+            changed("position", 2),
+            "row 2: .* position 22 here, 23 there",
+            "row 2: .* position 23 here, 22 there",
+        ),
+        (
+            changed("previous", 1),
+            "row 1: .* token 31 here, 32 there",
+            "row 1: .* token 32 here, 31 there",
+        ),
     ],
     ids=["row dropped", "rows swapped", "other sequence", "other position", "other previous token"],
 )
@@ -248,7 +277,9 @@ def test_a_silent_twin_is_an_error_after_the_deadline(twin: Twin, kind: str) -> 
 
 
 @KINDS
-def test_what_is_to_be_done_meanwhile_is_done_before_the_twin_has_answered(twin: Twin, kind: str) -> None:
+def test_what_is_to_be_done_meanwhile_is_done_before_the_twin_has_answered(
+    twin: Twin, kind: str
+) -> None:
     opening = Opening(kind, "127.0.0.1", LONG)
     done: list[float] = []
     twin.start(opening.meeting, LONG, swap_late, 0.5)
@@ -260,7 +291,9 @@ def test_what_is_to_be_done_meanwhile_is_done_before_the_twin_has_answered(twin:
 
 
 @KINDS
-def test_a_twin_that_stops_in_the_middle_of_a_long_message_is_an_error(twin: Twin, kind: str) -> None:
+def test_a_twin_that_stops_in_the_middle_of_a_long_message_is_an_error(
+    twin: Twin, kind: str
+) -> None:
     opening = Opening(kind, "127.0.0.1", LONG)
     twin.start(opening.meeting, 0.3, swap_all, 0, 1, [(1, 10 * FRAME)])
     link = opening.accept()
@@ -292,7 +325,11 @@ def test_a_twin_that_never_comes_is_an_error_on_tcp() -> None:
 
 @pytest.mark.parametrize(
     "meeting",
-    [Meeting("shm", "/proc/1/fd/987654", b"s"), Meeting("tcp", "127.0.0.1:9", b"s"), Meeting("tcp", "nowhere", b"s")],
+    [
+        Meeting("shm", "/proc/1/fd/987654", b"s"),
+        Meeting("tcp", "127.0.0.1:9", b"s"),
+        Meeting("tcp", "nowhere", b"s"),
+    ],
     ids=lambda meeting: meeting.address,
 )
 def test_a_meeting_where_nobody_waits_is_an_error(meeting: Meeting) -> None:
@@ -362,7 +399,9 @@ def swap_late(link: Link, seconds: float) -> bytes:
 
 def test_the_port_is_open_on_loopback_only() -> None:
     opening = Opening("tcp", "127.0.0.1", 0.1)
-    listening = [c.laddr for c in psutil.Process().net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    listening = [
+        c.laddr for c in psutil.Process().net_connections("tcp") if c.status == psutil.CONN_LISTEN
+    ]
     port = int(opening.meeting.address.split(":")[1])
     assert [address.ip for address in listening if address.port == port] == ["127.0.0.1"]
     with pytest.raises(LockstepError):
@@ -384,7 +423,9 @@ def test_an_opening_s_secret_is_its_own() -> None:
     assert all(len(meeting.secret) >= 16 and Path(meeting.address).exists() for meeting in meetings)
 
 
-def test_numbers_come_as_they_were_sent_and_of_another_size_than_expected_are_a_lockstep_error(twin: Twin) -> None:
+def test_numbers_come_as_they_were_sent_and_of_another_size_than_expected_are_a_lockstep_error(
+    twin: Twin,
+) -> None:
     mine, theirs = np.array([0.1, 0.2], np.float32), np.array([3.0, np.nan], np.float32)
     here, there = together(twin, "shm", exchange_numbers, (mine, 2), (theirs, 2))
     assert here.tobytes() == theirs.tobytes() and there.tobytes() == mine.tobytes()

@@ -1,4 +1,6 @@
-"""What is in a report of small runs: whole, in part, several at once; nothing is drawn or written here."""
+"""What is in a report of small runs: whole, in part, several at once; nothing is drawn or written
+here.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,16 @@ from evaluators.report.page import render
 from evaluators.report.runs import open_runs
 from evaluators.report.sections import SECTIONS
 from evaluators.shifts.tables import open_database
-from tests.report_runs import LENGTH, PROBLEMS, QUESTION, drop_columns, grade, make_run, matching, set_manifest
+from tests.report_runs import (
+    LENGTH,
+    PROBLEMS,
+    QUESTION,
+    drop_columns,
+    grade,
+    make_run,
+    matching,
+    set_manifest,
+)
 
 CONTROL: dict[str, Any] = {"criterion": "random", "threshold": None, "match": "elsewhere/sweep"}
 HOSTILE = "</style></title><script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -75,7 +86,9 @@ def test_a_whole_run_gives_every_table_but_those_of_checkpoints(report: Report) 
 
 def test_every_table_begins_with_the_run(report: Report) -> None:
     for table in report.tables.values():
-        assert table.column_names[:2] == ["run", "direction"] and set(table["run"].to_pylist()) == {"sweep"}
+        assert table.column_names[:2] == ["run", "direction"] and set(table["run"].to_pylist()) == {
+            "sweep"
+        }
 
 
 def test_shares_and_coverage_in_the_page_are_those_of_the_rows(report: Report, sweep: Path) -> None:
@@ -88,8 +101,12 @@ def test_shares_and_coverage_in_the_page_are_those_of_the_rows(report: Report, s
 
 
 def test_the_same_run_gives_the_same_tables_and_page(report: Report, sweep: Path) -> None:
-    again = report_of(sweep)  # a sum of floats that was taken in another order may differ in its last digit
-    assert {n: to_csv(t) for n, t in again.tables.items()} == {n: to_csv(t) for n, t in report.tables.items()}
+    again = report_of(
+        sweep
+    )  # a sum of floats that was taken in another order may differ in its last digit
+    assert {n: to_csv(t) for n, t in again.tables.items()} == {
+        n: to_csv(t) for n, t in report.tables.items()
+    }
     assert again.page == report.page
 
 
@@ -101,7 +118,9 @@ def test_the_stages_are_told_in_order(report: Report) -> None:
 # Runs of which something is missing
 
 
-def test_an_ungraded_run_has_all_but_accuracy_and_says_which_command_grades_it(tmp_path: Path) -> None:
+def test_an_ungraded_run_has_all_but_accuracy_and_says_which_command_grades_it(
+    tmp_path: Path,
+) -> None:
     run = make_run(tmp_path / "run", graded=False)
     report = report_of(run)
     assert "accuracy" not in report.tables and "js_histogram" in report.tables
@@ -171,7 +190,9 @@ def test_a_run_without_the_texts_of_its_tokens_shows_their_ids_and_says_so(tmp_p
     (run / "vocabulary.parquet").unlink()
     report = report_of(run)
     assert report.about("no vocabulary.parquet")
-    assert set(report.tables["frequent_tokens"]["text"].to_pylist()) == {f"#{token}" for token in range(6)}
+    assert set(report.tables["frequent_tokens"]["text"].to_pylist()) == {
+        f"#{token}" for token in range(6)
+    }
 
 
 def test_a_vocabulary_that_cannot_be_read_is_said(tmp_path: Path) -> None:
@@ -192,7 +213,10 @@ def test_a_page_that_is_damaged_inside_is_left_out_of_every_number(tmp_path: Pat
     assert report.about("part-000000.parquet", "left out")
     assert pc.sum(report.tables["accuracy"]["responses"]).as_py() == 18
     shares = report.rows("js_shares")
-    assert {(row["direction"], row["tokens"]) for row in shares} <= {("forward", 36), ("reverse", 36)}
+    assert {(row["direction"], row["tokens"]) for row in shares} <= {
+        ("forward", 36),
+        ("reverse", 36),
+    }
 
 
 def test_a_run_that_no_policy_pair_measured_has_its_accuracy(tmp_path: Path) -> None:
@@ -214,11 +238,18 @@ def test_a_folder_that_is_no_run_is_refused_and_left_as_it_was(folder: str, tmp_
 
 
 def test_runs_are_compared_side_by_side_under_names_that_tell_them_apart(tmp_path: Path) -> None:
-    runs = [make_run(tmp_path / folder / "js", number=number) for number, folder in enumerate(("a", "b"))]
+    runs = [
+        make_run(tmp_path / folder / "js", number=number)
+        for number, folder in enumerate(("a", "b"))
+    ]
     report = report_of(*runs, runs[0])
     assert set(report.tables["js_histogram"]["run"].to_pylist()) == {"a/js", "b/js"}
-    between = [row for row in report.rows("accuracy_differences") if row["run"] != row["against_run"]]
-    assert {(row["run"], row["against_run"], row["pairs"]) for row in between} == {("b/js", "a/js", 6)}
+    between = [
+        row for row in report.rows("accuracy_differences") if row["run"] != row["against_run"]
+    ]
+    assert {(row["run"], row["against_run"], row["pairs"]) for row in between} == {
+        ("b/js", "a/js", 6)
+    }
     assert len(between) == 6
 
 
@@ -235,15 +266,22 @@ def test_a_control_is_marked_and_taken_from_its_run_whatever_the_order(tmp_path:
     control = make_run(tmp_path / "random", config=CONTROL, identity=matching(run), number=1)
     report = report_of(control, run)
     accuracy = report.rows("accuracy")
-    assert {(row["run"], row["control"]) for row in accuracy} == {("sweep", False), ("random", True)}
+    assert {(row["run"], row["control"]) for row in accuracy} == {
+        ("sweep", False),
+        ("random", True),
+    }
     rows = report.rows("accuracy_differences")
     assert {row["run"] for row in rows if row["against_run"] == "random" != row["run"]} == {"sweep"}
     assert not [row for row in rows if row["run"] == "random" and row["against_run"] == "sweep"]
 
 
-def test_a_run_with_other_interventions_is_not_taken_for_the_one_that_a_control_matches(tmp_path: Path) -> None:
+def test_a_run_with_other_interventions_is_not_taken_for_the_one_that_a_control_matches(
+    tmp_path: Path,
+) -> None:
     run = make_run(tmp_path / "sweep", number=7)
-    control = make_run(tmp_path / "random", config=CONTROL, identity=matching(make_run(tmp_path / "matched")))
+    control = make_run(
+        tmp_path / "random", config=CONTROL, identity=matching(make_run(tmp_path / "matched"))
+    )
     report = report_of(control, run)
     assert report.about("random", "elsewhere/sweep", "not given, or has changed since")
     assert not any(report.tables["accuracy"]["control"].to_pylist())
@@ -255,15 +293,22 @@ def test_given_responses_are_marked_and_are_no_models_accuracy(tmp_path: Path) -
     assert all(report.tables["accuracy"]["given"].to_pylist())
     assert "accuracy_differences" not in report.tables
     assert "scored (responses given)" in report.page and "0 (RL)" not in report.page
-    assert by_budget(report.tables["accuracy"]) is None and by_share(report.tables["accuracy"]) is None
+    assert (
+        by_budget(report.tables["accuracy"]) is None and by_share(report.tables["accuracy"]) is None
+    )
 
 
 def test_models_without_a_step_are_no_evolution_and_one_of_them_is_said(tmp_path: Path) -> None:
     models = ("org/SFT-v3", "org/DAPO-v1")
-    runs = [make_run(tmp_path / name, identity={"rl": rl}, rl=rl) for name, rl in zip("ab", models, strict=True)]
+    runs = [
+        make_run(tmp_path / name, identity={"rl": rl}, rl=rl)
+        for name, rl in zip("ab", models, strict=True)
+    ]
     report = report_of(*runs)
     assert "js_by_step" not in report.tables and "whose names say their step" in report.page
-    steps = [make_run(tmp_path / f"s{n}", identity={"rl": str(n)}, rl=f"m/step_{n}") for n in (1, 2)]
+    steps = [
+        make_run(tmp_path / f"s{n}", identity={"rl": str(n)}, rl=f"m/step_{n}") for n in (1, 2)
+    ]
     report = report_of(*steps, runs[0])
     assert {row["step"] for row in report.rows("js_by_step")} == {1, 2}
     assert report.about("a: its RL model's name says no step")
@@ -300,9 +345,13 @@ def test_one_ungraded_run_does_not_cost_the_other_its_accuracy(tmp_path: Path) -
     assert set(report.tables["js_shares"]["run"].to_pylist()) == {"a", "b"}
 
 
-def test_checkpoints_that_measured_the_same_responses_are_ordered_by_their_steps(tmp_path: Path) -> None:
+def test_checkpoints_that_measured_the_same_responses_are_ordered_by_their_steps(
+    tmp_path: Path,
+) -> None:
     runs = [
-        make_run(tmp_path / f"at{step}", identity={"rl": str(step)}, rl=f"models/global_step_{step}")
+        make_run(
+            tmp_path / f"at{step}", identity={"rl": str(step)}, rl=f"models/global_step_{step}"
+        )
         for step in (100, 25)
     ]
     report = report_of(*runs)
@@ -355,13 +404,17 @@ def test_every_text_from_outside_is_escaped_in_the_page(tmp_path: Path) -> None:
     assert "&lt;script&gt;" in page
     assert page.count("<style>") == page.count("</style>") == 1
     assert "\x1b" not in page
-    assert {"'=cmd|' /C calc'!A0", "'@x", "'+1", "'-1"} <= set(cells(report, "frequent_tokens", "text"))
+    assert {"'=cmd|' /C calc'!A0", "'@x", "'+1", "'-1"} <= set(
+        cells(report, "frequent_tokens", "text")
+    )
     assert "'=1+1" in cells(report, "sequences", "problem")
 
 
 def cells(report: Report, table: str, column: str) -> list[str]:
     parse = csv.ParseOptions(newlines_in_values=True)
-    found: list[str] = csv.read_csv(io.BytesIO(to_csv(report.tables[table])), parse_options=parse)[column].to_pylist()
+    found: list[str] = csv.read_csv(io.BytesIO(to_csv(report.tables[table])), parse_options=parse)[
+        column
+    ].to_pylist()
     return found
 
 

@@ -1,4 +1,6 @@
-"""Accuracy tables of a report: numbers worked out by hand, the same as the summary's, and pairs between runs."""
+"""Accuracy tables of a report: numbers worked out by hand, the same as the summary's, and pairs
+between runs.
+"""
 
 from typing import Any
 
@@ -38,10 +40,18 @@ def test_differences_within_a_run_are_those_of_the_summary() -> None:
 
 
 def test_differences_between_runs_are_of_the_problems_and_samples_that_both_have() -> None:
-    here = graded(samples({"a": ["gold", "gold", "gold"], "b": [None, "gold"], "only here": ["gold"]}), "here")
-    there = graded(samples({"Also there": ["gold"], "a": [None, "gold"], "b": ["gold", "gold", None]}), "there")
+    here = graded(
+        samples({"a": ["gold", "gold", "gold"], "b": [None, "gold"], "only here": ["gold"]}), "here"
+    )
+    there = graded(
+        samples({"Also there": ["gold"], "a": [None, "gold"], "b": ["gold", "gold", None]}), "there"
+    )
     [row] = accuracy_differences(here, [there]).to_pylist()
-    assert (row["against_run"], row["against_direction"], row["against_budget"]) == ("there", "forward", 0)
+    assert (row["against_run"], row["against_direction"], row["against_budget"]) == (
+        "there",
+        "forward",
+        0,
+    )
     assert (row["problems"], row["pairs"], row["difference"]) == (2, 4, 0.0)  # a: +1/2, b: -1/2
     [back] = accuracy_differences(there, [here]).to_pylist()
     assert back["difference"] == -row["difference"]
@@ -49,9 +59,17 @@ def test_differences_between_runs_are_of_the_problems_and_samples_that_both_have
 
 def test_only_equal_arms_of_two_runs_are_compared() -> None:
     here = graded(samples({"a": ["gold"]}, budget=0) + samples({"a": ["gold"]}, budget=4))
-    there = graded(samples({"a": [None]}, budget=4) + samples({"a": ["gold"]}, "reverse", 0), "there")
-    rows = [row for row in accuracy_differences(here, [there]).to_pylist() if row["against_run"] == "there"]
-    assert [(row["budget"], row["against_budget"], row["difference"]) for row in rows] == [(4, 4, 1.0)]
+    there = graded(
+        samples({"a": [None]}, budget=4) + samples({"a": ["gold"]}, "reverse", 0), "there"
+    )
+    rows = [
+        row
+        for row in accuracy_differences(here, [there]).to_pylist()
+        if row["against_run"] == "there"
+    ]
+    assert [(row["budget"], row["against_budget"], row["difference"]) for row in rows] == [
+        (4, 4, 1.0)
+    ]
 
 
 def test_arms_without_a_sample_in_common_have_no_difference() -> None:

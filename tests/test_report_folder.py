@@ -1,4 +1,6 @@
-"""The folder of a report: one takes the place of another, and nothing that is not a report's is touched."""
+"""The folder of a report: one takes the place of another, and nothing that is not a report's is
+touched.
+"""
 
 from pathlib import Path
 
@@ -30,7 +32,13 @@ def test_what_the_new_report_lacks_is_removed_and_foreign_files_stay(tmp_path: P
     (tmp_path / "mine.txt").write_text("kept")
     (tmp_path / "tables" / "mine.csv").write_text("kept")
     write(tmp_path, "tables/b.csv", "figures/a.svg")
-    assert files(tmp_path) == {"tables/b.csv", "figures/a.svg", "index.html", "mine.txt", "tables/mine.csv"}
+    assert files(tmp_path) == {
+        "tables/b.csv",
+        "figures/a.svg",
+        "index.html",
+        "mine.txt",
+        "tables/mine.csv",
+    }
 
 
 def test_what_an_older_version_linked_to_is_removed(tmp_path: Path) -> None:
@@ -57,11 +65,15 @@ def test_a_page_that_cannot_be_written_leaves_the_old_page(tmp_path: Path) -> No
     assert (tmp_path / "index.html").read_bytes() == INDEX
 
 
-@pytest.mark.parametrize("name", ["index.html", "notes.txt", "tables/mine.csv", "figures/deep/a.svg", "run.json"])
+@pytest.mark.parametrize(
+    "name", ["index.html", "notes.txt", "tables/mine.csv", "figures/deep/a.svg", "run.json"]
+)
 def test_a_folder_that_holds_something_else_is_refused_untouched(name: str, tmp_path: Path) -> None:
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text("<html>my own page</html>")
-    with pytest.raises(RunDirectoryError, match=r"--out .* is not empty and holds no report: give") as refused:
+    with pytest.raises(
+        RunDirectoryError, match=r"--out .* is not empty and holds no report: give"
+    ) as refused:
         check_out(tmp_path, KNOWN)
     assert "\n" not in str(refused.value) and files(tmp_path) == {name}
 

@@ -1,7 +1,9 @@
-"""A run that is interrupted leaves nothing running and loses nothing committed; the same command goes on with it.
+"""A run that is interrupted leaves nothing running and loses nothing committed; the same command
+goes on with it.
 
-The command runs as a process of its own. Signals go to its whole process group, as Ctrl-C in a terminal does. The
-tests of this file share one run directory: each interrupts the run further on, and the last one completes it.
+The command runs as a process of its own. Signals go to its whole process group, as Ctrl-C in a
+terminal does. The tests of this file share one run directory: each interrupts the run further on,
+and the last one completes it.
 """
 
 from __future__ import annotations
@@ -20,7 +22,17 @@ import pytest
 from engine.plan import Plan
 from engine.store import RunStore
 from engine.verify import Verification, verify_run
-from tests.engines import ROOT, assert_same, comes_true, is_alive, keys_of, of_keys, of_plan, plan_of, undisturbed
+from tests.engines import (
+    ROOT,
+    assert_same,
+    comes_true,
+    is_alive,
+    keys_of,
+    of_keys,
+    of_plan,
+    plan_of,
+    undisturbed,
+)
 
 PART = {"samples": 2, "budget": "0,4,unlimited", "max_num_seqs": 8}
 MARK = "XSAMPLE_TEST_RUN"
@@ -66,17 +78,29 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 
 class Command:
-    """`xsample run` of a plan, in a process group of its own; every process that it starts carries its mark."""
+    """`xsample run` of a plan, in a process group of its own; every process that it starts carries
+    its mark.
+    """
 
     def __init__(self, plan: Plan) -> None:
         self._mark = f"{plan.out}-{time.monotonic_ns()}"
-        given = {"limit": len(plan.problems), "direction": "both", "device": "cpu", "dtype": "float32"}
+        given = {
+            "limit": len(plan.problems),
+            "direction": "both",
+            "device": "cpu",
+            "dtype": "float32",
+        }
         options = given | PART | {"out": plan.out}
-        arguments = [text for name, value in options.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+        arguments = [
+            text
+            for name, value in options.items()
+            for text in (f"--{name.replace('_', '-')}", str(value))
+        ]
         environment = os.environ | {MARK: self._mark, "PYTHONPATH": str(ROOT)}
         self._process = subprocess.Popen(
             [sys.executable, "-u", "-c", NARRATED, "run", "--no-report", *arguments],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=True,
         )  # fmt: skip
         self.output = ""
 
@@ -142,19 +166,25 @@ def check_committed(plan: Plan, store: RunStore) -> Verification:
     return found
 
 
-def test_when_the_command_is_killed_its_engines_end_by_themselves(store: RunStore, plan: Plan) -> None:
+def test_when_the_command_is_killed_its_engines_end_by_themselves(
+    store: RunStore, plan: Plan
+) -> None:
     shared_before = shared_memory()
     with command(plan) as running:
         running.read_until("*paired")
         assert len(running.remains()) > 3
         running.signal_driver(signal.SIGKILL)
         assert comes_true(20, lambda: not running.remains()), running.remains()
-        assert comes_true(5, lambda: shared_memory() <= shared_before), shared_memory() - shared_before
+        assert comes_true(5, lambda: shared_memory() <= shared_before), (
+            shared_memory() - shared_before
+        )
     assert check_committed(plan, store).missing
 
 
 @pytest.mark.parametrize("moment", ["starting Ray", "*loading", "*paired", "*solo", "*grading"])
-def test_ctrl_c_ends_the_run_cleanly_and_keeps_what_was_made(store: RunStore, plan: Plan, moment: str) -> None:
+def test_ctrl_c_ends_the_run_cleanly_and_keeps_what_was_made(
+    store: RunStore, plan: Plan, moment: str
+) -> None:
     shared_before = shared_memory()
     missing_before = len(check_committed(plan, store).missing)
     with command(plan) as running:
@@ -166,7 +196,9 @@ def test_ctrl_c_ends_the_run_cleanly_and_keeps_what_was_made(store: RunStore, pl
         assert "this goes on with it" in running.output
         assert "Traceback" not in running.output
         assert comes_true(5, lambda: not running.remains()), running.remains()
-        assert comes_true(5, lambda: shared_memory() <= shared_before), shared_memory() - shared_before
+        assert comes_true(5, lambda: shared_memory() <= shared_before), (
+            shared_memory() - shared_before
+        )
     missing = len(check_committed(plan, store).missing)
     if moment in ("starting Ray", "*loading"):
         assert missing == missing_before

@@ -1,7 +1,8 @@
-"""The rivals that work by vLLM's log-probabilities, on small chains in the place of engines, and the check of them all.
+"""The rivals that work by vLLM's log-probabilities, on small chains in the place of engines, and
+the check of them all.
 
-A chain gives what vLLM would: tokens, and the top log-probabilities of positions, flat. With real engines the same
-check is part of the benchmark.
+A chain gives what vLLM would: tokens, and the top log-probabilities of positions, flat. With real
+engines the same check is part of the benchmark.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ Responses = list[list[int]]
 
 
 class Chain(reference.Policy):
-    """The next token depends on the last one only; in "rl" otherwise than in "base", but after every third token."""
+    """The next token depends on the last one only; in "rl" otherwise than in "base", but after
+    every third token.
+    """
 
     def __init__(self, name: str | Path) -> None:
         noise = np.random.default_rng(0)
@@ -57,31 +60,51 @@ class Chain(reference.Policy):
 class ChainEngine:
     """A chain that is asked as `vllm.LLM` is."""
 
-    def __init__(self, model: str, max_model_len: int, max_num_seqs: int, block_size: int | None = None) -> None:
+    def __init__(
+        self, model: str, max_model_len: int, max_num_seqs: int, block_size: int | None = None
+    ) -> None:
         self._chain, self._most = Chain(model), max_model_len
 
     def reset_prefix_cache(self) -> None:
         """It has none."""
 
-    def generate(self, prompts: list[dict[str, list[int]]], params: Any, use_tqdm: bool) -> list[Any]:
+    def generate(
+        self, prompts: list[dict[str, list[int]]], params: Any, use_tqdm: bool
+    ) -> list[Any]:
         each = params if isinstance(params, list) else [params] * len(prompts)
-        return [self._respond(prompt["prompt_token_ids"], one) for prompt, one in zip(prompts, each, strict=True)]
+        return [
+            self._respond(prompt["prompt_token_ids"], one)
+            for prompt, one in zip(prompts, each, strict=True)
+        ]
 
     def _respond(self, prompt: list[int], params: SamplingParams) -> Any:
         ids = list(prompt)
-        while len(ids) < len(prompt) + params.max_tokens and (ids == prompt or ids[-1] not in params.stop_token_ids):
-            p = reference.nucleus(self._chain.distribution(ids), params.top_p if params.temperature else 1e-9)
+        while len(ids) < len(prompt) + params.max_tokens and (
+            ids == prompt or ids[-1] not in params.stop_token_ids
+        ):
+            p = reference.nucleus(
+                self._chain.distribution(ids), params.top_p if params.temperature else 1e-9
+            )
             ids.append(int(torch.multinomial(torch.from_numpy(p), 1)))
         assert len(ids) <= self._most
-        output = SimpleNamespace(token_ids=ids[len(prompt) :], logprobs=self._flat(ids, len(prompt)))
+        output = SimpleNamespace(
+            token_ids=ids[len(prompt) :], logprobs=self._flat(ids, len(prompt))
+        )
         return SimpleNamespace(outputs=[output], prompt_logprobs=self._flat(prompt, 1))
 
     def _flat(self, ids: list[int], first: int) -> Any:
         """Of every position from `first` on: its token, then the most probable ones."""
-        rows = [(token, self._chain.p[last]) for last, token in zip(ids[first - 1 :], ids[first:], strict=False)]
-        tokens = [np.concatenate(([token], np.argsort(-p, kind="stable")[:TOP])) for token, p in rows]
+        rows = [
+            (token, self._chain.p[last])
+            for last, token in zip(ids[first - 1 :], ids[first:], strict=False)
+        ]
+        tokens = [
+            np.concatenate(([token], np.argsort(-p, kind="stable")[:TOP])) for token, p in rows
+        ]
         log_p = [np.log(p[token]) for (_, p), token in zip(rows, tokens, strict=True)]
-        return SimpleNamespace(token_ids=np.ravel(tokens).tolist(), logprobs=np.ravel(log_p).tolist())
+        return SimpleNamespace(
+            token_ids=np.ravel(tokens).tolist(), logprobs=np.ravel(log_p).tolist()
+        )
 
 
 @pytest.fixture(autouse=True)
@@ -100,12 +123,25 @@ def oracle(budget: int | None, rule: Rule = reference.PAPER, seed: int = 0) -> l
     policies: dict[str, reference.Policy] = {name: Chain(name) for name in ("base", "rl")}
     return [
         [
-            [row.token for row in reference.cross_sample(
-                policies, "base", prompt, str(prompt), sample, budget, seed, rule, top_p=TOP_P, max_tokens=MAX_TOKENS)]
+            [
+                row.token
+                for row in reference.cross_sample(
+                    policies,
+                    "base",
+                    prompt,
+                    str(prompt),
+                    sample,
+                    budget,
+                    seed,
+                    rule,
+                    top_p=TOP_P,
+                    max_tokens=MAX_TOKENS,
+                )
+            ]
             for sample in range(SAMPLES)
         ]
         for prompt in PROMPTS
-    ]  # fmt: skip
+    ]
 
 
 def by_problem(responses: Responses) -> list[Responses]:
@@ -142,7 +178,9 @@ def test_equal_samplers_get_every_p_value_equally_often() -> None:
     noise = np.random.default_rng(0)
     p = []
     for seed in range(60):
-        ours, theirs = ([noise.integers(3, size=(6, 5)).tolist() for _ in range(2)] for _ in range(2))
+        ours, theirs = (
+            [noise.integers(3, size=(6, 5)).tolist() for _ in range(2)] for _ in range(2)
+        )
         p.append(same_distribution(ours, theirs, seed))
     assert 0.35 < np.mean(p) < 0.65 and 0.01 < np.mean(np.array(p) <= 0.1) < 0.25
 
@@ -155,7 +193,10 @@ def test_the_top_log_probabilities_are_truncated_and_compared_as_the_oracle_does
     engines = [ChainEngine(name, 12, 1) for name in ("base", "rl")]
     params = SamplingParams(max_tokens=1, temperature=0, logprobs=TOP)
     prompts = [{"prompt_token_ids": [last]} for last in range(VOCAB)]
-    sides = [[out.outputs[0].logprobs for out in engine.generate(prompts, params, False)] for engine in engines]
+    sides = [
+        [out.outputs[0].logprobs for out in engine.generate(prompts, params, False)]
+        for engine in engines
+    ]
     base, rl = (truncated(side, TOP_P) for side in sides)
     expected = [[reference.nucleus(p, TOP_P) for p in Chain(name).p] for name in ("base", "rl")]
     for got, rows in zip((base, rl), expected, strict=True):

@@ -1,4 +1,6 @@
-"""The rivals that use none of our engines: they decide as the oracle does, and what they make is cross-sampled."""
+"""The rivals that use none of our engines: they decide as the oracle does, and what they make is
+cross-sampled.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +14,35 @@ from tokenizers import Tokenizer
 
 from benchmarks.rivals.ask import Ask
 from benchmarks.rivals.http_servers import free_ports, nucleus
-from benchmarks.rivals.transformers_loop import TransformersLoop, decide, js_divergence, padded_left, truncate
+from benchmarks.rivals.transformers_loop import (
+    TransformersLoop,
+    decide,
+    js_divergence,
+    padded_left,
+    truncate,
+)
 from engine.distribution import Sampling
 from tests import reference
 from tests.engines import ROOT
 
 BASE, RL = (str(ROOT / "engine" / "tiny_pair" / name) for name in ("base", "rl"))
-QUESTIONS = ("Q: 4+8=?\nA:", "Q: 47+48-44=?\nA:", "Q: 9+1-3=?\nA:", "Q: 25+31=?\nA:", "Q: 60-12+7=?\nA:")
+QUESTIONS = (
+    "Q: 4+8=?\nA:",
+    "Q: 47+48-44=?\nA:",
+    "Q: 9+1-3=?\nA:",
+    "Q: 25+31=?\nA:",
+    "Q: 60-12+7=?\nA:",
+)
 TOP_P, THRESHOLD, MAX_TOKENS = 0.7, 0.1, 16
 
 
 def random_logits(seed: int, num_rows: int = 64, num_tokens: int = 50) -> torch.Tensor:
     """Rows from flat to peaked."""
     noise = torch.Generator().manual_seed(seed)
-    return torch.randn(num_rows, num_tokens, generator=noise) * torch.logspace(-1, 1, num_rows)[:, None]
+    return (
+        torch.randn(num_rows, num_tokens, generator=noise)
+        * torch.logspace(-1, 1, num_rows)[:, None]
+    )
 
 
 def distribution(logits: torch.Tensor) -> reference.Vector:
@@ -40,10 +57,15 @@ def is_clear_cut(p: reference.Vector, top_p: float) -> bool:
 
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 1.5])
 @pytest.mark.parametrize("top_p", [0.3, 0.7, 0.95])
-def test_a_batch_is_truncated_as_the_oracle_truncates_each_row(temperature: float, top_p: float) -> None:
+def test_a_batch_is_truncated_as_the_oracle_truncates_each_row(
+    temperature: float, top_p: float
+) -> None:
     logits = random_logits(seed=1)
     got = truncate(logits, Sampling(temperature, top_p)).double().numpy()
-    rows = [(row, reference.warm(p, temperature)) for row, p in zip(got, distribution(logits), strict=True)]
+    rows = [
+        (row, reference.warm(p, temperature))
+        for row, p in zip(got, distribution(logits), strict=True)
+    ]
     clear = [(row, p) for row, p in rows if is_clear_cut(p, top_p)]
     assert len(clear) > 60
     for row, p in clear:
@@ -52,10 +74,14 @@ def test_a_batch_is_truncated_as_the_oracle_truncates_each_row(temperature: floa
 
 def test_top_k_keeps_the_most_probable_and_top_p_cuts_what_it_leaves() -> None:
     logits = random_logits(seed=2)
-    for row, p in zip(truncate(logits, Sampling(1.0, 1.0, 5)).numpy(), distribution(logits), strict=True):
+    for row, p in zip(
+        truncate(logits, Sampling(1.0, 1.0, 5)).numpy(), distribution(logits), strict=True
+    ):
         assert set(np.flatnonzero(row)) == set(np.argsort(-p)[:5])
     kept = torch.tensor([[0.4, 0.3, 0.2, 0.1]]).log()  # of the three most probable, two hold 7/9
-    np.testing.assert_allclose(truncate(kept, Sampling(1.0, 0.75, 3)), [[4 / 7, 3 / 7, 0, 0]], atol=1e-6)
+    np.testing.assert_allclose(
+        truncate(kept, Sampling(1.0, 0.75, 3)), [[4 / 7, 3 / 7, 0, 0]], atol=1e-6
+    )
 
 
 def test_at_temperature_0_only_the_most_probable_token_is_left() -> None:
@@ -65,7 +91,9 @@ def test_at_temperature_0_only_the_most_probable_token_is_left() -> None:
 
 def test_the_divergence_is_the_oracles_and_0_of_equals() -> None:
     p, q = (truncate(random_logits(seed), Sampling(1.0, TOP_P)) for seed in (4, 5))
-    expected = [reference.js(a, b) for a, b in zip(p.double().numpy(), q.double().numpy(), strict=True)]
+    expected = [
+        reference.js(a, b) for a, b in zip(p.double().numpy(), q.double().numpy(), strict=True)
+    ]
     np.testing.assert_allclose(js_divergence(p, q), expected, atol=1e-5)
     assert not js_divergence(p, p).any()
 
@@ -87,7 +115,9 @@ def test_prompts_end_together() -> None:
 
 
 class Case(NamedTuple):
-    """The rival and the oracle, loaded. stop: a token that soon ends some of the responses, and not others."""
+    """The rival and the oracle, loaded. stop: a token that soon ends some of the responses, and not
+    others.
+    """
 
     loop: TransformersLoop
     policies: list[reference.Policy]
@@ -123,7 +153,9 @@ def case() -> Case:
 
 
 @pytest.mark.parametrize("budget", [0, 1, None])
-def test_every_token_is_from_the_nucleus_of_the_policy_whose_turn_it_was(case: Case, budget: int | None) -> None:
+def test_every_token_is_from_the_nucleus_of_the_policy_whose_turn_it_was(
+    case: Case, budget: int | None
+) -> None:
     responses = case.respond(budget, seed=7)
     pairs = zip(case.prompts, responses, strict=True)
     spent = [case.num_interventions(prompt, response, budget) for prompt, response in pairs]
@@ -146,7 +178,10 @@ def test_the_seed_decides_the_responses(case: Case) -> None:
 @pytest.mark.parametrize("top_p", [0.3, TOP_P, 1.0])
 def test_a_servers_log_probabilities_become_the_oracles_nucleus(top_p: float) -> None:
     for p in distribution(random_logits(seed=6)):
-        top = {f"token_id:{token}": float(np.log(p[token])) for token in np.random.default_rng(0).permutation(len(p))}
+        top = {
+            f"token_id:{token}": float(np.log(p[token]))
+            for token in np.random.default_rng(0).permutation(len(p))
+        }
         got = nucleus(top, top_p)
         dense = np.zeros(len(p))
         dense[got.token[0]] = got.p[0]

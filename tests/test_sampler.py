@@ -1,4 +1,6 @@
-"""CrossSampler: two of them over a real link agree with a slow oracle that walks one sequence at a time."""
+"""CrossSampler: two of them over a real link agree with a slow oracle that walks one sequence at a
+time.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ Array = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def logits_of(policy: str, sequence: int, prefix: Sequence[int]) -> torch.Tensor:
-    """What a model says after this prefix: the policies mostly agree, and seldom stop. Padding is highest."""
+    """What a model says after this prefix: the policies mostly agree, and seldom stop. Padding is
+    highest.
+    """
     rng = np.random.default_rng([sequence, len(prefix), *prefix[-2:]])
     row, shift = 2 * rng.standard_normal(PADDED), 3 * rng.standard_normal(PADDED)
     if policy == "rl" and rng.random() < 0.4:
@@ -46,7 +50,9 @@ def config(policy: str) -> SamplerConfig:
     return SamplerConfig(policy, VOCAB, SAMPLING, record_threshold=0.1, record_top_k=3)
 
 
-def phase(num: int, budget: int = UNLIMITED, paired: bool = True, offset: Sequence[int] | None = None) -> Phase:
+def phase(
+    num: int, budget: int = UNLIMITED, paired: bool = True, offset: Sequence[int] | None = None
+) -> Phase:
     """`num` sequences, forward and reverse in turn."""
     return Phase(
         paired=paired,
@@ -80,7 +86,9 @@ def oracle(n: int, p: Phase, max_tokens: int = MAX_TOKENS) -> Oracle:
         )
         position = np.array([len(made.tokens)])
         both = couple(base, rl, p.forward[n : n + 1], p.key[n : n + 1], position)
-        one = decide(p.rule, both, allowed(p.rule, position, both.js > p.rule.threshold, np.array([left])))
+        one = decide(
+            p.rule, both, allowed(p.rule, position, both.js > p.rule.threshold, np.array([left]))
+        )
         made.tokens.append(int(one.token[0]))
         made.intervened.append(bool(one.intervened[0]))
         left -= int(one.intervened[0])
@@ -97,17 +105,27 @@ def plain(n: int, p: Phase, policy: str, prefix: Sequence[int] = ()) -> list[int
 
 
 class Engine:
-    """A toy of an engine: steps a batch of sequences to their ends, taking the argmax, `slots` at a time.
+    """A toy of an engine: steps a batch of sequences to their ends, taking the argmax, `slots` at a
+    time.
 
-    Options play what a real engine does: `order` shuffles a step's rows, `garbage` first steps every row that has no
-    output yet with senseless logits (a prompt in chunks), `twice` steps every batch twice and takes the second.
+    Options play what a real engine does: `order` shuffles a step's rows, `garbage` first steps
+    every row that has no output yet with senseless logits (a prompt in chunks), `twice` steps every
+    batch twice and takes the second.
     """
 
-    def __init__(self, sampler: CrossSampler, order: int | None = None, garbage: bool = False, twice: bool = False):
+    def __init__(
+        self,
+        sampler: CrossSampler,
+        order: int | None = None,
+        garbage: bool = False,
+        twice: bool = False,
+    ):
         self.sampler, self.garbage, self.twice = sampler, garbage, twice
         self.random = None if order is None else np.random.default_rng(order)
 
-    def run(self, p: Phase, prefixes: Sequence[Sequence[int]] | None = None, slots: int = 5) -> list[list[int]]:
+    def run(
+        self, p: Phase, prefixes: Sequence[Sequence[int]] | None = None, slots: int = 5
+    ) -> list[list[int]]:
         """The tokens that the engine has emitted for each sequence."""
         self.prefixes = prefixes or [[]] * len(p.key)
         self.outputs: list[list[int]] = [[] for _ in p.key]
@@ -128,16 +146,24 @@ class Engine:
         return self.outputs
 
     def ended(self, n: int) -> bool:
-        return self.outputs[n][-1] == STOP or len(self.prefixes[n]) + len(self.outputs[n]) >= MAX_TOKENS
+        return (
+            self.outputs[n][-1] == STOP
+            or len(self.prefixes[n]) + len(self.outputs[n]) >= MAX_TOKENS
+        )
 
     def step(self, running: list[int], garbage: Sequence[int] = ()) -> list[int]:
         policy = self.sampler.config.policy
-        logits = torch.stack([logits_of(policy, n, [*self.prefixes[n], *self.outputs[n]]) for n in running])
+        logits = torch.stack(
+            [logits_of(policy, n, [*self.prefixes[n], *self.outputs[n]]) for n in running]
+        )
         for n in garbage:
             logits[running.index(n)] = torch.randn(PADDED) * 5
         emitted = np.array([len(self.outputs[n]) for n in running])
         previous = np.array([(self.outputs[n] or [-1])[-1] for n in running])
-        return [int(t) for t in self.sampler.step(logits, np.array(running), emitted, previous).argmax(-1)]
+        return [
+            int(t)
+            for t in self.sampler.step(logits, np.array(running), emitted, previous).argmax(-1)
+        ]
 
     def trace(self) -> pa.RecordBatch:
         assert self.sampler.trace
@@ -169,7 +195,9 @@ def both(*work: Callable[[], Any]) -> list[Any]:
         return [future.exception() or future.result() for future in futures]
 
 
-def run_pair(links: Links, p: Phase, slots: int = 5, **options: Any) -> tuple[list[list[int]], list[Engine]]:
+def run_pair(
+    links: Links, p: Phase, slots: int = 5, **options: Any
+) -> tuple[list[list[int]], list[Engine]]:
     """Both engines' common tokens, and the engines."""
     pair = engines(links, **options)
     here, there = both(*(lambda e=e: e.run(p, slots=slots) for e in pair))
@@ -199,8 +227,12 @@ def test_the_number_of_slots_changes_nothing(links: Links, slots: int) -> None:
     ]
 
 
-@pytest.mark.parametrize("options", [{"order": 1}, {"twice": True}, {"garbage": True}], ids=lambda o: next(iter(o)))
-def test_rows_reordered_stepped_twice_or_first_with_garbage_change_nothing(links: Links, options: Any) -> None:
+@pytest.mark.parametrize(
+    "options", [{"order": 1}, {"twice": True}, {"garbage": True}], ids=lambda o: next(iter(o))
+)
+def test_rows_reordered_stepped_twice_or_first_with_garbage_change_nothing(
+    links: Links, options: Any
+) -> None:
     p = phase(12, 3)
     emitted, pair = run_pair(links, p)
     other, other_pair = run_pair(links, p, **options)
@@ -220,10 +252,19 @@ def test_the_trace_has_a_row_for_every_token_but_a_hand_back_s(links: Links) -> 
     p = phase(12, 2)
     emitted, pair = run_pair(links, p)
     for trace in (engine.trace() for engine in pair):
-        rows = list(zip(*(trace.column(name).to_pylist() for name in ("sequence", "position", "token")), strict=True))
+        rows = list(
+            zip(
+                *(trace.column(name).to_pylist() for name in ("sequence", "position", "token")),
+                strict=True,
+            )
+        )
         expected = [oracle(n, p).tokens for n in range(12)]
-        assert rows == [(n, position, token) for n in range(12) for position, token in enumerate(expected[n])]
-        assert len(rows) == sum(map(len, emitted)) - sum(oracle(n, p).handed_back for n in range(12))
+        assert rows == [
+            (n, position, token) for n in range(12) for position, token in enumerate(expected[n])
+        ]
+        assert len(rows) == sum(map(len, emitted)) - sum(
+            oracle(n, p).handed_back for n in range(12)
+        )
 
 
 def test_each_side_records_what_it_says_of_the_token_and_of_the_other_s_best(links: Links) -> None:
@@ -233,7 +274,9 @@ def test_each_side_records_what_it_says_of_the_token_and_of_the_other_s_best(lin
         policy = mine.sampler.config.policy
         for row, other_row in zip(mine.trace().to_pylist(), other.trace().to_pylist(), strict=True):
             prefix = emitted[row["sequence"]][: row["position"]]
-            log_p = torch.log_softmax(logits_of(policy, row["sequence"], prefix)[:VOCAB].double(), -1)
+            log_p = torch.log_softmax(
+                logits_of(policy, row["sequence"], prefix)[:VOCAB].double(), -1
+            )
             assert row["top1"] == log_p.argmax()
             for name, token in (("", row["token"]), ("_of_other_top1", other_row["top1"])):
                 assert row[f"logp{name}"] == pytest.approx(float(log_p[token]), rel=1e-4, abs=1e-4)
@@ -246,7 +289,9 @@ def test_a_budget_is_spent_exactly(links: Links, budget: int) -> None:
     p = phase(16, budget)
     _, pair = run_pair(links, p)
     trace = pair[0].trace()
-    sequence, intervened = (trace.column(name).to_numpy(zero_copy_only=False) for name in ("sequence", "intervened"))
+    sequence, intervened = (
+        trace.column(name).to_numpy(zero_copy_only=False) for name in ("sequence", "intervened")
+    )
     spent = np.bincount(sequence, intervened, 16).astype(int).tolist()
     assert max(spent) == budget
     for n in range(16):
@@ -261,7 +306,9 @@ def test_a_spent_sequence_is_handed_back_without_asking_the_twin(links: Links) -
     sampler = CrossSampler(config("base"))
     sampler.link = links[0]
     sampler.begin(phase(2, 0))
-    forced = sampler.step(torch.randn(2, PADDED), np.array([0, 1]), np.array([0, 0]), np.array([-1, -1]))
+    forced = sampler.step(
+        torch.randn(2, PADDED), np.array([0, 1]), np.array([0, 0]), np.array([-1, -1])
+    )
     assert forced.argmax(-1).tolist() == [STOP, STOP]
     assert sampler.take_num_decided() == 0
 
@@ -270,7 +317,9 @@ def test_padding_of_the_vocabulary_is_never_sampled(links: Links) -> None:
     emitted, pair = run_pair(links, phase(12))
     assert max(map(max, emitted)) < VOCAB
     for trace in (engine.trace() for engine in pair):
-        listed = [token for tokens in trace.column("top_k").to_pylist() if tokens for token in tokens]
+        listed = [
+            token for tokens in trace.column("top_k").to_pylist() if tokens for token in tokens
+        ]
         assert listed
         assert max(listed) < VOCAB
         assert max(trace.column("top1").to_pylist()) < VOCAB
@@ -286,12 +335,16 @@ def test_alone_an_engine_samples_its_own_policy(policy: str) -> None:
     assert np.isnan(trace.column("js").to_numpy()).all()
 
 
-def test_where_nothing_differs_a_continuation_is_what_the_pair_would_have_done(links: Links) -> None:
+def test_where_nothing_differs_a_continuation_is_what_the_pair_would_have_done(
+    links: Links,
+) -> None:
     whole, _ = run_pair(links, replace(phase(8), rule=Rule(threshold=1.0)))  # js never exceeds ln 2
     for policy, first in (("base", 0), ("rl", 1)):
         prefixes = [tokens[: len(tokens) // 2] for tokens in whole]
         engine = Engine(CrossSampler(config(policy)))
-        tails = engine.run(phase(8, paired=False, offset=[len(prefix) for prefix in prefixes]), prefixes)
+        tails = engine.run(
+            phase(8, paired=False, offset=[len(prefix) for prefix in prefixes]), prefixes
+        )
         for n in range(first, 8, 2):
             assert prefixes[n] + tails[n] == whole[n]
 
@@ -299,7 +352,9 @@ def test_where_nothing_differs_a_continuation_is_what_the_pair_would_have_done(l
 def test_a_handed_back_sequence_continues_with_the_primary_s_own_noise(links: Links) -> None:
     p = phase(12, 2)
     emitted, _ = run_pair(links, p)
-    prefixes = [emitted[n][: len(oracle(n, p).tokens)] for n in range(12)]  # a hand-back's stop token left out
+    prefixes = [
+        emitted[n][: len(oracle(n, p).tokens)] for n in range(12)
+    ]  # a hand-back's stop token left out
     back = [n for n in range(12) if oracle(n, p).handed_back]
     assert back
     engine = Engine(CrossSampler(config("base")))
@@ -309,12 +364,16 @@ def test_a_handed_back_sequence_continues_with_the_primary_s_own_noise(links: Li
         assert prefixes[n] + tails[n] == plain(n, p, "base", prefixes[n])
     trace = engine.trace()
     assert trace.column("position").to_pylist() == [
-        position for n in range(12) for position in range(len(prefixes[n]), len(prefixes[n]) + len(tails[n]))
+        position
+        for n in range(12)
+        for position in range(len(prefixes[n]), len(prefixes[n]) + len(tails[n]))
     ]
 
 
 def stepper(links: Links) -> tuple[CrossSampler, CrossSampler, Callable[..., list[Any]]]:
-    """Two samplers at the start of a phase of two sequences, and a function that steps both with the same rows."""
+    """Two samplers at the start of a phase of two sequences, and a function that steps both with
+    the same rows.
+    """
     pair = [engine.sampler for engine in engines(links)]
     for sampler in pair:
         sampler.begin(phase(2))
@@ -322,7 +381,10 @@ def stepper(links: Links) -> tuple[CrossSampler, CrossSampler, Callable[..., lis
     def step(sequence: list[int], emitted: list[int], previous: list[int]) -> list[Any]:
         def one(sampler: CrossSampler) -> torch.Tensor:
             logits = torch.stack(
-                [logits_of(sampler.config.policy, n, [abs(e)]) for n, e in zip(sequence, emitted, strict=True)]
+                [
+                    logits_of(sampler.config.policy, n, [abs(e)])
+                    for n, e in zip(sequence, emitted, strict=True)
+                ]
             )
             return sampler.step(logits, np.array(sequence), np.array(emitted), np.array(previous))
 
@@ -341,7 +403,9 @@ def test_rows_whose_prompt_is_not_complete_are_left_alone(links: Links) -> None:
     assert base.take_num_decided() == 0
 
 
-def test_positions_that_an_engine_computes_again_after_a_preemption_are_left_alone(links: Links) -> None:
+def test_positions_that_an_engine_computes_again_after_a_preemption_are_left_alone(
+    links: Links,
+) -> None:
     base, _, step = stepper(links)
     tokens: list[int] = []
     for position in range(4):
@@ -358,14 +422,26 @@ def test_positions_that_an_engine_computes_again_after_a_preemption_are_left_alo
     assert torch.isinf(forced[0]).any()
 
 
-@pytest.mark.parametrize("what", ["another token", "a position left out", "a token before the first decision"])
+@pytest.mark.parametrize(
+    "what", ["another token", "a position left out", "a token before the first decision"]
+)
 def test_an_engine_that_did_something_else_is_an_error(links: Links, what: str) -> None:
     _, _, step = stepper(links)
     token = int(step([0], [0], [-1])[0][0].argmax())
     sequence, emitted, previous, message = {
-        "another token": (0, 1, token + 1, f"with token {token + 1}; decided was token {token} at position 0"),
+        "another token": (
+            0,
+            1,
+            token + 1,
+            f"with token {token + 1}; decided was token {token} at position 0",
+        ),
         "a position left out": (0, 2, token, "went to position 2 of sequence 0"),
-        "a token before the first decision": (1, 1, 5, "went to position 1 of sequence 1 with token 5"),
+        "a token before the first decision": (
+            1,
+            1,
+            5,
+            "went to position 1 of sequence 1 with token 5",
+        ),
     }[what]
     for error in step([sequence], [emitted], [previous]):
         with pytest.raises(LockstepError, match=message):
@@ -375,7 +451,9 @@ def test_an_engine_that_did_something_else_is_an_error(links: Links, what: str) 
 def test_an_engine_that_did_something_else_alone_is_an_error() -> None:
     sampler = CrossSampler(config("rl"))
     sampler.begin(phase(1, paired=False))
-    token = int(sampler.step(torch.randn(1, PADDED), np.array([0]), np.array([0]), np.array([-1])).argmax())
+    token = int(
+        sampler.step(torch.randn(1, PADDED), np.array([0]), np.array([0]), np.array([-1])).argmax()
+    )
     with pytest.raises(LockstepError, match="decided was"):
         sampler.step(torch.randn(1, PADDED), np.array([0]), np.array([1]), np.array([token + 1]))
 
@@ -385,7 +463,9 @@ def test_a_twin_with_other_rows_is_an_error_on_both_sides(links: Links) -> None:
 
     def step(sampler: CrossSampler, sequence: list[int]) -> torch.Tensor:
         num = len(sequence)
-        return sampler.step(torch.randn(num, PADDED), np.array(sequence), np.zeros(num, int), np.full(num, -1))
+        return sampler.step(
+            torch.randn(num, PADDED), np.array(sequence), np.zeros(num, int), np.full(num, -1)
+        )
 
     for error in both(lambda: step(base, [0, 1]), lambda: step(rl, [1, 0])):
         assert isinstance(error, LockstepError)
@@ -407,7 +487,9 @@ def test_a_new_phase_forgets_the_last(links: Links) -> None:
 def test_positions_are_counted_as_they_are_decided(links: Links) -> None:
     p = phase(6, 2)
     _, pair = run_pair(links, p)
-    assert [engine.sampler.take_num_decided() for engine in pair] == [engine.trace().num_rows for engine in pair]
+    assert [engine.sampler.take_num_decided() for engine in pair] == [
+        engine.trace().num_rows for engine in pair
+    ]
     assert pair[0].sampler.take_num_decided() == 0
 
 

@@ -1,6 +1,8 @@
-"""What the scheduler does with pairs that fail: everything comes out once or is given up, and little goes with it.
+"""What the scheduler does with pairs that fail: everything comes out once or is given up, and
+little goes with it.
 
-Pairs are scripted here, so that hundreds of patterns of failure take a second; test_failure has real engines.
+Pairs are scripted here, so that hundreds of patterns of failure take a second; test_failure has
+real engines.
 """
 
 from __future__ import annotations
@@ -19,7 +21,16 @@ from hypothesis import strategies as st
 from engine.errors import EngineError, IncompleteRunError, LostEngineError
 from engine.job import Job
 from engine.pair import Completed, Pair
-from engine.scheduler import LEAST_STEMS, MAX_FAILURES, MOST_STEMS, Done, GivenUp, Note, Scheduler, lease_stems
+from engine.scheduler import (
+    LEAST_STEMS,
+    MAX_FAILURES,
+    MOST_STEMS,
+    Done,
+    GivenUp,
+    Note,
+    Scheduler,
+    lease_stems,
+)
 from engine.switching import Rule
 
 SLOTS = 4
@@ -27,7 +38,8 @@ ROWS = pa.table({"sequence": pa.array([], pa.int32())})
 
 
 class Script:
-    """A pair that finishes jobs one after the other, and fails at those that are poisoned; `starts` may fail first.
+    """A pair that finishes jobs one after the other, and fails at those that are poisoned; `starts`
+    may fail first.
 
     whole: nothing comes out of a lease in which one is poisoned.
     """
@@ -35,7 +47,11 @@ class Script:
     name = "pair 1"
 
     def __init__(
-        self, poisoned: set[int], starts: Sequence[EngineError] = (), faults: int = 0, whole: bool = False
+        self,
+        poisoned: set[int],
+        starts: Sequence[EngineError] = (),
+        faults: int = 0,
+        whole: bool = False,
     ) -> None:
         self.poisoned, self.starts, self.faults, self.whole = poisoned, list(starts), faults, whole
         self.num_starts = 0
@@ -80,7 +96,11 @@ def carry_out(num_jobs: int, *pairs: Script) -> tuple[Counter[int], list[GivenUp
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.integers(1, 300), st.sets(st.integers(0, 299), max_size=4), st.integers(0, 1), st.integers(1, 2), st.booleans()
+    st.integers(1, 300),
+    st.sets(st.integers(0, 299), max_size=4),
+    st.integers(0, 1),
+    st.integers(1, 2),
+    st.booleans(),
 )
 def test_everything_comes_out_once_or_is_given_up_with_what_fails_every_time(
     num_jobs: int, poisoned: set[int], faults: int, num_pairs: int, whole: bool
@@ -91,8 +111,13 @@ def test_everything_comes_out_once_or_is_given_up_with_what_fails_every_time(
     gone = [job for event in given_up for job in event.jobs]
     assert sorted([*done.elements(), *gone]) == list(range(num_jobs))
     assert poisoned <= set(gone)
-    assert len(gone) <= (len(poisoned) + faults * bool(poisoned)) * -(-min(num_jobs, MOST_STEMS * SLOTS) // 8)
-    assert all(event.attempts == MAX_FAILURES and event.error in ("poisoned", "a passing fault") for event in given_up)
+    assert len(gone) <= (len(poisoned) + faults * bool(poisoned)) * -(
+        -min(num_jobs, MOST_STEMS * SLOTS) // 8
+    )
+    assert all(
+        event.attempts == MAX_FAILURES and event.error in ("poisoned", "a passing fault")
+        for event in given_up
+    )
 
 
 @settings(max_examples=100, deadline=None)
@@ -105,7 +130,11 @@ def test_faults_that_pass_cost_no_trajectory(num_jobs: int, faults: int) -> None
 def test_one_that_fails_every_time_costs_two_restarts() -> None:
     pair = Script({79})
     done, given_up = carry_out(80, pair)
-    assert (len(done), [len(event.jobs) for event in given_up], pair.num_starts) == (79, [1], MAX_FAILURES)
+    assert (len(done), [len(event.jobs) for event in given_up], pair.num_starts) == (
+        79,
+        [1],
+        MAX_FAILURES,
+    )
 
 
 def test_where_everything_fails_the_run_ends_and_says_why() -> None:

@@ -25,7 +25,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
 def scored(made: RunStore, tmp_path_factory: pytest.TempPathFactory) -> RunStore:
     out = tmp_path_factory.mktemp("scored") / "out"
     with on_kept_engines():
-        result = CliRunner().invoke(commands, ["score", str(made.path), "--out", str(out), "--no-report", *OPTIONS])
+        result = CliRunner().invoke(
+            commands, ["score", str(made.path), "--out", str(out), "--no-report", *OPTIONS]
+        )
     assert result.exit_code == 0, result.output
     return RunStore.read(out)
 
@@ -50,5 +52,8 @@ def test_js_entropies_and_logps_are_those_of_the_run_and_also_where_one_policy_h
         there = theirs[name].is_valid().to_numpy()
         assert 0 < there.sum() < len(there)
         assert ours[name].null_count == 0
-        # Near ties, where rounding moves a token into or out of a nucleus, would be listed here; there are none.
-        np.testing.assert_allclose(floats(ours[name])[there], floats(theirs[name])[there], rtol=0, atol=TOLERANCE)
+        # Near ties, where rounding moves a token into or out of a nucleus, would be listed here;
+        # there are none.
+        np.testing.assert_allclose(
+            floats(ours[name])[there], floats(theirs[name])[there], rtol=0, atol=TOLERANCE
+        )

@@ -1,4 +1,6 @@
-"""A session is private, goes with its block, and is cleared up by the next one where its process was killed."""
+"""A session is private, goes with its block, and is cleared up by the next one where its process
+was killed.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ import os, subprocess, sys, time
 from engine.session import VARIABLE, environment, session
 with session() as folder:
     with environment({VARIABLE: str(folder)}):
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"],
+            start_new_session=True,
+        )
     print(folder, child.pid, flush=True)
     time.sleep(600)
 """
@@ -81,7 +85,9 @@ def test_what_still_runs_in_it_ends_with_it() -> None:
         one.wait(10)
 
 
-def test_the_session_of_a_killed_process_is_removed_by_the_next_with_its_processes(temporary_root: Path) -> None:
+def test_the_session_of_a_killed_process_is_removed_by_the_next_with_its_processes(
+    temporary_root: Path,
+) -> None:
     holder, folder, child = start_holder()
     end(holder, signal.SIGKILL)
     assert folder.exists()
@@ -111,7 +117,9 @@ time.sleep(600)
 """
     with session() as folder:
         variables = os.environ | {VARIABLE: str(folder)}
-        owner = subprocess.Popen([sys.executable, "-c", code], env=variables, stdout=subprocess.PIPE, text=True)
+        owner = subprocess.Popen(
+            [sys.executable, "-c", code], env=variables, stdout=subprocess.PIPE, text=True
+        )
         assert owner.stdout
         name = owner.stdout.readline().strip()
         assert Path("/dev/shm", name).exists()
@@ -121,7 +129,9 @@ time.sleep(600)
         shared_memory.SharedMemory(name)
 
 
-def test_a_folder_that_is_too_long_for_a_socket_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_is_too_long_for_a_socket_is_not_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(tempfile, "gettempdir", lambda: "/" + "x" * MOST_BYTES)
     assert root() == Path("/tmp")
 
@@ -130,7 +140,10 @@ def test_what_is_no_session_of_ours_is_left_alone(temporary_root: Path) -> None:
     (temporary_root / "xsample-file").touch()
     (temporary_root / "elsewhere").mkdir()
     (temporary_root / "xsample-abcdefgh").symlink_to(temporary_root / "elsewhere")
-    for name in ("xsample-12345678", "xsample-main"):  # such as an unpacked release, or a run directory
+    for name in (
+        "xsample-12345678",
+        "xsample-main",
+    ):  # such as an unpacked release, or a run directory
         (temporary_root / name).mkdir(mode=0o700)
     before = set(temporary_root.iterdir())
     remove_abandoned()

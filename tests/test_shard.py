@@ -1,4 +1,6 @@
-"""Shards share a run: nothing is made twice, no file is written by two, and what one leaves is not taken for debris."""
+"""Shards share a run: nothing is made twice, no file is written by two, and what one leaves is not
+taken for debris.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,17 @@ from tests.test_verify import EXPECTED, KEYS, commit
 
 MANIFEST = {"identity": {"seed": 0}, "expected": EXPECTED}
 TRAJECTORIES = st.lists(
-    st.builds(Trajectory, st.sampled_from("abc"), st.integers(0, 9), st.just("forward"), st.integers(0, 3)), unique=True
+    st.builds(
+        Trajectory, st.sampled_from("abc"), st.integers(0, 9), st.just("forward"), st.integers(0, 3)
+    ),
+    unique=True,
 )
 
 
 @given(TRAJECTORIES, st.integers(1, 9))
-def test_shards_divide_the_run_and_keep_what_shares_tokens_together(keys: list[Trajectory], total: int) -> None:
+def test_shards_divide_the_run_and_keep_what_shares_tokens_together(
+    keys: list[Trajectory], total: int
+) -> None:
     shares = [list(Shard(number, total).share(keys)) for number in range(1, total + 1)]
     assert sorted(key for share in shares for key in share) == sorted(keys)
     for share in shares:
@@ -37,14 +44,18 @@ def test_shards_divide_the_run_and_keep_what_shares_tokens_together(keys: list[T
 
 
 @given(st.sets(st.integers(0, 50)), st.integers(1, 9))
-def test_the_parts_of_two_shards_have_different_numbers_beyond_all_that_are_there(taken: set[int], total: int) -> None:
+def test_the_parts_of_two_shards_have_different_numbers_beyond_all_that_are_there(
+    taken: set[int], total: int
+) -> None:
     first = [Shard(number, total).first_part(taken) for number in range(1, total + 1)]
     assert len({number % total for number in first}) == total
     assert min(first) == max(taken, default=-1) + 1
     assert WHOLE.first_part(taken) == max(taken, default=-1) + 1
 
 
-@pytest.mark.parametrize("text", ["0/2", "3/2", "1/0", "1", "a/b", "1/2/3", "-1/2", "1/99999999", ""])
+@pytest.mark.parametrize(
+    "text", ["0/2", "3/2", "1/0", "1", "a/b", "1/2/3", "-1/2", "1/99999999", ""]
+)
 def test_what_is_no_shard_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="K/N"):
         parse_shard(text)
@@ -69,9 +80,14 @@ def test_two_shards_commit_side_by_side_and_the_whole_run_is_there(tmp_path: Pat
     RunStore.open(tmp_path, MANIFEST).close()
 
 
-def test_a_shard_that_comes_later_leaves_alone_what_another_has_not_finished(tmp_path: Path) -> None:
+def test_a_shard_that_comes_later_leaves_alone_what_another_has_not_finished(
+    tmp_path: Path,
+) -> None:
     with RunStore.open(tmp_path, MANIFEST, Shard(1, 2)):
-        unfinished = [tmp_path / "tokens" / "part-000000.parquet", tmp_path / "tokens" / ".part-000002.parquet.1.tmp"]
+        unfinished = [
+            tmp_path / "tokens" / "part-000000.parquet",
+            tmp_path / "tokens" / ".part-000002.parquet.1.tmp",
+        ]
         for file in unfinished:
             file.touch()
         RunStore.open(tmp_path, MANIFEST, Shard(2, 2)).close()
@@ -84,10 +100,20 @@ def test_a_shard_that_comes_later_leaves_alone_what_another_has_not_finished(tmp
 
 @pytest.mark.parametrize(
     ("held", "wanted"),
-    [(WHOLE, Shard(1, 2)), (Shard(1, 2), WHOLE), (Shard(1, 2), Shard(1, 2)), (Shard(1, 2), Shard(2, 3))],
+    [
+        (WHOLE, Shard(1, 2)),
+        (Shard(1, 2), WHOLE),
+        (Shard(1, 2), Shard(1, 2)),
+        (Shard(1, 2), Shard(2, 3)),
+    ],
 )
-def test_what_would_make_the_same_twice_is_refused(tmp_path: Path, held: Shard, wanted: Shard) -> None:
-    with RunStore.open(tmp_path, MANIFEST, held), pytest.raises(RunDirectoryError, match=r"in use .(process|2 shards)"):
+def test_what_would_make_the_same_twice_is_refused(
+    tmp_path: Path, held: Shard, wanted: Shard
+) -> None:
+    with (
+        RunStore.open(tmp_path, MANIFEST, held),
+        pytest.raises(RunDirectoryError, match=r"in use .(process|2 shards)"),
+    ):
         RunStore.open(tmp_path, MANIFEST, wanted)
     RunStore.open(tmp_path, MANIFEST, wanted).close()
 
@@ -126,7 +152,10 @@ def _hold(path: Path, number: int, together: Any, refused: Any) -> None:
 def test_shards_that_start_in_the_same_moment_do_not_refuse_each_other(tmp_path: Path) -> None:
     spawn = multiprocessing.get_context("spawn")
     together, refused = spawn.Barrier(4), spawn.Value("i", 0)
-    processes = [spawn.Process(target=_hold, args=(tmp_path, number, together, refused)) for number in range(1, 5)]
+    processes = [
+        spawn.Process(target=_hold, args=(tmp_path, number, together, refused))
+        for number in range(1, 5)
+    ]
     for process in processes:
         process.start()
     for process in processes:
@@ -138,7 +167,9 @@ def _open(path: Path, number: int, together: Any, admitted: Any) -> None:
     for attempt in range(20):
         together.wait(30)
         try:
-            store = RunStore.open(path / str(attempt), MANIFEST | {"identity": {"seed": number}}, Shard(number, 2))
+            store = RunStore.open(
+                path / str(attempt), MANIFEST | {"identity": {"seed": number}}, Shard(number, 2)
+            )
         except RunDirectoryError:
             together.wait(30)
         else:
@@ -147,10 +178,15 @@ def _open(path: Path, number: int, together: Any, admitted: Any) -> None:
             store.close()
 
 
-def test_of_two_shards_with_different_settings_that_start_in_the_same_moment_one_is_refused(tmp_path: Path) -> None:
+def test_of_two_shards_with_different_settings_that_start_in_the_same_moment_one_is_refused(
+    tmp_path: Path,
+) -> None:
     spawn = multiprocessing.get_context("spawn")
     together, admitted = spawn.Barrier(2), spawn.Array("i", 20)
-    processes = [spawn.Process(target=_open, args=(tmp_path, number, together, admitted)) for number in (1, 2)]
+    processes = [
+        spawn.Process(target=_open, args=(tmp_path, number, together, admitted))
+        for number in (1, 2)
+    ]
     for process in processes:
         process.start()
     for process in processes:

@@ -1,4 +1,6 @@
-"""Checkpoints side by side: js by step, and the overlap of high-divergence sets, against sets made in Python."""
+"""Checkpoints side by side: js by step, and the overlap of high-divergence sets, against sets made
+in Python.
+"""
 
 from __future__ import annotations
 
@@ -24,20 +26,26 @@ def manifest(rl: str) -> dict[str, Any]:
     return MANIFEST | {"models": {"base": "base", "rl": rl}}
 
 
-def score(path: Path, seed: int, rl: str, missing: float = 0.1, keys: list[Trajectory] = KEYS) -> Path:
+def score(
+    path: Path, seed: int, rl: str, missing: float = 0.1, keys: list[Trajectory] = KEYS
+) -> Path:
     """Measurements of the same tokens, each time others, of which some are missing."""
     rng, rows = np.random.default_rng(seed), {}
     for place, key in enumerate(keys):
         length = 50 + place
         js = np.where(rng.random(length) < 0.3, rng.uniform(0, LN2, length), 0).astype(np.float32)
-        rows[key] = tokens_of(key, js=[None if rng.random() < missing else float(value) for value in js])
+        rows[key] = tokens_of(
+            key, js=[None if rng.random() < missing else float(value) for value in js]
+        )
     return write_run(path, rows, manifest(rl), num_parts=2)
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunTables, ...]]:
     folder = tmp_path_factory.mktemp("runs")
-    with opened(*(score(folder / f"s{step}", step, f"ckpt/global_step_{step}/") for step in STEPS)) as found:
+    with opened(
+        *(score(folder / f"s{step}", step, f"ckpt/global_step_{step}/") for step in STEPS)
+    ) as found:
         yield found
 
 
@@ -57,18 +65,26 @@ def test_js_by_step_is_that_of_each_run(runs: tuple[RunTables, ...]) -> None:
         quantiles = np.quantile(
             middle(keys(js.astype(np.float32))), [0.5, 0.75, 0.9, 0.95, 0.99], method="inverted_cdf"
         )
-        assert [row[name] for name in ("median", "p75", "p90", "p95", "p99")] == pytest.approx(quantiles, rel=1e-9)
+        assert [row[name] for name in ("median", "p75", "p90", "p95", "p99")] == pytest.approx(
+            quantiles, rel=1e-9
+        )
 
 
-def test_high_overlap_is_the_jaccard_index_over_what_both_have_measured(runs: tuple[RunTables, ...]) -> None:
+def test_high_overlap_is_the_jaccard_index_over_what_both_have_measured(
+    runs: tuple[RunTables, ...],
+) -> None:
     found, last = high_overlap(runs).to_pylist(), rows_of(runs[-1])
     assert [row["step"] for row in found] == list(STEPS)
     for run, row in zip(runs, found, strict=True):
-        both = {key: js for key, js in rows_of(run).items() if js is not None and last[key] is not None}
+        both = {
+            key: js for key, js in rows_of(run).items() if js is not None and last[key] is not None
+        }
         mine = {key for key, js in both.items() if js > HIGH_DIVERGENCE}
         theirs = {key for key in both if (last[key] or 0) > HIGH_DIVERGENCE}
         assert (row["shared"], row["either"]) == (len(mine & theirs), len(mine | theirs))
-        assert row["jaccard"] == len(mine & theirs) / len(mine | theirs) and row["positions"] == len(both)
+        assert row["jaccard"] == len(mine & theirs) / len(mine | theirs) and row[
+            "positions"
+        ] == len(both)
     assert found[-1]["jaccard"] == 1.0
 
 
@@ -76,19 +92,26 @@ def test_a_pair_that_is_nowhere_high_has_no_overlap(tmp_path: Path) -> None:
     runs = {name: {key: tokens_of(key, js=[0.0, 0.01]) for key in KEYS} for name in ("a", "b")}
     with opened(*(write_run(tmp_path / name, rows) for name, rows in runs.items())) as found:
         rows = high_overlap(found).to_pylist()
-    assert [(row["shared"], row["either"], row["jaccard"], row["positions"]) for row in rows] == [(0, 0, None, 12)] * 2
+    assert [(row["shared"], row["either"], row["jaccard"], row["positions"]) for row in rows] == [
+        (0, 0, None, 12)
+    ] * 2
 
 
 def test_runs_of_other_responses_have_no_overlap_and_their_js_stands(
     runs: tuple[RunTables, ...], tmp_path: Path
 ) -> None:
     one_token = {key: tokens_of(key, js=[0.5], token=[place]) for place, key in enumerate(KEYS)}
-    other = write_run(tmp_path / "other", one_token | {KEYS[0]: tokens_of(KEYS[0], js=[0.5], token=[9])})
+    other = write_run(
+        tmp_path / "other", one_token | {KEYS[0]: tokens_of(KEYS[0], js=[0.5], token=[9])}
+    )
     fewer = write_run(tmp_path / "fewer", dict(list(one_token.items())[1:]))
     with opened(other, fewer, write_run(tmp_path / "one", one_token)) as found:
         for pair in ((found[0], found[2]), (found[1], found[2]), (found[2], found[1])):
             assert not same_responses(*pair)
-            assert high_overlap(pair).num_rows == 0 and high_overlap(pair).schema == high_overlap(runs).schema
+            assert (
+                high_overlap(pair).num_rows == 0
+                and high_overlap(pair).schema == high_overlap(runs).schema
+            )
             assert js_by_step(pair).num_rows == 2
         assert same_responses(found[2], found[2])
     assert same_responses(runs[0], runs[1])

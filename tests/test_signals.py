@@ -1,4 +1,6 @@
-"""Signals are held back inside the block, and delivered after it to whoever handled them before. In real processes."""
+"""Signals are held back inside the block, and delivered after it to whoever handled them before. In
+real processes.
+"""
 
 from __future__ import annotations
 
@@ -125,8 +127,9 @@ except KeyboardInterrupt:
 
 
 def test_no_sigterm_is_lost_or_taken_by_ray_while_ray_starts() -> None:
-    """Ray's Python would handle it with a SystemExit, its C++ by ending the process. SIGTERM all the time, but for the
-    few ms in which the handler of the C++ is there."""
+    """Ray's Python would handle it with a SystemExit, its C++ by ending the process. SIGTERM all
+    the time, but for the few ms in which the handler of the C++ is there.
+    """
     lines, status = run("""
 import ctypes, threading
 from engine.cluster import own_cluster
@@ -162,7 +165,11 @@ with HeldSignals() as held:
 
 def test_an_error_of_the_block_is_not_hidden_by_a_signal() -> None:
     came: list[int] = []
-    with handling(signal.SIGTERM, came), pytest.raises(ValueError, match="the work's own"), HeldSignals():
+    with (
+        handling(signal.SIGTERM, came),
+        pytest.raises(ValueError, match="the work's own"),
+        HeldSignals(),
+    ):
         os.kill(os.getpid(), signal.SIGTERM)
         raise ValueError("the work's own")
 
@@ -220,8 +227,12 @@ def test_interrupted_is_not_caught_as_an_error() -> None:
     assert not issubclass(Interrupted, Exception)
 
 
-@pytest.mark.parametrize(("name", "raised"), [("SIGINT", "KeyboardInterrupt"), ("SIGTERM", "Terminated")])
-def test_a_signal_that_strikes_where_python_ignores_exceptions_is_raised_again(name: str, raised: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "raised"), [("SIGINT", "KeyboardInterrupt"), ("SIGTERM", "Terminated")]
+)
+def test_a_signal_that_strikes_where_python_ignores_exceptions_is_raised_again(
+    name: str, raised: str
+) -> None:
     lines, status = run(f"""
 import time
 from engine.shell import sigterm_like_ctrl_c

@@ -1,7 +1,8 @@
-"""The job scripts as they ship, on a real Slurm: what is stopped comes back and completes, what failed does not.
+"""The job scripts as they ship, on a real Slurm: what is stopped comes back and completes, what
+failed does not.
 
-That the run is complete is tried with the embedded pair; whether a job goes back into the queue, which is the scripts'
-own matter, also with a stand-in for xsample that ends as it is told.
+That the run is complete is tried with the embedded pair; whether a job goes back into the queue,
+which is the scripts' own matter, also with a stand-in for xsample that ends as it is told.
 """
 
 from __future__ import annotations
@@ -24,7 +25,19 @@ pytestmark = pytest.mark.skipif(REASON is not None, reason=REASON or "")
 
 SCRIPTS = ROOT / "slurm"
 ENDED = ("COMPLETED", "FAILED", "CANCELLED")
-RUN = ("--limit", "2", "--samples", "2", "--budget", "0,4", "--device", "cpu", "--no-report", "--out", "a run")
+RUN = (
+    "--limit",
+    "2",
+    "--samples",
+    "2",
+    "--budget",
+    "0,4",
+    "--device",
+    "cpu",
+    "--no-report",
+    "--out",
+    "a run",
+)
 # Without a code it works until it is stopped, the second time it is done at once.
 STAND_IN = """#!/bin/bash
 echo "start ${SLURM_RESTART_COUNT:-0}: $*"
@@ -38,13 +51,20 @@ Submit = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """A Slurm whose jobs find the xsample of this checkout on their PATH, with its interpreter beside it."""
+    """A Slurm whose jobs find the xsample of this checkout on their PATH, with its interpreter
+    beside it.
+    """
     programs = tmp_path_factory.mktemp("bin")
     commands = {"xsample": "-m engine.cli", "ray": "-m ray.scripts.scripts", "python": ""}
     for name, module in commands.items():
-        write_program(programs / name, f'#!/bin/bash\nPYTHONPATH={ROOT} exec {sys.executable} {module} "$@"\n')
+        write_program(
+            programs / name, f'#!/bin/bash\nPYTHONPATH={ROOT} exec {sys.executable} {module} "$@"\n'
+        )
     with machine() as started:
-        started.environment |= {"PATH": f"{programs}:{started.environment['PATH']}", "XSAMPLE_HOME": str(ROOT)}
+        started.environment |= {
+            "PATH": f"{programs}:{started.environment['PATH']}",
+            "XSAMPLE_HOME": str(ROOT),
+        }
         yield started
 
 
@@ -53,7 +73,9 @@ def submit(slurm: Machine, tmp_path: Path) -> Submit:
     """Submits from the test's folder; gives the number of the job."""
 
     def submit(*words: str | Path, **variables: str) -> str:
-        return slurm.command("sbatch", "--parsable", *words, cwd=tmp_path, variables=variables).strip()
+        return slurm.command(
+            "sbatch", "--parsable", *words, cwd=tmp_path, variables=variables
+        ).strip()
 
     return submit
 
@@ -85,7 +107,9 @@ def verified(run: Path) -> Verification:
     return verify_run(RunStore.read(run))
 
 
-def test_a_job_that_is_requeued_in_the_middle_completes_its_run(slurm: Machine, submit: Submit, tmp_path: Path) -> None:
+def test_a_job_that_is_requeued_in_the_middle_completes_its_run(
+    slurm: Machine, submit: Submit, tmp_path: Path
+) -> None:
     run = tmp_path / "a run"
     job = submit(SCRIPTS / "node.sbatch", *RUN, "--limit", "40", "--samples", "4")
     output = tmp_path / f"slurm-{job}.out"
@@ -93,19 +117,25 @@ def test_a_job_that_is_requeued_in_the_middle_completes_its_run(slurm: Machine, 
     slurm.command("scontrol", "requeue", job)
     assert slurm.reaches(job, *ENDED, within=180).state == "COMPLETED", output.read_text()
     assert slurm.job(job).restarts == 1
-    assert "xsample: stopped; what was finished is kept" in output.read_text()  # although its engines were ended too
+    assert (
+        "xsample: stopped; what was finished is kept" in output.read_text()
+    )  # although its engines were ended too
     assert verified(run).complete
     assert (run / "summary.json").exists()
 
 
-def test_an_array_shares_a_run_and_the_job_after_it_completes_it(slurm: Machine, tmp_path: Path) -> None:
+def test_an_array_shares_a_run_and_the_job_after_it_completes_it(
+    slurm: Machine, tmp_path: Path
+) -> None:
     said = slurm.command(SCRIPTS / "submit-array.sh", "2", *RUN, cwd=tmp_path)
     numbers = re.fullmatch(r"array (\d+) with 2 tasks, then job (\d+)\n", said)
     assert numbers, said
     array, last = numbers.groups()
     assert has_said(tmp_path / f"slurm-{array}_2.out", "starting Ray")
     slurm.command("scancel", "--signal=TERM", "--batch", f"{array}_2")  # as at the time limit
-    assert slurm.reaches(last, *ENDED, within=180).state == "COMPLETED", (tmp_path / f"slurm-{last}.out").read_text()
+    assert slurm.reaches(last, *ENDED, within=180).state == "COMPLETED", (
+        tmp_path / f"slurm-{last}.out"
+    ).read_text()
     assert [slurm.job(f"{array}_{task}").restarts for task in (1, 2)] == [0, 1]
     assert verified(tmp_path / "a run").complete
     assert "loading" not in (tmp_path / f"slurm-{last}.out").read_text()
@@ -128,13 +158,17 @@ def test_a_preempted_job_is_stopped_in_order_and_comes_back(
 ) -> None:
     job = submit_stand_in("--nodelist=n1", "--exclusive", SCRIPTS / "node.sbatch", "--out", "x")
     assert has_said(tmp_path / f"slurm-{job}.out", "start 0")
-    slurm.command("sbatch", "--nodelist=n1", "--exclusive", "--partition=urgent", "--wrap=true", cwd=tmp_path)
+    slurm.command(
+        "sbatch", "--nodelist=n1", "--exclusive", "--partition=urgent", "--wrap=true", cwd=tmp_path
+    )
     assert slurm.reaches(job, *ENDED).state == "COMPLETED"
     assert slurm.job(job).restarts == 1
     assert "back into the queue" in (tmp_path / f"slurm-{job}.out").read_text()
 
 
-def test_a_cancelled_job_stays_cancelled(slurm: Machine, submit_stand_in: Submit, tmp_path: Path) -> None:
+def test_a_cancelled_job_stays_cancelled(
+    slurm: Machine, submit_stand_in: Submit, tmp_path: Path
+) -> None:
     job = submit_stand_in(SCRIPTS / "node.sbatch", "--out", "x")
     assert has_said(tmp_path / f"slurm-{job}.out", "start 0")
     slurm.command("scancel", job)
@@ -170,7 +204,11 @@ def test_a_job_that_was_started_again_too_often_is_left_alone(
     ids=["no --out", "an array from 2", "no array"],
 )
 def test_a_job_that_cannot_be_resumed_or_shared_out_is_refused(
-    slurm: Machine, submit_stand_in: Submit, tmp_path: Path, words: tuple[str | Path, ...], asked_for: str
+    slurm: Machine,
+    submit_stand_in: Submit,
+    tmp_path: Path,
+    words: tuple[str | Path, ...],
+    asked_for: str,
 ) -> None:
     job = submit_stand_in("--output=job.out", *words)
     ended = slurm.reaches(job, *ENDED)
@@ -178,8 +216,15 @@ def test_a_job_that_cannot_be_resumed_or_shared_out_is_refused(
     assert asked_for in (tmp_path / "job.out").read_text()
 
 
-def test_a_job_that_finds_no_xsample_says_where_it_looked(slurm: Machine, submit: Submit, tmp_path: Path) -> None:
+def test_a_job_that_finds_no_xsample_says_where_it_looked(
+    slurm: Machine, submit: Submit, tmp_path: Path
+) -> None:
     shutil.copytree(SCRIPTS, tmp_path / "slurm")
-    job = submit("slurm/node.sbatch", "--out", "x", PATH="/usr/bin:/bin", XSAMPLE_HOME=str(tmp_path))
+    job = submit(
+        "slurm/node.sbatch", "--out", "x", PATH="/usr/bin:/bin", XSAMPLE_HOME=str(tmp_path)
+    )
     assert slurm.reaches(job, *ENDED).exit_code == 2
-    assert f"no xsample on PATH nor in {tmp_path}/.venv/bin" in (tmp_path / f"slurm-{job}.out").read_text()
+    assert (
+        f"no xsample on PATH nor in {tmp_path}/.venv/bin"
+        in (tmp_path / f"slurm-{job}.out").read_text()
+    )

@@ -27,22 +27,39 @@ from engine.record import GRADES, RESPONSES, SCHEMA_VERSION, TOKENS, Grade, Traj
 from engine.store import RunStore
 
 ROOT = Path(engine.store.__file__).parents[1]
-MANIFEST: dict[str, Any] = {"identity": {"base": "B", "seed": 0, "budget": [8, None]}, "versions": {"vllm": "0.32"}}
+MANIFEST: dict[str, Any] = {
+    "identity": {"base": "B", "seed": 0, "budget": [8, None]},
+    "versions": {"vllm": "0.32"},
+}
 ZERO = {"string": "x", "int32": 0, "int64": 0, "float": 0.0, "bool": False}
 
 
 def tables(keys: list[Trajectory], length: int = 3) -> tuple[pa.Table, pa.Table]:
-    """Tokens and responses of these trajectories, each `length` tokens, everything else zero or null."""
-    tokens = [{**row(TOKENS), **key._asdict(), "position": i, "token": i + 7} for key in keys for i in range(length)]
+    """Tokens and responses of these trajectories, each `length` tokens, everything else zero or
+    null.
+    """
+    tokens = [
+        {**row(TOKENS), **key._asdict(), "position": i, "token": i + 7}
+        for key in keys
+        for i in range(length)
+    ]
     responses = [
-        {**row(RESPONSES), **key._asdict(), "prompt_token_ids": [1, 2], "token_ids": list(range(length))}
+        {
+            **row(RESPONSES),
+            **key._asdict(),
+            "prompt_token_ids": [1, 2],
+            "token_ids": list(range(length)),
+        }
         for key in keys
     ]
     return pa.Table.from_pylist(tokens, TOKENS), pa.Table.from_pylist(responses, RESPONSES)
 
 
 def row(schema: pa.Schema) -> dict[str, object]:
-    return {f.name: None if f.nullable else [] if pa.types.is_list(f.type) else ZERO[str(f.type)] for f in schema}
+    return {
+        f.name: None if f.nullable else [] if pa.types.is_list(f.type) else ZERO[str(f.type)]
+        for f in schema
+    }
 
 
 def key(n: int = 0, budget: int | None = 8) -> Trajectory:
@@ -55,12 +72,16 @@ def hidden_files(path: Path) -> list[Path]:
 
 @pytest.fixture
 def mounted(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """A real small file system: `mounted("size=1m")` mounts it, `mounted("remount,ro")` changes it."""
+    """A real small file system: `mounted("size=1m")` mounts it, `mounted("remount,ro")`
+    changes it.
+    """
     disk = tmp_path / "disk"
     disk.mkdir()
 
     def mount(options: str) -> Path:
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)], capture_output=True).returncode:
+        if subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)], capture_output=True
+        ).returncode:
             pytest.skip("mounting needs root")
         return disk
 
@@ -70,8 +91,13 @@ def mounted(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
 def in_other_process(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     """Run `code` in another Python with this module's names."""
-    code = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\nfrom test_store import *\n{code}"
-    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+    code = (
+        f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\nfrom test_store"
+        f" import *\n{code}"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True
+    )
 
 
 # Commits
@@ -118,7 +144,9 @@ def test_any_sequence_of_commits_and_resumes_reads_back_in_order(
 
 def test_columns_may_come_in_any_order_and_in_wider_types(tmp_path: Path) -> None:
     tokens, responses = tables([key()])
-    wide = tokens.set_column(5, "token", tokens["token"].cast(pa.int64())).select(TOKENS.names[::-1])
+    wide = tokens.set_column(5, "token", tokens["token"].cast(pa.int64())).select(
+        TOKENS.names[::-1]
+    )
     with RunStore.open(tmp_path, MANIFEST) as store:
         store.commit(wide, responses)
         assert store.tokens().to_table().equals(tokens)
@@ -162,7 +190,11 @@ def test_the_vocabulary_is_kept_once_and_read_back(tmp_path: Path) -> None:
 
 def test_an_empty_run_reads_as_empty_tables(tmp_path: Path) -> None:
     with RunStore.open(tmp_path, MANIFEST) as store:
-        assert (store.done(), store.responses().num_rows, store.tokens().count_rows()) == (set(), 0, 0)
+        assert (store.done(), store.responses().num_rows, store.tokens().count_rows()) == (
+            set(),
+            0,
+            0,
+        )
 
 
 def test_memory_stays_flat_over_many_commits(tmp_path: Path) -> None:
@@ -174,7 +206,9 @@ def test_memory_stays_flat_over_many_commits(tmp_path: Path) -> None:
         for _ in range(100):
             store.commit(tokens, responses)
         grown = psutil.Process().memory_info().rss - before
-    assert grown < 8 << 20, f"{grown / 2**20:.1f} MiB for {100 * tokens.nbytes / 2**20:.0f} MiB committed"
+    assert grown < 8 << 20, (
+        f"{grown / 2**20:.1f} MiB for {100 * tokens.nbytes / 2**20:.0f} MiB committed"
+    )
 
 
 # Resume
@@ -184,12 +218,19 @@ def test_a_resumed_run_adds_parts_after_those_that_are_there(tmp_path: Path) -> 
     for n in range(2):
         with RunStore.open(tmp_path, MANIFEST) as store:
             store.commit(*tables([key(n)]))
-    assert sorted(f.name for f in (tmp_path / "responses").iterdir()) == ["part-000000.parquet", "part-000001.parquet"]
+    assert sorted(f.name for f in (tmp_path / "responses").iterdir()) == [
+        "part-000000.parquet",
+        "part-000001.parquet",
+    ]
     assert RunStore.read(tmp_path).done() == {key(0), key(1)}
 
 
-def test_a_run_killed_at_any_point_of_a_commit_resumes_with_whole_parts_only(tmp_path: Path) -> None:
-    """A process is killed before its k-th sync, for every k there is; whatever it left, the next open repairs."""
+def test_a_run_killed_at_any_point_of_a_commit_resumes_with_whole_parts_only(
+    tmp_path: Path,
+) -> None:
+    """A process is killed before its k-th sync, for every k there is; whatever it left, the next
+    open repairs.
+    """
     killed = """
 import os, signal
 store, left, sync = RunStore.open(Path(sys.argv[1]), MANIFEST), [int(sys.argv[2])], os.fsync
@@ -215,7 +256,9 @@ store.commit(*tables([key(1)]))
 def test_tokens_without_their_responses_are_not_read_while_the_run_goes_on(tmp_path: Path) -> None:
     with RunStore.open(tmp_path, MANIFEST) as store:
         store.commit(*tables([key()]))
-        shutil.copy(tmp_path / "tokens" / "part-000000.parquet", tmp_path / "tokens" / "part-000001.parquet")
+        shutil.copy(
+            tmp_path / "tokens" / "part-000000.parquet", tmp_path / "tokens" / "part-000001.parquet"
+        )
         (tmp_path / "tokens" / ".part-000002.parquet.1.tmp").write_bytes(b"half")
         assert RunStore.read(tmp_path).tokens().count_rows() == 3
 
@@ -224,7 +267,9 @@ def test_responses_whose_tokens_are_gone_are_named_with_the_way_out(tmp_path: Pa
     with RunStore.open(tmp_path, MANIFEST) as store:
         store.commit(*tables([key()]))
     (tmp_path / "tokens" / "part-000000.parquet").unlink()
-    with pytest.raises(StoreError, match=r"tokens/part-000000\.parquet is missing.*remove responses/part-000000"):
+    with pytest.raises(
+        StoreError, match=r"tokens/part-000000\.parquet is missing.*remove responses/part-000000"
+    ):
         RunStore.open(tmp_path, MANIFEST)
     (tmp_path / "responses" / "part-000000.parquet").unlink()
     with RunStore.open(tmp_path, MANIFEST) as store:
@@ -235,7 +280,10 @@ def test_the_manifest_of_the_first_start_is_kept(tmp_path: Path) -> None:
     RunStore.open(tmp_path, MANIFEST).close()
     with RunStore.open(tmp_path, {**MANIFEST, "versions": {"vllm": "0.33"}}) as store:
         assert store.manifest["versions"] == {"vllm": "0.32"}
-    assert json.loads((tmp_path / "run.json").read_text()) == {"schema_version": SCHEMA_VERSION, **MANIFEST}
+    assert json.loads((tmp_path / "run.json").read_text()) == {
+        "schema_version": SCHEMA_VERSION,
+        **MANIFEST,
+    }
 
 
 def test_another_identity_is_refused_with_every_difference_and_the_way_out(tmp_path: Path) -> None:
@@ -261,7 +309,9 @@ def test_a_tuple_in_the_identity_is_the_list_that_json_makes_of_it(tmp_path: Pat
 @pytest.mark.parametrize("how", ["open", "read"])
 def test_another_schema_version_is_refused_with_both(tmp_path: Path, how: str) -> None:
     (tmp_path / "run.json").write_text(json.dumps({**MANIFEST, "schema_version": 0}))
-    with pytest.raises(RunDirectoryError, match=f"schema_version 0, this xsample writes {SCHEMA_VERSION}"):
+    with pytest.raises(
+        RunDirectoryError, match=f"schema_version 0, this xsample writes {SCHEMA_VERSION}"
+    ):
         RunStore.open(tmp_path, MANIFEST) if how == "open" else RunStore.read(tmp_path)
 
 
@@ -312,7 +362,8 @@ def test_a_read_only_folder_is_refused_but_can_be_read(mounted: Callable[[str], 
 
 
 @pytest.mark.parametrize(
-    ("name", "says"), [("none", "does not exist"), ("empty", "holds no run.json"), ("f", "is a file")]
+    ("name", "says"),
+    [("none", "does not exist"), ("empty", "holds no run.json"), ("f", "is a file")],
 )
 def test_reading_what_is_no_run_says_what_it_is(tmp_path: Path, name: str, says: str) -> None:
     (tmp_path / "empty").mkdir()
@@ -325,7 +376,10 @@ def test_reading_what_is_no_run_says_what_it_is(tmp_path: Path, name: str, says:
 
 
 def test_a_second_writer_is_refused_and_told_who_is_first(tmp_path: Path) -> None:
-    with RunStore.open(tmp_path, MANIFEST), pytest.raises(RunDirectoryError, match=f"in use .process {os.getpid()}"):
+    with (
+        RunStore.open(tmp_path, MANIFEST),
+        pytest.raises(RunDirectoryError, match=f"in use .process {os.getpid()}"),
+    ):
         RunStore.open(tmp_path, MANIFEST)
     RunStore.open(tmp_path, MANIFEST).close()
 
@@ -346,13 +400,18 @@ def test_a_refused_open_leaves_no_lock(tmp_path: Path) -> None:
 # Disks that fail
 
 
-def test_a_full_disk_is_an_error_that_names_the_file_and_costs_no_earlier_part(mounted: Callable[[str], Path]) -> None:
+def test_a_full_disk_is_an_error_that_names_the_file_and_costs_no_earlier_part(
+    mounted: Callable[[str], Path],
+) -> None:
     disk = mounted("size=256k")
     tokens, responses = tables([key(n) for n in range(8)])
     with RunStore.open(disk, MANIFEST) as store:
         store.commit(tokens, responses)
         (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - 8192))
-        with pytest.raises(StoreError, match=r"tokens/part-000001\.parquet cannot be written: No space left on device"):
+        with pytest.raises(
+            StoreError,
+            match=r"tokens/part-000001\.parquet cannot be written: No space left on device",
+        ):
             store.commit(tokens, responses)
         assert hidden_files(disk) == []
         assert store.responses().equals(responses)
@@ -382,12 +441,16 @@ def test_a_damaged_part_is_named_when_it_is_read(tmp_path: Path, damage: str) ->
         for n in range(2):
             store.commit(*tables([key(n)]))
     part = tmp_path / "responses" / "part-000001.parquet"
-    part.write_bytes({"cut": part.read_bytes()[:-100], "emptied": b"", "text": b"PAR1 not really PAR1"}[damage])
+    part.write_bytes(
+        {"cut": part.read_bytes()[:-100], "emptied": b"", "text": b"PAR1 not really PAR1"}[damage]
+    )
     store = RunStore.read(tmp_path)
     assert store.unreadable() == [part]
     with pytest.raises(StoreError, match=r"part-000001\.parquet cannot be read"):
         store.done()
-    with pytest.raises(StoreError, match=r"part-000001\.parquet cannot be read.*; restore it, or remove tokens/"):
+    with pytest.raises(
+        StoreError, match=r"part-000001\.parquet cannot be read.*; restore it, or remove tokens/"
+    ):
         RunStore.open(tmp_path, MANIFEST)
 
 
@@ -426,10 +489,16 @@ def test_grades_are_read_back_and_replaced_whole(tmp_path: Path) -> None:
     assert store.grades().num_rows == 0
 
 
-def test_the_same_grades_are_the_same_bytes_in_whatever_order_they_were_decided(tmp_path: Path) -> None:
+def test_the_same_grades_are_the_same_bytes_in_whatever_order_they_were_decided(
+    tmp_path: Path,
+) -> None:
     RunStore.open(tmp_path, MANIFEST).close()
     store = RunStore.read(tmp_path)
-    grades = [Grade(key(n, budget), "5", None, "boxed", "wrong", False) for n in range(3) for budget in (0, 8, None)]
+    grades = [
+        Grade(key(n, budget), "5", None, "boxed", "wrong", False)
+        for n in range(3)
+        for budget in (0, 8, None)
+    ]
     written = []
     for order in (grades, grades[::-1]):
         store.write_grades(order)
@@ -439,7 +508,10 @@ def test_the_same_grades_are_the_same_bytes_in_whatever_order_they_were_decided(
 
 
 def test_problems_are_kept_as_they_were_asked_first(tmp_path: Path) -> None:
-    problems = (Problem("t/1", "How many?", "5"), Problem("t/2", "Which?\n\nA) x\nB) y", "B", (1, 0)))
+    problems = (
+        Problem("t/1", "How many?", "5"),
+        Problem("t/2", "Which?\n\nA) x\nB) y", "B", (1, 0)),
+    )
     with RunStore.open(tmp_path, MANIFEST) as store:
         store.write_problems(problems, gated=False)
         store.write_problems(problems[:1], gated=False)
@@ -459,7 +531,11 @@ def test_a_reader_sees_one_state_though_the_run_goes_on(tmp_path: Path) -> None:
         reader = RunStore.read(tmp_path)
         store.commit(*tables([key(1)]))
         assert reader.responses(["tokens"]).num_rows == 1
-        assert store.responses(["tokens"]).num_rows == RunStore.read(tmp_path).responses(["tokens"]).num_rows == 2
+        assert (
+            store.responses(["tokens"]).num_rows
+            == RunStore.read(tmp_path).responses(["tokens"]).num_rows
+            == 2
+        )
 
 
 def test_a_summary_is_json_that_any_reader_takes(tmp_path: Path) -> None:
@@ -477,7 +553,9 @@ def test_a_run_without_grades_says_how_to_get_them(tmp_path: Path) -> None:
             ask()
 
 
-def test_what_open_would_refuse_check_refuses_and_leaves_everything_as_it_is(tmp_path: Path) -> None:
+def test_what_open_would_refuse_check_refuses_and_leaves_everything_as_it_is(
+    tmp_path: Path,
+) -> None:
     RunStore.check(tmp_path / "new", {"identity": {"seed": 0}})
     assert not (tmp_path / "new").exists()
     RunStore.open(tmp_path / "run", {"identity": {"seed": 0}}).close()

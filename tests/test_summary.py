@@ -12,7 +12,8 @@ from engine.errors import XsampleError
 from engine.record import GRADES, RESPONSES
 from evaluators.summary import render, summarise, summarise_ungraded
 
-# direction, budget, problem, sample, tokens, finish_reason, interventions, effective, verdict, and maybe the answer
+# direction, budget, problem, sample, tokens, finish_reason, interventions, effective, verdict, and
+# maybe the answer
 ROWS = [
     ("reverse", 0, "a", 0, 10, "stop", 0, 0, "correct"),
     ("forward", None, "a", 0, 10, "stop", 4, 2, "correct"),
@@ -28,17 +29,44 @@ NONE_YET = dict.fromkeys(["correct", "wrong", "no_answer", "guessed", "timed_out
 
 def tables(rows: list[tuple[Any, ...]]) -> tuple[pa.Table, pa.Table]:
     responses, grades = [], []
-    for direction, budget, problem, sample, tokens, finish, interventions, effective, verdict, *answer in rows:
+    for (
+        direction,
+        budget,
+        problem,
+        sample,
+        tokens,
+        finish,
+        interventions,
+        effective,
+        verdict,
+        *answer,
+    ) in rows:
         key = {"direction": direction, "budget": budget, "problem": problem, "sample": sample}
-        text = {"prompt_token_ids": [1], "token_ids": [2] * tokens, "text": "", "forked_from": None, "seed": 0}
-        counts = {"tokens": tokens, "interventions": interventions, "effective_interventions": effective}
+        text = {
+            "prompt_token_ids": [1],
+            "token_ids": [2] * tokens,
+            "text": "",
+            "forked_from": None,
+            "seed": 0,
+        }
+        counts = {
+            "tokens": tokens,
+            "interventions": interventions,
+            "effective_interventions": effective,
+        }
         responses.append({**key, **text, **counts, "finish_reason": finish})
-        grades.append({**key, "answer": answer[0] if answer else None, "verdict": verdict, "correct": None})
-    return pa.Table.from_pylist(responses, schema=RESPONSES), pa.Table.from_pylist(grades[::-1], schema=GRADES)
+        grades.append(
+            {**key, "answer": answer[0] if answer else None, "verdict": verdict, "correct": None}
+        )
+    return pa.Table.from_pylist(responses, schema=RESPONSES), pa.Table.from_pylist(
+        grades[::-1], schema=GRADES
+    )
 
 
 def arm_of(summary: dict[str, Any], direction: str, budget: int | None) -> dict[str, Any]:
-    [arm] = [arm for arm in summary["arms"] if (arm["direction"], arm["budget"]) == (direction, budget)]
+    [arm] = [
+        arm for arm in summary["arms"] if (arm["direction"], arm["budget"]) == (direction, budget)
+    ]
     return arm  # type: ignore[no-any-return]
 
 
@@ -49,11 +77,24 @@ def rendered(summary: dict[str, Any], width: int = 160) -> str:
     return capture.get()
 
 
-def samples(answers: dict[str, list[str | None]], direction: str = "forward", budget: int | None = 0) -> list[Any]:
+def samples(
+    answers: dict[str, list[str | None]], direction: str = "forward", budget: int | None = 0
+) -> list[Any]:
     """Rows of one arm from the answers to each problem: "gold" is correct, None is no answer."""
     verdicts = {"gold": "correct", None: "no_answer"}
     return [
-        (direction, budget, problem, sample, 10, "stop", 0, 0, verdicts.get(answer, "wrong"), answer)
+        (
+            direction,
+            budget,
+            problem,
+            sample,
+            10,
+            "stop",
+            0,
+            0,
+            verdicts.get(answer, "wrong"),
+            answer,
+        )
         for problem, given in answers.items()
         for sample, answer in enumerate(given)
     ]
@@ -91,9 +132,14 @@ def test_arms_are_ordered_forward_first_and_unlimited_last() -> None:
 
 def test_given_responses_are_an_arm_after_both_directions() -> None:
     summary = summarise(*tables([*samples({"a": ["gold", "1"]}, "given", None), *ROWS]))
-    assert [(arm["direction"], arm["budget"]) for arm in summary["arms"]][-2:] == [("reverse", 0), ("given", None)]
+    assert [(arm["direction"], arm["budget"]) for arm in summary["arms"]][-2:] == [
+        ("reverse", 0),
+        ("given", None),
+    ]
     assert arm_of(summary, "given", None)["accuracy"] == 0.5
-    [line] = [line for line in rendered(summary).splitlines() if "given" in line and "(0.0%)" in line]
+    [line] = [
+        line for line in rendered(summary).splitlines() if "given" in line and "(0.0%)" in line
+    ]
     assert line.split()[:3] == ["given", "-", "50.0"]
 
 
@@ -118,13 +164,24 @@ def test_the_total_counts_every_response() -> None:
         "interventions": 14,
         "effective": 7,
         "truncated": 2,
-        "verdicts": {"correct": 3, "wrong": 2, "no_answer": 1, "guessed": 0, "timed_out": 1, "ungradable": 1},
+        "verdicts": {
+            "correct": 3,
+            "wrong": 2,
+            "no_answer": 1,
+            "guessed": 0,
+            "timed_out": 1,
+            "ungradable": 1,
+        },
     }
 
 
 def test_a_guess_is_counted_apart_and_is_not_correct() -> None:
     rows = [("forward", 0, "a", sample, 10, "stop", 0, 0, "guessed") for sample in range(3)]
-    arm = arm_of(summarise(*tables([*rows, ("forward", 0, "a", 3, 10, "stop", 0, 0, "correct")])), "forward", 0)
+    arm = arm_of(
+        summarise(*tables([*rows, ("forward", 0, "a", 3, 10, "stop", 0, 0, "correct")])),
+        "forward",
+        0,
+    )
     assert (arm["guessed_rate"], arm["no_answer_rate"], arm["accuracy"]) == (0.75, 0.0, 0.25)
     assert arm["verdicts"] == {**NONE_YET, "guessed": 3, "correct": 1}
     assert arm["maj_at_k"]["4"]["value"] == 1.0  # a guess does not vote
@@ -188,9 +245,16 @@ def test_differences_are_paired_by_problem_and_sample() -> None:
 
 
 def test_every_pair_of_arms_has_a_difference_and_it_is_null_without_anything_in_common() -> None:
-    rows = [*samples({"a": ["gold"]}), *samples({"a": ["1"]}, budget=None), *samples({"b": ["gold"]}, "reverse")]
+    rows = [
+        *samples({"a": ["gold"]}),
+        *samples({"a": ["1"]}, budget=None),
+        *samples({"b": ["gold"]}, "reverse"),
+    ]
     found = summarise(*tables(rows))["differences"]
-    pairs = [(row["direction"], row["budget"], row["against_direction"], row["against_budget"]) for row in found]
+    pairs = [
+        (row["direction"], row["budget"], row["against_direction"], row["against_budget"])
+        for row in found
+    ]
     assert pairs == [
         ("forward", None, "forward", 0),
         ("reverse", 0, "forward", 0),
@@ -200,22 +264,31 @@ def test_every_pair_of_arms_has_a_difference_and_it_is_null_without_anything_in_
 
 
 def test_many_arms_are_compared_with_the_lowest_budget_of_their_direction_only() -> None:
-    arms = [("forward", budget) for budget in range(20)] + [("reverse", budget) for budget in range(3, 13)]
+    arms = [("forward", budget) for budget in range(20)] + [
+        ("reverse", budget) for budget in range(3, 13)
+    ]
     rows = [row for arm in arms for row in samples({"a": ["gold"]}, *arm)]
     found = summarise(*tables(rows))["differences"]
-    assert {(row["against_direction"], row["against_budget"]) for row in found} == {("forward", 0), ("reverse", 3)}
+    assert {(row["against_direction"], row["against_budget"]) for row in found} == {
+        ("forward", 0),
+        ("reverse", 3),
+    }
     assert all(row["direction"] == row["against_direction"] for row in found)
     assert len(found) == 19 + 9
 
 
 def test_a_summary_does_not_depend_on_the_order_of_rows() -> None:
-    rows = samples({problem: ["gold", "1", "2"] for problem in "cab"}) + samples({"b": ["gold"] * 3}, budget=None)
+    rows = samples({problem: ["gold", "1", "2"] for problem in "cab"}) + samples(
+        {"b": ["gold"] * 3}, budget=None
+    )
     assert summarise(*tables(rows)) == summarise(*tables(rows[::-1]))
 
 
 def test_grades_of_other_responses_are_left_alone() -> None:
     responses, grades = tables(ROWS)
-    assert [arm["direction"] for arm in summarise(responses.slice(0, 1), grades)["arms"]] == ["reverse"]
+    assert [arm["direction"] for arm in summarise(responses.slice(0, 1), grades)["arms"]] == [
+        "reverse"
+    ]
 
 
 def test_a_summary_survives_json_unchanged() -> None:
@@ -268,7 +341,9 @@ def test_the_second_table_shows_what_several_samples_and_budgets_add() -> None:
 def test_the_second_table_shows_no_more_than_there_is() -> None:
     one = rendered(summarise(*tables(samples({"a": ["gold"]}))))
     samples_only = rendered(summarise(*tables(samples({"a": ["gold", "1"]}))))
-    budgets_only = rendered(summarise(*tables(samples({"a": ["gold"]}) + samples({"a": ["1"]}, budget=2))))
+    budgets_only = rendered(
+        summarise(*tables(samples({"a": ["gold"]}) + samples({"a": ["1"]}, budget=2)))
+    )
     assert "pass@" not in one and "difference" not in one
     assert "pass@2" in samples_only and "difference" not in samples_only
     assert "pass@" not in budgets_only and "-100.0" in budgets_only
@@ -284,9 +359,14 @@ def test_answers_that_are_not_correct_for_another_reason_are_named_below_the_tab
 @pytest.mark.parametrize("width", [64, 80])
 def test_a_narrow_terminal_cuts_off_no_number(width: int) -> None:
     rows = [
-        row for budget in (0, 1024, None) for row in samples({"a": ["gold"] * 32, "b": ["1"] * 32}, "reverse", budget)
+        row
+        for budget in (0, 1024, None)
+        for row in samples({"a": ["gold"] * 32, "b": ["1"] * 32}, "reverse", budget)
     ]
-    rows += [(*row[:4], 32_768, "length", 1_000, 900, *row[8:]) for row in samples({"a": ["gold"] * 32}, budget=None)]
+    rows += [
+        (*row[:4], 32_768, "length", 1_000, 900, *row[8:])
+        for row in samples({"a": ["gold"] * 32}, budget=None)
+    ]
     text = rendered(summarise(*tables(rows)), width)
     assert "\N{HORIZONTAL ELLIPSIS}" not in text
     assert max(map(len, text.splitlines())) <= width

@@ -1,4 +1,6 @@
-"""The rules of the intervention's settings: budgets, thresholds, windows, matches and extrapolation."""
+"""The rules of the intervention's settings: budgets, thresholds, windows, matches and
+extrapolation.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,13 @@ from engine.switching import (
 
 CRITERIA: tuple[CriterionName, ...] = get_args(CriterionName)
 WITHOUT_THRESHOLD: tuple[CriterionName, ...] = ("argmax", "always", "never")
-WITHOUT_DEFAULT: tuple[CriterionName, ...] = ("kl", "reverse-kl", "entropy-base", "entropy-rl", "random")
+WITHOUT_DEFAULT: tuple[CriterionName, ...] = (
+    "kl",
+    "reverse-kl",
+    "entropy-base",
+    "entropy-rl",
+    "random",
+)
 any_budgets = st.lists(st.none() | st.integers(0, 2**31 - 1), min_size=1, max_size=8)
 rising_budgets = st.tuples(st.sets(st.integers(0, 2**31 - 1), max_size=7), st.booleans()).map(
     lambda drawn: sorted(drawn[0]) + [None] * (drawn[1] or not drawn[0])
@@ -50,12 +58,18 @@ def as_text(budgets: list[int | None]) -> str:
 
 @given(rising_budgets)
 def test_a_budget_as_text_as_a_list_and_parsed_again_is_the_same(budgets: list[int | None]) -> None:
-    assert parse_budget(as_text(budgets)) == parse_budget(budgets) == parse_budget(parse_budget(budgets))
+    assert (
+        parse_budget(as_text(budgets))
+        == parse_budget(budgets)
+        == parse_budget(parse_budget(budgets))
+    )
     assert parse_budget(budgets) == tuple(budgets)
 
 
 @given(any_budgets)
-def test_a_list_that_does_not_rise_is_refused_with_the_list_to_give(budgets: list[int | None]) -> None:
+def test_a_list_that_does_not_rise_is_refused_with_the_list_to_give(
+    budgets: list[int | None],
+) -> None:
     numbers = [2**31 if budget is None else budget for budget in budgets]
     if all(a < b for a, b in pairwise(numbers)):
         assert parse_budget(budgets) == tuple(budgets)
@@ -66,7 +80,9 @@ def test_a_list_that_does_not_rise_is_refused_with_the_list_to_give(budgets: lis
     assert set(parse_budget(advised)) == set(budgets)
 
 
-@pytest.mark.parametrize("budget", ["", "-1", "0,-1", "8,", "1.5", "all", "²", "2147483648", [], [1.5], True, {}])
+@pytest.mark.parametrize(
+    "budget", ["", "-1", "0,-1", "8,", "1.5", "all", "²", "2147483648", [], [1.5], True, {}]
+)
 def test_what_is_no_budget_is_refused(budget: object) -> None:
     with pytest.raises(ValueError, match="budget"):
         parse_budget(budget)
@@ -76,7 +92,10 @@ def test_what_is_no_budget_is_refused(budget: object) -> None:
 
 
 def test_js_and_dlogp_have_a_default() -> None:
-    assert (resolve_threshold("js", None, False), resolve_threshold("dlogp", None, False)) == (0.1, -0.3)
+    assert (resolve_threshold("js", None, False), resolve_threshold("dlogp", None, False)) == (
+        0.1,
+        -0.3,
+    )
 
 
 @pytest.mark.parametrize("criterion", WITHOUT_DEFAULT)
@@ -95,7 +114,9 @@ def test_what_compares_nothing_takes_none(criterion: CriterionName) -> None:
 
 
 @given(st.sampled_from(CRITERIA), st.floats(-5, 5))
-def test_a_threshold_that_is_given_is_kept_or_refused_by_name_and_value(criterion: CriterionName, x: float) -> None:
+def test_a_threshold_that_is_given_is_kept_or_refused_by_name_and_value(
+    criterion: CriterionName, x: float
+) -> None:
     if criterion == "dlogp":
         legal = True
     elif criterion == "random":
@@ -124,7 +145,9 @@ def test_a_match_takes_the_place_of_the_rate() -> None:
 def test_only_random_positions_match_a_run() -> None:
     check_match(Path("runs/a"), "random", True)
     check_match(None, "kl", True)
-    with pytest.raises(ValueError, match="match is 'runs/a' but criterion is 'kl': give criterion random"):
+    with pytest.raises(
+        ValueError, match="match is 'runs/a' but criterion is 'kl': give criterion random"
+    ):
         check_match(Path("runs/a"), "kl", True)
 
 
@@ -139,11 +162,18 @@ def test_a_match_without_any_criterion_says_that_none_was_given() -> None:
 @pytest.mark.parametrize(
     ("window", "positions"),
     [
-        (None, (0, 200)), (":", (0, 200)), ("32:", (32, 200)), (":25%", (0, 50)), ("75%:", (150, 200)),
-        ("32:25%", (32, 50)), ("10%:40", (20, 40)), ("12.5%:100%", (25, 200)), ("0:200", (0, 200)),
+        (None, (0, 200)),
+        (":", (0, 200)),
+        ("32:", (32, 200)),
+        (":25%", (0, 50)),
+        ("75%:", (150, 200)),
+        ("32:25%", (32, 50)),
+        ("10%:40", (20, 40)),
+        ("12.5%:100%", (25, 200)),
+        ("0:200", (0, 200)),
         ("199:", (199, 200)),
     ],
-)  # fmt: skip
+)
 def test_a_window_is_a_range_of_positions(window: str | None, positions: tuple[int, int]) -> None:
     assert window is None or check_window(window) == window
     assert resolve_window(window, 200) == positions
@@ -155,7 +185,9 @@ def test_a_share_is_rounded_down_and_never_by_a_rounding_error() -> None:
 
 
 @given(edges, edges, st.integers(1, 300))
-def test_any_window_is_resolved_as_it_says_or_refused_with_the_way_out(start: str, stop: str, max_tokens: int) -> None:
+def test_any_window_is_resolved_as_it_says_or_refused_with_the_way_out(
+    start: str, stop: str, max_tokens: int
+) -> None:
     def position(edge: str, default: int) -> int:
         number = Fraction(edge.rstrip("%") or default)
         return floor(number * max_tokens / 100) if edge.endswith("%") else int(number)
@@ -165,13 +197,17 @@ def test_any_window_is_resolved_as_it_says_or_refused_with_the_way_out(start: st
         assert check_window(window) == window
         assert resolve_window(window, max_tokens) == expected
     else:
-        with pytest.raises(ValueError, match=f"window is '{window}' and max_tokens {max_tokens}: ") as error:
+        with pytest.raises(
+            ValueError, match=f"window is '{window}' and max_tokens {max_tokens}: "
+        ) as error:
             resolve_window(window, max_tokens)
         assert said(str(error.value), "; ")
 
 
 @given(edges, edges)
-def test_what_holds_no_position_under_any_cap_is_refused_before_the_cap_is_known(start: str, stop: str) -> None:
+def test_what_holds_no_position_under_any_cap_is_refused_before_the_cap_is_known(
+    start: str, stop: str
+) -> None:
     def opens(max_tokens: int) -> bool:
         try:
             return bool(resolve_window(f"{start}:{stop}", max_tokens))
@@ -187,13 +223,31 @@ def test_what_holds_no_position_under_any_cap_is_refused_before_the_cap_is_known
 @pytest.mark.parametrize(
     ("window", "says"),
     [
-        ("32", "one colon"), ("", "one colon"), ("1:2:3", "one colon"), ("-5:", "'-5'"), (":-5%", "'-5%'"),
-        ("a:", "'a'"), ("1.5:", "'1.5'"), (":.5%", "'.5%'"), (" 32:", "' 32'"), ("٣:", "'٣'"), ("1e3:", "'1e3'"),
-        (":%", "'%'"), (":101%", "at most 100%"), ("100.5%:", "at most 100%"), ("9" * 5000 + ":", "is no position"),
-        (":0", "no position"), (":0%", "no position"), ("40:32", "no position"), ("32:32", "no position"),
-        ("50%:25%", "no position"), ("100%:", "no position"), (1960, "in quotes"), (["1", "2"], "in quotes"),
+        ("32", "one colon"),
+        ("", "one colon"),
+        ("1:2:3", "one colon"),
+        ("-5:", "'-5'"),
+        (":-5%", "'-5%'"),
+        ("a:", "'a'"),
+        ("1.5:", "'1.5'"),
+        (":.5%", "'.5%'"),
+        (" 32:", "' 32'"),
+        ("٣:", "'٣'"),
+        ("1e3:", "'1e3'"),
+        (":%", "'%'"),
+        (":101%", "at most 100%"),
+        ("100.5%:", "at most 100%"),
+        ("9" * 5000 + ":", "is no position"),
+        (":0", "no position"),
+        (":0%", "no position"),
+        ("40:32", "no position"),
+        ("32:32", "no position"),
+        ("50%:25%", "no position"),
+        ("100%:", "no position"),
+        (1960, "in quotes"),
+        (["1", "2"], "in quotes"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_window_is_refused(window: object, says: str) -> None:
     with pytest.raises(ValueError, match="give ") as error:
         check_window(window)
@@ -219,7 +273,10 @@ def test_in_reverse_it_must_be_said_which_way(direction: str) -> None:
 
 
 def test_a_way_without_extrapolation_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"extrapolate_to is 'rl' but extrapolate is 0\.0.*give extrapolate above 0"):
+    with pytest.raises(
+        ValueError,
+        match=r"extrapolate_to is 'rl' but extrapolate is 0\.0.*give extrapolate above 0",
+    ):
         resolve_extrapolation(0.0, "rl", "js", "forward")
 
 
@@ -229,7 +286,11 @@ def test_never_extrapolates_nothing() -> None:
 
 
 def test_without_extrapolation_nothing_is_asked() -> None:
-    assert {resolve_extrapolation(0.0, None, c, d) for c in CRITERIA for d in ("forward", "reverse", "both")} == {"rl"}
+    assert {
+        resolve_extrapolation(0.0, None, c, d)
+        for c in CRITERIA
+        for d in ("forward", "reverse", "both")
+    } == {"rl"}
 
 
 def test_the_rule_by_default_is_the_papers() -> None:

@@ -1,4 +1,6 @@
-"""The synthetic run of the benchmarks: a whole run directory whose numbers agree as measured ones do."""
+"""The synthetic run of the benchmarks: a whole run directory whose numbers agree as measured ones
+do.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,10 +52,17 @@ def test_it_has_all_that_a_graded_run_has(run: Path) -> None:
 
 
 def test_duckdb_and_pyarrow_read_the_same(run: Path, database: duckdb.DuckDBPyConnection) -> None:
-    assert database.sql("FROM tokens").to_arrow_table().cast(TOKENS).equals(RunStore.read(run).tokens().to_table())
+    assert (
+        database.sql("FROM tokens")
+        .to_arrow_table()
+        .cast(TOKENS)
+        .equals(RunStore.read(run).tokens().to_table())
+    )
 
 
-def test_the_same_seed_makes_the_same_run_with_any_number_of_processes(run: Path, tmp_path: Path) -> None:
+def test_the_same_seed_makes_the_same_run_with_any_number_of_processes(
+    run: Path, tmp_path: Path
+) -> None:
     make_run(tmp_path / "again", ROWS, processes=2)
     again, first = RunStore.read(tmp_path / "again"), RunStore.read(run)
     assert again.tokens().to_table().equals(first.tokens().to_table())
@@ -73,18 +82,29 @@ def test_another_seed_makes_another_run(run: Path, tmp_path: Path) -> None:
         "(js = 0) = (nucleus_base = 1 and nucleus_rl = 1 and top1_base = top1_rl)",
         "js between 0 and ln(2)::float",
         "(token = top1_base) = (rank_base = 1) and (token = top1_rl) = (rank_rl = 1)",
-        "token <> top1_rl or (logp_base = logp_base_of_top1_rl and rank_base = rank_base_of_top1_rl)",
+        (
+            "token <> top1_rl or (logp_base = logp_base_of_top1_rl and rank_base ="
+            " rank_base_of_top1_rl)"
+        ),
         "token <> top1_base or (logp_rl = logp_rl_of_top1_base and rank_rl = rank_rl_of_top1_base)",
-        "(direction = 'forward') = intervened and rank_rl <= nucleus_rl "
-        "or (direction = 'forward') <> intervened and rank_base <= nucleus_base",
+        (
+            "(direction = 'forward') = intervened and rank_rl <= nucleus_rl "
+            "or (direction = 'forward') <> intervened and rank_base <= nucleus_base"
+        ),
         "intervened = (js > 0.1) and intervened = (primary_token is not null)",
         "effective = coalesce(token <> primary_token, false)",
         "(js >= 0.1) = (topk_base is not null) and (js >= 0.1) = (topk_rl is not null)",
-        "topk_base is null or len(list_distinct(topk_base)) = 10 and len(list_distinct(topk_rl)) = 10",
+        (
+            "topk_base is null or len(list_distinct(topk_base)) = 10 and"
+            " len(list_distinct(topk_rl)) = 10"
+        ),
         "topk_base is null or topk_base[1] = top1_base and topk_rl[1] = top1_rl",
         "topk_base is null or rank_base > 10 or topk_base[rank_base] = token",
         "entropy_base >= 0 and isfinite(entropy_base) and entropy_rl >= 0 and isfinite(entropy_rl)",
-        "greatest(logp_base, logp_rl, logp_base_of_top1_rl, logp_rl_of_top1_base) <= 0 and isfinite(logp_base)",
+        (
+            "greatest(logp_base, logp_rl, logp_base_of_top1_rl, logp_rl_of_top1_base) <= 0 and"
+            " isfinite(logp_base)"
+        ),
     ],
 )
 def test_in_every_row(database: duckdb.DuckDBPyConnection, condition: str) -> None:
@@ -99,7 +119,11 @@ def test_divergence_is_as_sparse_as_the_paper_finds_it(database: duckdb.DuckDBPy
 
 def test_an_eos_ends_what_was_not_cut_off(run: Path) -> None:
     for row in RunStore.read(run).responses(["token_ids", "finish_reason", "text"]).to_pylist():
-        assert row["finish_reason"] == "stop" and row["token_ids"][-1] == 149_999 and "<eos>" not in row["text"]
+        assert (
+            row["finish_reason"] == "stop"
+            and row["token_ids"][-1] == 149_999
+            and "<eos>" not in row["text"]
+        )
 
 
 @pytest.mark.parametrize("rows", [60, ROWS, 3_000_000])
@@ -111,7 +135,9 @@ def test_lengths_add_up_to_the_rows_and_stay_below_the_cap(rows: int) -> None:
 def test_parts_hold_every_trajectory_once_and_are_about_equal() -> None:
     length = lengths(3_000_000, seed=0)
     found = parts(length)
-    assert [trajectory for part in found for trajectory in part.trajectory.tolist()] == list(range(len(length)))
+    assert [trajectory for part in found for trajectory in part.trajectory.tolist()] == list(
+        range(len(length))
+    )
     assert max(part.length.sum() for part in found) < ROWS_PER_PART + 8_000
 
 

@@ -1,4 +1,6 @@
-"""write_table: every column comes back bit for bit, to pyarrow and to DuckDB, in few pages that are read one by one."""
+"""write_table: every column comes back bit for bit, to pyarrow and to DuckDB, in few pages that are
+read one by one.
+"""
 
 from pathlib import Path
 
@@ -16,7 +18,16 @@ from engine.record import GRADES, PROBLEMS, RESPONSES, TOKENS, VOCABULARY
 from engine.tables import decodes, read_table, write_table
 
 ROWS = 1_000
-SPECIAL = [0.0, -0.0, np.nan, -np.nan, np.inf, -np.inf, np.finfo(np.float32).tiny / 4, -1.1920929e-07]
+SPECIAL = [
+    0.0,
+    -0.0,
+    np.nan,
+    -np.nan,
+    np.inf,
+    -np.inf,
+    np.finfo(np.float32).tiny / 4,
+    -1.1920929e-07,
+]
 
 
 def any_column(rng: np.random.Generator, field: pa.Field, num_rows: int = ROWS) -> pa.Array:
@@ -49,10 +60,15 @@ def bits(column: pa.ChunkedArray) -> list[object]:
         return values
     array = column.combine_chunks()
     found = array.fill_null(0).to_numpy().view(np.int32).tolist()
-    return [value if valid else None for value, valid in zip(found, array.is_valid().to_pylist(), strict=True)]
+    return [
+        value if valid else None
+        for value, valid in zip(found, array.is_valid().to_pylist(), strict=True)
+    ]
 
 
-@pytest.mark.parametrize("schema", [TOKENS, RESPONSES, GRADES, PROBLEMS, VOCABULARY], ids=["t", "r", "g", "p", "v"])
+@pytest.mark.parametrize(
+    "schema", [TOKENS, RESPONSES, GRADES, PROBLEMS, VOCABULARY], ids=["t", "r", "g", "p", "v"]
+)
 def test_every_column_comes_back_bit_for_bit(tmp_path: Path, schema: pa.Schema) -> None:
     table = any_table(schema)
     write_table(tmp_path / "t.parquet", table, 300)
@@ -85,10 +101,16 @@ def test_one_flipped_bit_in_any_column_is_found(tmp_path: Path) -> None:
     file = tmp_path / "part.parquet"
     write_table(file, any_table(TOKENS), 1 << 17)
     assert decodes(file, TOKENS)
-    whole, rng, chunks = file.read_bytes(), np.random.default_rng(0), pq.read_metadata(file).row_group(0)
+    whole, rng, chunks = (
+        file.read_bytes(),
+        np.random.default_rng(0),
+        pq.read_metadata(file).row_group(0),
+    )
     for place in range(chunks.num_columns):
         chunk = chunks.column(place)
-        first = chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset
+        first = (
+            chunk.dictionary_page_offset if chunk.has_dictionary_page else chunk.data_page_offset
+        )
         end = first + chunk.total_compressed_size  # the last page's content, not its header
         damaged = bytearray(whole)
         damaged[int(rng.integers(end - 20, end))] ^= 1 << int(rng.integers(8))
@@ -106,7 +128,10 @@ def test_a_table_without_rows_comes_back(tmp_path: Path) -> None:
 def test_columns_have_the_encoding_that_makes_them_small(tmp_path: Path) -> None:
     write_table(tmp_path / "t.parquet", any_table(TOKENS), 300)
     group = pq.read_metadata(tmp_path / "t.parquet").row_group(0)
-    encodings = {group.column(n).path_in_schema: set(group.column(n).encodings) for n in range(group.num_columns)}
+    encodings = {
+        group.column(n).path_in_schema: set(group.column(n).encodings)
+        for n in range(group.num_columns)
+    }
     apart = [name for name, found in encodings.items() if "BYTE_STREAM_SPLIT" in found]
     assert {"token", "position", "entropy_rl", "topk_base.list.element"} <= set(apart)
     assert {"js", "logp_base", "logp_rl_of_top1_base"}.isdisjoint(apart)

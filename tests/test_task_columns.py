@@ -1,4 +1,6 @@
-r"""Which column is which, what a cell says, and gold answers out of boxes, solutions and `####` lines."""
+r"""Which column is which, what a cell says, and gold answers out of boxes, solutions and `####`
+lines.
+"""
 
 from decimal import Decimal
 from typing import Any
@@ -8,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import TaskError
-from evaluators.tasks.columns import ANSWER, QUESTION, answer_text, as_text, cell, find, paths, question_text
+from evaluators.tasks.columns import (
+    ANSWER,
+    QUESTION,
+    answer_text,
+    as_text,
+    cell,
+    find,
+    paths,
+    question_text,
+)
 from evaluators.tasks.distinct import MAX_ID_CHARS, Entry, distinct, identified, question_hash
 from evaluators.tasks.gold import aime_integer, gold_answer, gold_of_solution
 from evaluators.tasks.prompts import PROMPTS
@@ -50,32 +61,70 @@ def test_a_given_column_goes_before_the_usual_ones_and_the_exact_spelling_before
 
 
 def test_a_given_column_that_is_not_there_is_an_error_that_lists_those_that_are() -> None:
-    with pytest.raises(TaskError, match=r"^answer_column is 'x': a\.csv has no such column; it has 'q', 's\.t'$"):
+    with pytest.raises(
+        TaskError, match=r"^answer_column is 'x': a\.csv has no such column; it has 'q', 's\.t'$"
+    ):
         find([("q",), ("s", "t")], ANSWER, "x", "answer", "a.csv")
 
 
 def test_two_columns_that_fit_are_an_error() -> None:
-    with pytest.raises(TaskError, match="'Answer', 'answer' could all be the answer: say which with --answer-column"):
+    with pytest.raises(
+        TaskError,
+        match="'Answer', 'answer' could all be the answer: say which with --answer-column",
+    ):
         find([("Answer",), ("answer",)], ANSWER, None, "answer", "a.csv")
 
 
 def test_paths_lead_into_structs_and_into_structs_written_as_json_where_anything_is_there() -> None:
-    rows = [row(a={"b": 1, "c": None}, d='{"e": {"f": 2}}', g=None, h="{not json}"), row(i=[{"j": 1}])]
-    assert paths(rows) == [("a",), ("a", "b"), ("d",), ("d", "e"), ("d", "e", "f"), ("g",), ("h",), ("i",)]
-    assert [cell(rows[0], path) for path in (("a", "b"), ("d", "e", "f"), ("g",), ("x",), ("h", "y"))] == [
-        1, 2, None, None, None,
-    ]  # fmt: skip
+    rows = [
+        row(a={"b": 1, "c": None}, d='{"e": {"f": 2}}', g=None, h="{not json}"),
+        row(i=[{"j": 1}]),
+    ]
+    assert paths(rows) == [
+        ("a",),
+        ("a", "b"),
+        ("d",),
+        ("d", "e"),
+        ("d", "e", "f"),
+        ("g",),
+        ("h",),
+        ("i",),
+    ]
+    assert [
+        cell(rows[0], path) for path in (("a", "b"), ("d", "e", "f"), ("g",), ("x",), ("h", "y"))
+    ] == [
+        1,
+        2,
+        None,
+        None,
+        None,
+    ]
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        ("073", "073"), (" a\r\nb\r ", "a\nb"), (73, "73"), (73.0, "73"), (-0.0, "0"), (0.5, "0.5"), (1e300, "1e+300"),
-        (float("nan"), None), (float("inf"), "inf"), (None, None), ("", None), (" \n", None), (True, "True"),
-        (Decimal("73.00"), "73"), (Decimal("1E+2"), "100"), (["x"], "x"), ([None], None), ("NA", "NA"),
+        ("073", "073"),
+        (" a\r\nb\r ", "a\nb"),
+        (73, "73"),
+        (73.0, "73"),
+        (-0.0, "0"),
+        (0.5, "0.5"),
+        (1e300, "1e+300"),
+        (float("nan"), None),
+        (float("inf"), "inf"),
+        (None, None),
+        ("", None),
+        (" \n", None),
+        (True, "True"),
+        (Decimal("73.00"), "73"),
+        (Decimal("1E+2"), "100"),
+        (["x"], "x"),
+        ([None], None),
+        ("NA", "NA"),
         ("None", "None"),
     ],
-)  # fmt: skip
+)
 def test_a_cell_is_its_text(value: object, text: str | None) -> None:
     assert as_text(value) == text
 
@@ -105,17 +154,22 @@ def test_half_a_surrogate_pair_is_no_text() -> None:
         ([{"role": "user", "content": PROMPTS["dapo"].replace("{question}", "1+1?")}], "1+1?"),
     ],
 )
-def test_a_question_is_text_or_the_one_message_of_a_chat_without_its_prompt(value: object, text: str) -> None:
+def test_a_question_is_text_or_the_one_message_of_a_chat_without_its_prompt(
+    value: object, text: str
+) -> None:
     assert question_text(value) == text
 
 
 def test_a_chat_of_several_messages_is_not_asked_in_part() -> None:
     with pytest.raises(TypeError, match="a chat of 2 messages"):
-        question_text([{"role": "system", "content": "Be kind."}, {"role": "user", "content": "1+1?"}])
+        question_text(
+            [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "1+1?"}]
+        )
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [("34", "34"), (["34"], "34"), ('["34"]', "34"), ("[1, 2]", "[1, 2]"), ("[5]", "[5]")]
+    ("value", "text"),
+    [("34", "34"), (["34"], "34"), ('["34"]', "34"), ("[1, 2]", "[1, 2]"), ("[5]", "[5]")],
 )
 def test_an_answer_may_be_the_only_item_of_a_list(value: object, text: str) -> None:
     assert answer_text(value) == text
@@ -124,13 +178,22 @@ def test_an_answer_may_be_the_only_item_of_a_list(value: object, text: str) -> N
 @pytest.mark.parametrize(
     ("text", "gold"),
     [
-        ("72", "72"), ("073", "073"), (r"\boxed{73}", "73"), (r" $\boxed{ 73 }$ ", "73"), (r"$\frac12$", r"$\frac12$"),
-        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"), (r"\boxed {5}", "5"), ("work\nmore work\n#### 1,234", "1,234"),
-        ("#### 7", "7"), ("#### not last\n8", "#### not last\n8"),
+        ("72", "72"),
+        ("073", "073"),
+        (r"\boxed{73}", "73"),
+        (r" $\boxed{ 73 }$ ", "73"),
+        (r"$\frac12$", r"$\frac12$"),
+        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed {5}", "5"),
+        ("work\nmore work\n#### 1,234", "1,234"),
+        ("#### 7", "7"),
+        ("#### not last\n8", "#### not last\n8"),
         (r"\boxed{1} or \boxed{2}", r"\boxed{1} or \boxed{2}"),
-        (r"\boxed{1", r"\boxed{1"), (r"\{1, 2\}", r"\{1, 2\}"), ("", ""),
+        (r"\boxed{1", r"\boxed{1"),
+        (r"\{1, 2\}", r"\{1, 2\}"),
+        ("", ""),
     ],
-)  # fmt: skip
+)
 def test_a_gold_answer_is_taken_out_of_its_box_or_its_last_line(text: str, gold: str) -> None:
     assert gold_answer(text) == gold
 
@@ -149,18 +212,39 @@ def test_of_a_solution_the_last_box_is_the_gold_answer(solution: str, gold: str 
 @pytest.mark.parametrize(
     ("answer", "integer"),
     [
-        ("73", "73"), ("073", "73"), ("000", "0"), ("0", "0"), ("999", "999"), ("00999", "999"), ("$73$", "73"),
-        (r"$073^\circ$", "73"), (r"73^{\circ}", "73"), ("73°", "73"), (r"\(73\)", "73"), ("73.0", "73"), (" 73 ", "73"),
-        ("1000", None), ("-1", None), ("7.5", None), ("", None), ("x", None), ("7 3", None), ("٧٣", None), 
-        ("1e2", None), ("73 74", None), ("$", None),
+        ("73", "73"),
+        ("073", "73"),
+        ("000", "0"),
+        ("0", "0"),
+        ("999", "999"),
+        ("00999", "999"),
+        ("$73$", "73"),
+        (r"$073^\circ$", "73"),
+        (r"73^{\circ}", "73"),
+        ("73°", "73"),
+        (r"\(73\)", "73"),
+        ("73.0", "73"),
+        (" 73 ", "73"),
+        ("1000", None),
+        ("-1", None),
+        ("7.5", None),
+        ("", None),
+        ("x", None),
+        ("7 3", None),
+        ("٧٣", None),
+        ("1e2", None),
+        ("73 74", None),
+        ("$", None),
     ],
-)  # fmt: skip
+)
 def test_an_answer_of_aime_is_an_integer_from_0_to_999(answer: str, integer: str | None) -> None:
     assert aime_integer(answer) == integer
 
 
 def test_questions_that_differ_in_white_space_alone_are_one_and_the_first_is_kept() -> None:
-    kept, notes = distinct([entry(2, "a", "1 + 1?"), entry(3, "b", "2?"), entry(4, "c", " 1  +\n1?")])
+    kept, notes = distinct(
+        [entry(2, "a", "1 + 1?"), entry(3, "b", "2?"), entry(4, "c", " 1  +\n1?")]
+    )
     assert [item.id for item in kept] == ["a", "b"]
     assert notes == ["3 rows hold 2 problems: repeated ones are taken once"]
 
@@ -170,25 +254,44 @@ def test_a_repeated_question_may_write_its_gold_answer_with_leading_zeros() -> N
 
 
 def test_a_question_with_two_gold_answers_is_an_error_that_names_both_rows() -> None:
-    with pytest.raises(TaskError, match=r"^a\.csv, line 4 repeats the question of a\.csv, line 2 with another gold"):
+    with pytest.raises(
+        TaskError, match=r"^a\.csv, line 4 repeats the question of a\.csv, line 2 with another gold"
+    ):
         distinct([entry(2, "a", "1?", "1"), entry(3, "b", "2?", "2"), entry(4, "c", "1?", "2")])
 
 
 def test_a_hash_of_the_question_is_the_id_where_there_is_none() -> None:
     kept, notes = identified([entry(2, None, "1 + 1?"), entry(3, None, "2?")], None)
-    assert [item.id for item in kept] == [question_hash("1 + 1?"), question_hash("2?")] and notes == []
+    assert [item.id for item in kept] == [
+        question_hash("1 + 1?"),
+        question_hash("2?"),
+    ] and notes == []
     assert question_hash("1 + 1?") == question_hash("1\n+  1? ") == "c97c3a9c9b99"
 
 
-BAD_IDS = ["", "a\nb", "a\x1b[31m", "a\u202eb", "a\u2028b", "a\0b", "x" * (MAX_ID_CHARS + 1), "twice"]
+BAD_IDS = [
+    "",
+    "a\nb",
+    "a\x1b[31m",
+    "a\u202eb",
+    "a\u2028b",
+    "a\0b",
+    "x" * (MAX_ID_CHARS + 1),
+    "twice",
+]
 
 
 @pytest.mark.parametrize("bad", BAD_IDS)
-def test_ids_of_no_use_are_replaced_and_that_is_said_or_refused_if_the_user_named_them(bad: str) -> None:
+def test_ids_of_no_use_are_replaced_and_that_is_said_or_refused_if_the_user_named_them(
+    bad: str,
+) -> None:
     found = [entry(2, "twice", "1?"), entry(3, bad or None, "2?")]
     kept, (note,) = identified(found, None)
     assert [item.id for item in kept] == [question_hash("1?"), question_hash("2?")]
-    assert note.startswith("problems are called by a hash of their question, as ") and note.isprintable()
+    assert (
+        note.startswith("problems are called by a hash of their question, as ")
+        and note.isprintable()
+    )
     with pytest.raises(TaskError, match=r"^id_column is 'mine': .*a\.csv, line 3") as error:
         identified(found, "mine")
     assert str(error.value).isprintable()
@@ -209,7 +312,13 @@ def test_what_is_one_problem_does_not_depend_on_the_order_of_the_rows(
     assert ids(found) == ids(shuffled)
 
 
-@given(st.text() | st.floats() | st.integers() | st.lists(st.text()) | st.dictionaries(st.text(), st.text()))
+@given(
+    st.text()
+    | st.floats()
+    | st.integers()
+    | st.lists(st.text())
+    | st.dictionaries(st.text(), st.text())
+)
 def test_any_cell_gives_text_or_an_error_that_is_known(value: object) -> None:
     for read in (as_text, question_text, answer_text):
         try:

@@ -1,6 +1,7 @@
 """Sets on the hub: a small real hub on this machine, its cache, and every way of not getting there.
 
-The hub's address and offline mode are read when its library is imported, so every case is a process of its own.
+The hub's address and offline mode are read when its library is imported, so every case is a process
+of its own.
 """
 
 import hashlib
@@ -78,11 +79,24 @@ class Hub(BaseHTTPRequestHandler):
             under = "/".join(rest[2:])
             if under:  # no set here has folders
                 return self.reply(404, b"{}", **{"X-Error-Code": "EntryNotFound"})
-            return self.reply(200, json.dumps([self.describe(files, file) for file in files]).encode())
+            return self.reply(
+                200, json.dumps([self.describe(files, file) for file in files]).encode()
+            )
         if rest[:1] == ["paths-info"]:
-            paths = json.loads(body)["paths"] if body.startswith(b"{") else parse_qs(body.decode())["paths"]
-            return self.reply(200, json.dumps([self.describe(files, path) for path in paths if path in files]).encode())
-        return self.reply(200, json.dumps({"_id": "1", "id": name, "sha": COMMIT, "siblings": []}).encode())
+            paths = (
+                json.loads(body)["paths"]
+                if body.startswith(b"{")
+                else parse_qs(body.decode())["paths"]
+            )
+            return self.reply(
+                200,
+                json.dumps(
+                    [self.describe(files, path) for path in paths if path in files]
+                ).encode(),
+            )
+        return self.reply(
+            200, json.dumps({"_id": "1", "id": name, "sha": COMMIT, "siblings": []}).encode()
+        )
 
     do_GET = do_HEAD = do_POST = answer
 
@@ -92,10 +106,19 @@ class Hub(BaseHTTPRequestHandler):
         elif file not in files:
             self.reply(404, b"", **{"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
         else:
-            self.reply(200, files[file], **{"X-Repo-Commit": COMMIT, "ETag": f'"{self.digest(files[file])}"'})
+            self.reply(
+                200,
+                files[file],
+                **{"X-Repo-Commit": COMMIT, "ETag": f'"{self.digest(files[file])}"'},
+            )
 
     def describe(self, files: dict[str, bytes], file: str) -> dict[str, Any]:
-        return {"type": "file", "path": file, "size": len(files[file]), "oid": self.digest(files[file])}
+        return {
+            "type": "file",
+            "path": file,
+            "size": len(files[file]),
+            "oid": self.digest(files[file]),
+        }
 
     def digest(self, content: bytes) -> str:
         return hashlib.sha1(content).hexdigest()
@@ -132,10 +155,15 @@ FAILING = ["org/locked:gpqa_diamond", "org/absent", "org/script", "org/nothing",
 
 def read(home: Path, *places: str, **environment: str) -> Any:
     """What READ prints, with nothing else on stdout or stderr."""
-    settings = {"HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", **environment}
+    settings = {
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_OFFLINE": "0",
+        **environment,
+    }
     done = subprocess.run(
-        [sys.executable, "-c", READ, *places],
-        cwd=Path(__file__).parents[1], env={**os.environ, **settings}, capture_output=True, text=True,
+        [sys.executable, "-c", READ, *places], cwd=Path(__file__).parents[1],
+        env={**os.environ, **settings}, capture_output=True, text=True,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     return json.loads(done.stdout)
@@ -156,7 +184,10 @@ def online(home: Path) -> Iterator[Any]:
 
 def test_a_set_is_read_with_all_its_configurations(online: Any) -> None:
     assert online["org/one"] == [[{"problem": "1+1?", "answer": "002"}], []]
-    assert online["org/Papers2025"] == [[{"question": "1?", "answer": "1"}, {"question": "2?", "answer": "2"}], []]
+    assert online["org/Papers2025"] == [
+        [{"question": "1?", "answer": "1"}, {"question": "2?", "answer": "2"}],
+        [],
+    ]
 
 
 def test_of_several_splits_the_test_split_is_read_and_that_is_said(online: Any) -> None:
@@ -165,7 +196,10 @@ def test_of_several_splits_the_test_split_is_read_and_that_is_said(online: Any) 
 
 
 def test_of_gpqa_the_diamond_set_is_read_and_none_is_an_option(online: Any) -> None:
-    assert online["org/gpqa:gpqa_diamond"] == [[{"Question": "How many?", "Correct Answer": "None"}], []]
+    assert online["org/gpqa:gpqa_diamond"] == [
+        [{"Question": "How many?", "Correct Answer": "None"}],
+        [],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -175,7 +209,10 @@ def test_of_gpqa_the_diamond_set_is_read_and_none_is_an_option(online: Any) -> N
             "org/locked:gpqa_diamond",
             "accept its conditions on its page there (datasets/org/locked) and log in (`hf auth",
         ),
-        ("org/absent", "it is not there, or it is private and you are not logged in (`hf auth login`)"),
+        (
+            "org/absent",
+            "it is not there, or it is private and you are not logged in (`hf auth login`)",
+        ),
         ("org/script", "Dataset scripts are no longer supported"),
         ("org/nothing", "doesn't contain any data files"),
         ("org/broken", "JSON"),
@@ -185,10 +222,13 @@ def test_a_set_that_cannot_be_had_is_an_error_with_its_reason_and_the_way_out(
     online: Any, place: str, reason: str
 ) -> None:
     message = online[place]
-    assert message.startswith(f"{place.partition(':')[0]} cannot be loaded from the Hugging Face hub")
+    assert message.startswith(
+        f"{place.partition(':')[0]} cannot be loaded from the Hugging Face hub"
+    )
     assert reason in message and "\n" not in message
     assert message.endswith(
-        "a local copy is read with --task-data FILE (CSV, JSONL or Parquet; columns problem, answer)"
+        "a local copy is read with --task-data FILE (CSV, JSONL or Parquet; columns problem, "
+        "answer)"
     )
 
 
@@ -198,7 +238,10 @@ def test_what_was_read_once_is_read_again_without_a_network(online: Any, home: P
 
 def test_offline_without_a_cache_is_an_error_that_says_so(tmp_path: Path) -> None:
     answers = read(tmp_path, "org/one", "org/gpqa:gpqa_diamond", HF_HUB_OFFLINE="1")
-    assert all("HF_HUB_OFFLINE is set, and the cache does not hold it" in message for message in answers.values())
+    assert all(
+        "HF_HUB_OFFLINE is set, and the cache does not hold it" in message
+        for message in answers.values()
+    )
 
 
 @pytest.mark.parametrize("task", ["aime24", "aime25", "gpqa-diamond"])
@@ -207,7 +250,11 @@ def test_a_named_set_that_cannot_be_loaded_says_what_a_local_copy_must_hold(task
     from engine.errors import TaskError
     from evaluators.tasks.registry import TASKS, load_task
 
-    columns = "Question, Correct Answer, Incorrect Answer 1" if task == "gpqa-diamond" else "problem, answer and, if"
+    columns = (
+        "Question, Correct Answer, Incorrect Answer 1"
+        if task == "gpqa-diamond"
+        else "problem, answer and, if"
+    )
     with pytest.raises(TaskError) as error:
         load_task(RunConfig(task=task))
     assert str(error.value).startswith(TASKS[task].source)

@@ -23,16 +23,21 @@ def test_every_prompt_name_has_a_prompt_with_one_place_for_the_question() -> Non
 
 def test_the_prompts_of_others_are_quoted_to_the_letter() -> None:
     assert PROMPTS["plain"] == "{question}"
-    assert PROMPTS["boxed"] == ("{question}\nPlease reason step by step, and put your final answer within \\boxed{}.")
-    assert PROMPTS["dapo"] == (
-        "Solve the following math problem step by step. The last line of your response should be of the form Answer: "
-        "$Answer (without quotes) where $Answer is the answer to the problem.\n\n{question}\n\nRemember to put your "
-        'answer on its own line after "Answer:".'
+    assert (
+        PROMPTS["boxed"]
+        == "{question}\nPlease reason step by step, and put your final answer within \\boxed{}."
     )
-    assert PROMPTS["gpqa"] == (
-        "Answer the following multiple choice question. The last line of your response should be of the following "
-        "format: 'Answer: $LETTER' (without quotes) where LETTER is one of ABCD. Think step by step before answering."
-        "\n\n{question}"
+    assert (
+        PROMPTS["dapo"]
+        == "Solve the following math problem step by step. The last line of your response should be"
+        " of the form Answer: $Answer (without quotes) where $Answer is the answer to the"
+        ' problem.\n\n{question}\n\nRemember to put your answer on its own line after "Answer:".'
+    )
+    assert (
+        PROMPTS["gpqa"]
+        == "Answer the following multiple choice question. The last line of your response should be"
+        " of the following format: 'Answer: $LETTER' (without quotes) where LETTER is one of"
+        " ABCD. Think step by step before answering.\n\n{question}"
     )
 
 
@@ -42,7 +47,9 @@ def test_a_prompt_that_a_data_set_brings_along_is_taken_off(name: PromptName) ->
     assert unwrapped(PROMPTS[name].replace("{question}", question)) == question
 
 
-@pytest.mark.parametrize("text", ["", "What is 1+1?", PROMPTS["dapo"].split("{question}")[0].strip()])
+@pytest.mark.parametrize(
+    "text", ["", "What is 1+1?", PROMPTS["dapo"].split("{question}")[0].strip()]
+)
 def test_any_other_text_is_left_as_it_is(text: str) -> None:
     assert unwrapped(text) == text
 
@@ -57,7 +64,9 @@ def test_any_other_text_is_left_as_it_is(text: str) -> None:
         ("Überlege: {question} {x} {}".encode(), "Überlege: {question} {x} {}"),
     ],
 )
-def test_a_template_is_read_as_it_stands_less_one_final_newline(tmp_path: Path, content: bytes, text: str) -> None:
+def test_a_template_is_read_as_it_stands_less_one_final_newline(
+    tmp_path: Path, content: bytes, text: str
+) -> None:
     assert read_template(template(tmp_path, content)) == text
 
 
@@ -71,7 +80,9 @@ def test_a_template_is_read_as_it_stands_less_one_final_newline(tmp_path: Path, 
         (b"\xff{question}", "is not UTF-8 text"),
     ],
 )
-def test_a_template_that_cannot_be_used_is_refused_by_name(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_a_template_that_cannot_be_used_is_refused_by_name(
+    tmp_path: Path, content: bytes, reason: str
+) -> None:
     file = template(tmp_path, content)
     with pytest.raises(ConfigError) as error:
         read_template(file)

@@ -22,7 +22,21 @@ from engine.errors import TaskError, XsampleError
 from evaluators.tasks import local, registry, source
 from evaluators.tasks.local import MAX_FILES, read_path
 
-AS_WRITTEN = ["073", "NA", "None", "1e5", "True", "2024-01-31", " x ", "", "1,000", 'say "so"', "a\nb", "{}", "1.0"]
+AS_WRITTEN = [
+    "073",
+    "NA",
+    "None",
+    "1e5",
+    "True",
+    "2024-01-31",
+    " x ",
+    "",
+    "1,000",
+    'say "so"',
+    "a\nb",
+    "{}",
+    "1.0",
+]
 
 
 def write(folder: Path, name: str, content: str | bytes) -> Path:
@@ -41,15 +55,25 @@ def quoted(text: str) -> str:
 
 
 def test_csv_cells_are_the_text_that_stands_there(tmp_path: Path) -> None:
-    file = write(tmp_path, "a.csv", "n,cell\n" + "".join(f"1,{quoted(text)}\n" for text in AS_WRITTEN))
+    file = write(
+        tmp_path, "a.csv", "n,cell\n" + "".join(f"1,{quoted(text)}\n" for text in AS_WRITTEN)
+    )
     assert cells(file) == [{"n": "1", "cell": text} for text in AS_WRITTEN]
 
 
 def test_json_values_keep_their_type_row_by_row(tmp_path: Path) -> None:
     file = write(
-        tmp_path, "a.jsonl", '{"a": 73}\n{"a": "073"}\n{"a": 73.0, "b": [1]}\n{"a": true}\n{"a": "2024-01-31"}\n'
+        tmp_path,
+        "a.jsonl",
+        '{"a": 73}\n{"a": "073"}\n{"a": 73.0, "b": [1]}\n{"a": true}\n{"a": "2024-01-31"}\n',
     )
-    assert cells(file) == [{"a": 73}, {"a": "073"}, {"a": 73.0, "b": [1]}, {"a": True}, {"a": "2024-01-31"}]
+    assert cells(file) == [
+        {"a": 73},
+        {"a": "073"},
+        {"a": 73.0, "b": [1]},
+        {"a": True},
+        {"a": "2024-01-31"},
+    ]
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
@@ -66,35 +90,51 @@ def test_a_file_that_is_too_long_is_refused_however_small_it_is_packed(
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "A.CSV"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
-def test_byte_order_mark_line_ends_and_gzip_change_nothing(tmp_path: Path, name: str, newline: str, mark: str) -> None:
+def test_byte_order_mark_line_ends_and_gzip_change_nothing(
+    tmp_path: Path, name: str, newline: str, mark: str
+) -> None:
     content = f'{mark}a,b{newline}1,"x{newline}y"{newline}{newline}é,\u2028'.encode()
     file = write(tmp_path, name, gzip.compress(content) if name.endswith("gz") else content)
     assert cells(file) == [{"a": "1", "b": "x\ny"}, {"a": "é", "b": "\u2028"}]
 
 
 @pytest.mark.parametrize(
-    "content", ['\ufeff{"a": 1}\r\n\r\n{"b": 2}', '[{"a": 1},\n {"b": 2}]', '\n\n [{"a":1},{"b":2}]\n']
+    "content",
+    ['\ufeff{"a": 1}\r\n\r\n{"b": 2}', '[{"a": 1},\n {"b": 2}]', '\n\n [{"a":1},{"b":2}]\n'],
 )
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.ndjson"])
-def test_json_is_lines_of_objects_or_one_array_of_them(tmp_path: Path, name: str, content: str) -> None:
+def test_json_is_lines_of_objects_or_one_array_of_them(
+    tmp_path: Path, name: str, content: str
+) -> None:
     assert cells(write(tmp_path, name, content)) == [{"a": 1}, {"b": 2}]
 
 
 def test_a_number_that_is_none_counts_as_no_value(tmp_path: Path) -> None:
-    assert cells(write(tmp_path, "a.jsonl", '{"a": NaN, "b": 1e999}')) == [{"a": None, "b": float("inf")}]
+    assert cells(write(tmp_path, "a.jsonl", '{"a": NaN, "b": 1e999}')) == [
+        {"a": None, "b": float("inf")}
+    ]
 
 
 def test_parquet_keeps_numbers_and_structs(tmp_path: Path) -> None:
-    rows = [{"a": 73, "b": [{"role": "user", "content": "x"}], "c": {"d": "073"}}, {"a": None, "b": [], "c": None}]
+    rows = [
+        {"a": 73, "b": [{"role": "user", "content": "x"}], "c": {"d": "073"}},
+        {"a": None, "b": [], "c": None},
+    ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "a.parquet")
     assert cells(tmp_path / "a.parquet") == rows
 
 
 def test_a_row_is_found_again_by_the_line_that_it_starts_in(tmp_path: Path) -> None:
     file = write(tmp_path, "a.csv", 'a\n"x\ny"\n\nz\n')
-    assert [row.where for row in read_path(file).tables[0]] == [f"{file}, line 2", f"{file}, line 5"]
+    assert [row.where for row in read_path(file).tables[0]] == [
+        f"{file}, line 2",
+        f"{file}, line 5",
+    ]
     file = write(tmp_path, "a.jsonl", '\n{"a":1}\n\n{"a":2}')
-    assert [row.where for row in read_path(file).tables[0]] == [f"{file}, line 2", f"{file}, line 4"]
+    assert [row.where for row in read_path(file).tables[0]] == [
+        f"{file}, line 2",
+        f"{file}, line 4",
+    ]
     file = write(tmp_path, "a.json", '[{"a":1},{"a":2}]')
     assert [row.where for row in read_path(file).tables[0]] == [f"{file}, row 1", f"{file}, row 2"]
 
@@ -111,7 +151,14 @@ def test_a_folder_is_all_its_data_files_and_nothing_else(tmp_path: Path) -> None
     write(tmp_path, "b.csv", "a\n1\n")
     write(tmp_path, "data/c.jsonl", '{"a": 2}')
     pq.write_table(pa.table({"a": [3]}), tmp_path / "data" / "d-00000-of-00001.parquet")
-    for name in ("README.md", "dataset_infos.json", ".hidden.csv", ".cache/x.csv", "__pycache__/x.csv", "run.py"):
+    for name in (
+        "README.md",
+        "dataset_infos.json",
+        ".hidden.csv",
+        ".cache/x.csv",
+        "__pycache__/x.csv",
+        "run.py",
+    ):
         write(tmp_path, name, "raise SystemExit")
     assert cells(tmp_path) == [{"a": "1"}, {"a": 2}, {"a": 3}]
 
@@ -121,10 +168,14 @@ def test_a_split_called_test_is_read_alone_and_that_is_said(tmp_path: Path) -> N
         write(tmp_path, f"data/{name}-00000-of-00001.csv", f"a\n{name}\n")
     assert cells(tmp_path) == [{"a": "test"}]
     (note,) = read_path(tmp_path).notes
-    assert note.endswith("read 'data/test-00000-of-00001.csv', left out 'data/train-00000-of-00001.csv'")
+    assert note.endswith(
+        "read 'data/test-00000-of-00001.csv', left out 'data/train-00000-of-00001.csv'"
+    )
     table = datasets.Dataset.from_list([{"a": 1}])
     datasets.DatasetDict({"train": table, "test": table}).save_to_disk(str(tmp_path / "saved"))
-    assert read_path(tmp_path / "saved").notes == [f"{tmp_path / 'saved'}: read 'test', left out 'train'"]
+    assert read_path(tmp_path / "saved").notes == [
+        f"{tmp_path / 'saved'}: read 'test', left out 'train'"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -216,9 +267,16 @@ def test_a_broken_saved_data_set_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.json", "a.parquet", "a.csv.gz"])
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(content=st.binary(max_size=200) | st.text('{}[]",:\n\rproblemanswer\\ué0', max_size=60).map(str.encode))
-def test_any_bytes_give_a_task_or_an_error_of_ours(tmp_path: Path, name: str, content: bytes) -> None:
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    content=st.binary(max_size=200)
+    | st.text('{}[]",:\n\rproblemanswer\\ué0', max_size=60).map(str.encode)
+)
+def test_any_bytes_give_a_task_or_an_error_of_ours(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
     file = str(write(tmp_path, name, b"problem,answer\n" + content if name == "a.csv" else content))
     try:
         task_set = registry.find(file)
@@ -229,7 +287,9 @@ def test_any_bytes_give_a_task_or_an_error_of_ours(tmp_path: Path, name: str, co
 
 @settings(max_examples=30, deadline=None)
 @given(place=st.integers(0, 2_000), byte=st.integers(0, 255))
-def test_a_parquet_file_with_one_byte_changed_gives_rows_or_an_error_of_ours(place: int, byte: int) -> None:
+def test_a_parquet_file_with_one_byte_changed_gives_rows_or_an_error_of_ours(
+    place: int, byte: int
+) -> None:
     buffer = io.BytesIO()
     pq.write_table(pa.table({"problem": ["a", "b"], "answer": [1, 2]}), buffer)
     content = bytearray(buffer.getvalue())
@@ -254,19 +314,27 @@ from pathlib import Path
 from engine.errors import TaskError
 from evaluators.tasks.local import read_path
 folder = Path({str(tmp_path)!r})
-rows = [row for name in ("in", "saved") for table in read_path(folder / name).tables for row in table]
+tables = [table for name in ("in", "saved") for table in read_path(folder / name).tables]
+rows = [row for table in tables for row in table]
 assert [row.cells for row in rows] == [{{"a": "1"}}, {{"a": 2}}, {{"a": 3}}, {{"a": 4}}]
 try:
     read_path(folder / "bad")
 except TaskError:
     assert "torch" not in sys.modules
 """
-    places = {name: str(tmp_path / name.lower()) for name in ("HOME", "HF_HOME", "TMPDIR", "XDG_CACHE_HOME")}
+    places = {
+        name: str(tmp_path / name.lower())
+        for name in ("HOME", "HF_HOME", "TMPDIR", "XDG_CACHE_HOME")
+    }
     for place in places.values():
         Path(place).mkdir()
     root = Path(__file__).parents[1]
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, env={**os.environ, **places}, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        cwd=root,
+        env={**os.environ, **places},
+        capture_output=True,
+        text=True,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert [path for place in places.values() for path in Path(place).rglob("*")] == []
@@ -276,7 +344,9 @@ def read(place: str) -> Any:
     return source.read(place, "task", "problem, answer")
 
 
-def test_an_existing_path_wins_over_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_path_wins_over_a_hub_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(tmp_path, "org/name/a.csv", "a\n1\n")
     monkeypatch.chdir(tmp_path)
     assert [row.cells for row in read("org/name").tables[0]] == [{"a": "1"}]
@@ -292,7 +362,8 @@ def test_the_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_missing_file_is_named_with_the_nearest_that_is_there(tmp_path: Path) -> None:
     write(tmp_path, "problems.csv", "a\n1\n")
     with pytest.raises(
-        TaskError, match=r"problem\.csv': there is no such file or folder \(did you mean 'problems\.csv'\?\)"
+        TaskError,
+        match=r"problem\.csv': there is no such file or folder \(did you mean 'problems\.csv'\?\)",
     ):
         read(str(tmp_path / "problem.csv"))
     with pytest.raises(TaskError, match=r"a\.csv': there is no such file, and no such folder"):
@@ -316,9 +387,23 @@ def test_urls_are_refused(place: str) -> None:
 
 @pytest.mark.parametrize(
     "place",
-    ["", "a/b/c", "../x/y.csv", "~nobody-of-that-name/a.csv", "a\0.csv", "x" * 5_000 + ".csv", "buckets/name",
-     "org/..", "org/na me", "-x/y", "ü/x", "/dev/null", "/dev/zero", "\x1b[31m/x"],
-)  # fmt: skip
+    [
+        "",
+        "a/b/c",
+        "../x/y.csv",
+        "~nobody-of-that-name/a.csv",
+        "a\0.csv",
+        "x" * 5_000 + ".csv",
+        "buckets/name",
+        "org/..",
+        "org/na me",
+        "-x/y",
+        "ü/x",
+        "/dev/null",
+        "/dev/zero",
+        "\x1b[31m/x",
+    ],
+)
 def test_what_is_no_place_is_an_error_of_one_line(place: str) -> None:
     with pytest.raises(TaskError) as error:
         read(place)

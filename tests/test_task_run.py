@@ -1,4 +1,6 @@
-"""A gated multiple-choice set through the whole command: real engines, then graded again without its file."""
+"""A gated multiple-choice set through the whole command: real engines, then graded again without
+its file.
+"""
 
 import json
 import re
@@ -14,7 +16,14 @@ from engine.cli import commands
 from engine.store import RunStore
 from tests.engines import OPTIONS, on_kept_engines
 
-COLUMNS = ("Record ID", "Question", "Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
+COLUMNS = (
+    "Record ID",
+    "Question",
+    "Correct Answer",
+    "Incorrect Answer 1",
+    "Incorrect Answer 2",
+    "Incorrect Answer 3",
+)
 SECRET = "zebra"  # stands in every question and option
 NUM_PROBLEMS, NUM_SAMPLES = 3, 2
 
@@ -24,13 +33,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run directory; the file that it was made from is gone."""
     folder = tmp_path_factory.mktemp("gpqa")
     file = folder / "mine.csv"
-    rows = [[f"rec{n}", *(f"{SECRET} {n} {name}" for name in COLUMNS[1:])] for n in range(NUM_PROBLEMS)]
+    rows = [
+        [f"rec{n}", *(f"{SECRET} {n} {name}" for name in COLUMNS[1:])] for n in range(NUM_PROBLEMS)
+    ]
     file.write_text("\n".join(",".join(row) for row in [COLUMNS, *rows]) + "\n")
     with on_kept_engines():
         result = CliRunner().invoke(commands, [
-            "run", "--task", "gpqa-diamond", "--task-data", str(file), "--prompt", "plain", "--max-tokens", "8",
-            "--samples", str(NUM_SAMPLES), "--budget", "1", "--direction", "reverse", "--out", str(folder / "run"),
-            *OPTIONS,
+            "run", "--task", "gpqa-diamond", "--task-data", str(file), "--prompt", "plain",
+            "--max-tokens", "8", "--samples", str(NUM_SAMPLES), "--budget", "1", "--direction",
+            "reverse", "--out", str(folder / "run"), *OPTIONS,
         ])  # fmt: skip
     assert result.exit_code == 0, result.output
     file.unlink()
@@ -38,7 +49,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def xsample(*arguments: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "engine.cli", *arguments], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "engine.cli", *arguments], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -62,7 +75,9 @@ def test_a_regrade_needs_no_file_and_gives_the_same_bytes(run: Path) -> None:
     assert json.loads((run / "summary.json").read_text())["grader"] == "exact"
 
 
-def test_the_text_of_the_set_is_written_nowhere_but_as_the_token_ids_of_the_prompts(run: Path) -> None:
+def test_the_text_of_the_set_is_written_nowhere_but_as_the_token_ids_of_the_prompts(
+    run: Path,
+) -> None:
     assert json.loads((run / "run.json").read_text())["task"]["gated"] is True
     texts = [file for kind in ("json", "html", "csv") for file in run.rglob(f"*.{kind}")]
     assert run / "report" / "index.html" in texts
@@ -72,8 +87,20 @@ def test_the_text_of_the_set_is_written_nowhere_but_as_the_token_ids_of_the_prom
 
 
 def test_another_task_is_refused_in_the_same_directory_with_its_prompt_named(run: Path) -> None:
-    command = ["run", "--task", "arithmetic", "--prompt", "boxed", "--max-tokens", "64", "--out", str(run)]
-    done = subprocess.run([sys.executable, "-m", "engine.cli", *command], capture_output=True, text=True)
+    command = [
+        "run",
+        "--task",
+        "arithmetic",
+        "--prompt",
+        "boxed",
+        "--max-tokens",
+        "64",
+        "--out",
+        str(run),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "engine.cli", *command], capture_output=True, text=True
+    )
     assert done.returncode == 2
     assert re.search(r"task is 'arithmetic' here, 'gpqa-diamond' there", done.stderr)
     assert re.search(r"template is '.*boxed.*' here, '\{question\}' there", done.stderr)

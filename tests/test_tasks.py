@@ -35,7 +35,15 @@ def aime(tmp_path: Path, num_problems: int) -> str:
 
 def test_the_sets_are_known_by_name_with_their_defaults() -> None:
     defaults = {
-        name: (one.num_problems, one.prompt, one.grader, one.samples, one.max_tokens, one.gated, one.source)
+        name: (
+            one.num_problems,
+            one.prompt,
+            one.grader,
+            one.samples,
+            one.max_tokens,
+            one.gated,
+            one.source,
+        )
         for name, one in TASKS.items()
     }
     assert defaults == {
@@ -49,7 +57,11 @@ def test_the_sets_are_known_by_name_with_their_defaults() -> None:
 
 def test_arithmetic_has_the_defaults_of_the_embedded_pair_and_nothing_to_note() -> None:
     arithmetic = load()
-    assert (len(arithmetic.problems), arithmetic.template, arithmetic.samples) == (200, "{question}", 8)
+    assert (len(arithmetic.problems), arithmetic.template, arithmetic.samples) == (
+        200,
+        "{question}",
+        8,
+    )
     assert (arithmetic.max_tokens, arithmetic.source, arithmetic.notes) == (192, "embedded", ())
 
 
@@ -66,7 +78,9 @@ def test_the_number_of_problems_is_judged_before_the_limit(tmp_path: Path) -> No
     assert short.notes == (f"aime24 has 30 problems, {tmp_path / 'aime.csv'} holds 29",)
 
 
-def test_the_prompt_the_template_and_the_grader_of_the_user_go_before_the_tasks(tmp_path: Path) -> None:
+def test_the_prompt_the_template_and_the_grader_of_the_user_go_before_the_tasks(
+    tmp_path: Path,
+) -> None:
     template = tmp_path / "mine.txt"
     template.write_text("Q: {question}\n")
     file = aime(tmp_path, 3)
@@ -82,11 +96,18 @@ def test_a_template_that_cannot_be_used_is_found_before_anything_is_read() -> No
 
 
 def test_an_unknown_task_is_named_with_the_nearest_and_all_known_ones() -> None:
-    with pytest.raises(TaskError, match=r"'arithmetics' is not known \(did you mean 'arithmetic'\?\); known: aime24, "):
+    with pytest.raises(
+        TaskError,
+        match=r"'arithmetics' is not known \(did you mean 'arithmetic'\?\); known: aime24, ",
+    ):
         load(task="arithmetics")
-    with pytest.raises(TaskError, match=r"'AIME-24' is not known \(did you mean 'aime24' or 'aime25'\?\)"):
+    with pytest.raises(
+        TaskError, match=r"'AIME-24' is not known \(did you mean 'aime24' or 'aime25'\?\)"
+    ):
         load(task="AIME-24")
-    with pytest.raises(TaskError, match=r"'zzz' is not known; known: .*; or give a CSV, JSONL or Parquet file"):
+    with pytest.raises(
+        TaskError, match=r"'zzz' is not known; known: .*; or give a CSV, JSONL or Parquet file"
+    ):
         load(task="zzz")
 
 
@@ -108,7 +129,9 @@ def test_the_embedded_task_has_no_data_to_name(option: str) -> None:
 
 def test_a_file_is_given_once(tmp_path: Path) -> None:
     file = aime(tmp_path, 1)
-    with pytest.raises(TaskError, match=r"^task_data is 'x\.csv', but task names a place already, .*: give one$"):
+    with pytest.raises(
+        TaskError, match=r"^task_data is 'x\.csv', but task names a place already, .*: give one$"
+    ):
         load(task=file, task_data="x.csv")
 
 
@@ -123,25 +146,43 @@ def test_double_ids_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("grader", "answer"), [("math", "1"), ("math", r"\frac{1}{2}"), ("integer", "1"), ("choice", "C"), ("exact", "a b")]
+    ("grader", "answer"),
+    [("math", "1"), ("math", r"\frac{1}{2}"), ("integer", "1"), ("choice", "C"), ("exact", "a b")],
 )
 def test_a_gold_answer_that_its_grader_takes_is_proved(grader: str, answer: str) -> None:
-    prove(task(Problem("a", "1?", answer, (1, 2, 0, 3) if grader == "choice" else None), grader=grader))
+    prove(
+        task(
+            Problem("a", "1?", answer, (1, 2, 0, 3) if grader == "choice" else None), grader=grader
+        )
+    )
 
 
 @pytest.mark.parametrize(
     ("grader", "answer"),
-    [("math", ""), ("math", r"\frac{1"), ("integer", "one"), ("integer", "1/2"), ("choice", "1"), ("exact", "}{")],
+    [
+        ("math", ""),
+        ("math", r"\frac{1"),
+        ("integer", "one"),
+        ("integer", "1/2"),
+        ("choice", "1"),
+        ("exact", "}{"),
+    ],
 )
-def test_a_gold_answer_that_its_own_grader_does_not_take_is_refused(grader: str, answer: str) -> None:
+def test_a_gold_answer_that_its_own_grader_does_not_take_is_refused(
+    grader: str, answer: str
+) -> None:
     options = (1, 0, 2, 3) if grader == "choice" else None
     right = "B" if grader == "choice" else "1"
     problems = (Problem("a", "1?", right, options), Problem("b", "2?", answer, options))
-    with pytest.raises(TaskError, match=r"gold answers of 1 of 2 .* .b.: .* another --answer-column or --grader"):
+    with pytest.raises(
+        TaskError, match=r"gold answers of 1 of 2 .* .b.: .* another --answer-column or --grader"
+    ):
         prove(task(*problems, grader=grader))
 
 
-def test_a_grader_that_does_not_fit_the_task_is_refused_before_anything_runs(tmp_path: Path) -> None:
+def test_a_grader_that_does_not_fit_the_task_is_refused_before_anything_runs(
+    tmp_path: Path,
+) -> None:
     assert set(GRADERS) == {"math", "integer", "choice", "exact"}
     with pytest.raises(TaskError, match="the grader 'choice' reads"):
         load(grader="choice", limit=3)
@@ -165,5 +206,7 @@ from evaluators.tasks.registry import TASKS
 assert sorted(TASKS) == ["aime24", "aime25", "arithmetic", "gpqa-diamond"]
 print([name for name in {heavy!r} if name in sys.modules])
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=dict(os.environ), capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=dict(os.environ), capture_output=True, text=True
+    )
     assert (done.stdout.strip(), done.stderr) == ("[]", "")

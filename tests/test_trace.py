@@ -1,4 +1,6 @@
-"""The trace: finished sequences leave it whole and in order, the others stay, and of duplicates the last counts."""
+"""The trace: finished sequences leave it whole and in order, the others stay, and of duplicates the
+last counts.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ def append(trace: Trace, where: Sequence[tuple[int, int]], rng: np.random.Genera
             "nucleus": int(mine.size[n]),
             "top1": int(log_p[n].argmax()),
             **dict(zip(DEVICE, measured[n].tolist(), strict=True)),
-            "top_k": log_p[n].argsort(descending=True)[:TOP_K].tolist() if js[n] >= THRESHOLD else None,
+            "top_k": log_p[n].argsort(descending=True)[:TOP_K].tolist()
+            if js[n] >= THRESHOLD
+            else None,
         }
         for n in range(num)
     ]
@@ -66,7 +70,9 @@ class Model:
         self.rows: dict[tuple[int, int], Row] = {}
 
     def append(self, rows: list[Row]) -> None:
-        self.rows |= {(row["sequence"], row["position"]): {**row, "js": str(row["js"])} for row in rows}
+        self.rows |= {
+            (row["sequence"], row["position"]): {**row, "js": str(row["js"])} for row in rows
+        }
 
     def collect(self, finished: Sequence[int]) -> list[Row]:
         gone = sorted(key for key in self.rows if key[0] in finished)
@@ -74,19 +80,31 @@ class Model:
 
 
 steps = st.lists(
-    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 5)), min_size=1, max_size=7, unique_by=lambda at: at[0]),
+    st.lists(
+        st.tuples(st.integers(0, 6), st.integers(0, 5)),
+        min_size=1,
+        max_size=7,
+        unique_by=lambda at: at[0],
+    ),
     max_size=12,
 )
 
 
 @settings(max_examples=80, deadline=None)
-@given(st.lists(st.tuples(steps, st.sets(st.integers(0, 8))), min_size=1, max_size=4), st.integers(0, 99))
-def test_whatever_comes_and_goes_it_is_a_dictionary_of_rows(rounds: list[tuple[Steps, set[int]]], seed: int) -> None:
+@given(
+    st.lists(st.tuples(steps, st.sets(st.integers(0, 8))), min_size=1, max_size=4),
+    st.integers(0, 99),
+)
+def test_whatever_comes_and_goes_it_is_a_dictionary_of_rows(
+    rounds: list[tuple[Steps, set[int]]], seed: int
+) -> None:
     trace, model, rng = Trace(THRESHOLD, TOP_K), Model(), np.random.default_rng(seed)
     for blocks, finished in [*rounds, ([], set(range(9)))]:
         for where in blocks:
             model.append(append(trace, where, rng))
-        assert rows_of(trace.collect(np.array(sorted(finished), np.int64))) == model.collect(sorted(finished))
+        assert rows_of(trace.collect(np.array(sorted(finished), np.int64))) == model.collect(
+            sorted(finished)
+        )
     assert trace.collect(np.arange(9)).num_rows == 0
 
 
@@ -95,7 +113,12 @@ def test_rows_come_out_by_sequence_and_position_however_they_came_in() -> None:
     for where in ([(2, 0), (0, 1)], [(0, 0), (1, 7)], [(1, 3), (2, 1)]):
         append(trace, where, rng)
     out = trace.collect(np.array([2, 0]))
-    assert [(row["sequence"], row["position"]) for row in out.to_pylist()] == [(0, 0), (0, 1), (2, 0), (2, 1)]
+    assert [(row["sequence"], row["position"]) for row in out.to_pylist()] == [
+        (0, 0),
+        (0, 1),
+        (2, 0),
+        (2, 1),
+    ]
     assert trace.collect(np.array([1])).column("position").to_pylist() == [3, 7]
 
 
@@ -113,7 +136,9 @@ def test_top_k_lists_are_there_exactly_from_the_threshold_on() -> None:
     trace, rng = Trace(THRESHOLD, TOP_K), np.random.default_rng(1)
     expected = append(trace, [(n, 0) for n in range(40)], rng)
     out = trace.collect(np.arange(40))
-    for js, tokens, row in zip(out["js"].to_pylist(), out["top_k"].to_pylist(), expected, strict=True):
+    for js, tokens, row in zip(
+        out["js"].to_pylist(), out["top_k"].to_pylist(), expected, strict=True
+    ):
         assert (tokens is not None) == (js >= THRESHOLD)
         assert tokens == row["top_k"]
 
@@ -125,7 +150,9 @@ def test_lists_are_as_long_as_asked_or_as_the_vocabulary(top_k: int) -> None:
     flags = np.zeros(2, np.bool_)
     rows = Rows(np.arange(2), np.zeros(2, np.int64), np.full(2, -1))
     decisions = Decisions(np.zeros(2, np.int64), np.zeros(2, np.int64), flags, np.zeros(2))
-    trace.append(rows, decisions, nuclei(log_probabilities(log_p), Sampling(1.0, 0.9)), rows.sequence, log_p)
+    trace.append(
+        rows, decisions, nuclei(log_probabilities(log_p), Sampling(1.0, 0.9)), rows.sequence, log_p
+    )
     lists = trace.collect(np.arange(2))["top_k"].to_pylist()
     assert lists == [row.argsort(descending=True)[:top_k].tolist() for row in log_p]
 

@@ -2,10 +2,13 @@ r"""Real traps: what a response says, and the verdict that a careful person woul
 
 The rules where careful people need one:
 - A unit is left out, and not converted: `5 cm` is 5. Letters beside a variable are no unit.
-- A per cent or degree sign that only one side has is a unit or its factor; beside a gold share only the factor.
+- A per cent or degree sign that only one side has is a unit or its factor; beside a
+  gold share only the factor.
 - A decimal is exact, or agrees in six places: 0.333333 is 1/3, 0.333 is not, and 3.14 is not pi.
-- A comma between groups of three separates thousands, unless brackets or a space behind it say that it lists.
-- A list answers a list in any order, a tuple only in its own; a set is no tuple, an inequality is its interval.
+- A comma between groups of three separates thousands, unless brackets or a space
+  behind it say that it lists.
+- A list answers a list in any order, a tuple only in its own; a set is no tuple, an
+  inequality is its interval.
 - A time of day is no ratio, and half past nine in the morning not that in the evening.
 - What says two different things, or one thing twice, is not one answer.
 """
@@ -29,7 +32,9 @@ class Trap(NamedTuple):
     answer: str | None = None  # as extracted; None: not looked at
 
 
-def given(grader: GraderName, gold: str, right: Sequence[str] = (), wrong: Sequence[str] = ()) -> list[Trap]:
+def given(
+    grader: GraderName, gold: str, right: Sequence[str] = (), wrong: Sequence[str] = ()
+) -> list[Trap]:
     """Responses whose box holds these right and wrong answers."""
     verdicts: dict[Verdict, Sequence[str]] = {"correct": right, "wrong": wrong}
     return [
@@ -42,7 +47,13 @@ def given(grader: GraderName, gold: str, right: Sequence[str] = (), wrong: Seque
 EXTRACTION: list[Trap] = [
     # nested and several boxes
     Trap("math", r"\frac{1}{2}", r"\boxed{\frac{1}{2}}", "correct", r"\frac{1}{2}"),
-    Trap("math", r"\sqrt{\frac{1}{2}}", r"$\boxed{\sqrt{\frac{1}{2}}}$", "correct", r"\sqrt{\frac{1}{2}}"),
+    Trap(
+        "math",
+        r"\sqrt{\frac{1}{2}}",
+        r"$\boxed{\sqrt{\frac{1}{2}}}$",
+        "correct",
+        r"\sqrt{\frac{1}{2}}",
+    ),
     Trap("math", "5", r"\boxed{x = \boxed{5}}", "correct", "5"),
     Trap("math", "5", r"\boxed{\text{so it is } \boxed{5}}", "correct", "5"),
     Trap("math", "5", r"\boxed{4}, no: \boxed{5}", "correct", "5"),
@@ -76,7 +87,9 @@ EXTRACTION: list[Trap] = [
     Trap("integer", "50", "so it is 50. Answer: 50", "correct", "50"),
     Trap("integer", "50", "Answer: $\\boxed{50}$", "correct", "50"),
     Trap("integer", "50", "We must write Answer: followed by a number", "no_answer"),
-    Trap("integer", "50", "\uff21nswer: 50 is what I would write, if I were sure of it", "no_answer"),
+    Trap(
+        "integer", "50", "\uff21nswer: 50 is what I would write, if I were sure of it", "no_answer"
+    ),
     # guesses
     Trap("math", "50", "The answer is 50.", "guessed"),
     Trap("math", "50", "so it is 49, or 50", "guessed"),
@@ -94,10 +107,32 @@ EXTRACTION: list[Trap] = [
 
 INTEGER: list[Trap] = [
     *given(
-        "integer", "73",
-        right=["073", "+73", "$73$", "73.", r"\text{73}", r"\mathbf{73}", "\uff17\uff13", "7\u200b3", "\u202a73\u202c",
-            "\U0001d7d5\U0001d7d1"],
-        wrong=["37", "-73", "73.0", "73 apples", "x = 73", r"\frac{146}{2}", "73!", "72 or 73", "7 3", "0x49"],
+        "integer",
+        "73",
+        right=[
+            "073",
+            "+73",
+            "$73$",
+            "73.",
+            r"\text{73}",
+            r"\mathbf{73}",
+            "\uff17\uff13",
+            "7\u200b3",
+            "\u202a73\u202c",
+            "\U0001d7d5\U0001d7d1",
+        ],
+        wrong=[
+            "37",
+            "-73",
+            "73.0",
+            "73 apples",
+            "x = 73",
+            r"\frac{146}{2}",
+            "73!",
+            "72 or 73",
+            "7 3",
+            "0x49",
+        ],
     ),
     *given("integer", "073", right=["73"]),
     *given("integer", "0", right=["000", "-0"], wrong=["O"]),
@@ -111,14 +146,28 @@ INTEGER: list[Trap] = [
     Trap("integer", "5", rf"\boxed{{{'0' * 100_000}5}}", "correct"),
     Trap("integer", "5", "x " * 50_000 + r"\boxed{5}", "correct", "5"),
     Trap("integer", "5", rf"\boxed{{{'so ' * 30_000}}}", "wrong"),
-]  # fmt: skip
+]
 
 NUMBERS: list[Trap] = [
     *given(
-        "math", "5",
+        "math",
+        "5",
         right=["5.0", "5.", "05", "+5", "(5)", "{5}"],
-        wrong=["5 or 6", r"5 \text{ or } 5", "5!", r"\pm 5", "5x", "5a", "5 million", "1,5", r"\neq 5",
-            "less than 5", r"x \ge 5", "not 5", "five?"],
+        wrong=[
+            "5 or 6",
+            r"5 \text{ or } 5",
+            "5!",
+            r"\pm 5",
+            "5x",
+            "5a",
+            "5 million",
+            "1,5",
+            r"\neq 5",
+            "less than 5",
+            r"x \ge 5",
+            "not 5",
+            "five?",
+        ],
     ),
     *given("math", "-5", right=["(-5)"], wrong=["5"]),
     *given("math", "1000", right=["1,000.00", "1 000", r"1\,000", "10^3", "1e3"]),
@@ -136,13 +185,16 @@ NUMBERS: list[Trap] = [
     *given("math", "0.0001234", wrong=["0.000123"]),
     *given("math", r"\frac{\pi}{10^8}", wrong=["0.00000003"]),
     # fractions and mixed numbers
-    *given("math", r"\frac{1}{2}", right=["1/2", "0.5", ".5", r"\dfrac{1}{2}", r"\tfrac12", "\xbd"]),
+    *given(
+        "math", r"\frac{1}{2}", right=["1/2", "0.5", ".5", r"\dfrac{1}{2}", r"\tfrac12", "\xbd"]
+    ),
     *given("math", r"\frac12", right=[r"\frac{2}{4}", "1:2"], wrong=[r"\frac21", "1.2"]),
     *given("math", r"-\frac{1}{2}", right=[r"\frac{-1}{2}", "-(1/2)"]),
     *given("math", r"\frac{5}{2}", right=[r"2\frac{1}{2}", "2 1/2", "2\xbd"]),
     *given("math", r"-\frac{5}{2}", right=[r"-2\frac12"]),
     *given(
-        "math", r"\frac13",
+        "math",
+        r"\frac13",
         right=[r"0.\overline{3}", "0.333...", "0.(3)", "0.333333", r"\frac13 \approx 0.333"],
         wrong=["0.333", "0.3"],
     ),
@@ -160,9 +212,19 @@ NUMBERS: list[Trap] = [
     *given("math", "12.5", right=[r"12.5\%"]),
     *given("math", r"33\frac13\%", right=[r"\frac13"]),
     *given(
-        "math", "5",
-        right=[r"5^\circ", r"\$5", "5 dollars", "5 apples", r"5\text{ cm}", r"5 \text{ cm}^2", "5 m", "5 km/h",
-            "5th"],
+        "math",
+        "5",
+        right=[
+            r"5^\circ",
+            r"\$5",
+            "5 dollars",
+            "5 apples",
+            r"5\text{ cm}",
+            r"5 \text{ cm}^2",
+            "5 m",
+            "5 km/h",
+            "5th",
+        ],
         wrong=["6 apples", "5 or more"],
     ),
     *given("math", "90", right=["90\xb0"]),
@@ -189,7 +251,7 @@ NUMBERS: list[Trap] = [
     *given("math", r"x \le 5", right=["x \u2264 5"]),
     *given("math", "52", wrong=["5\xb2"]),
     *given("math", "2", wrong=["5\u20133"]),
-]  # fmt: skip
+]
 
 FORMULAS: list[Trap] = [
     # roots, pi, e
@@ -200,7 +262,11 @@ FORMULAS: list[Trap] = [
     *given("math", "x^{1/2}", right=[r"\sqrt x"]),
     *given("math", r"\sqrt[3]{8}", right=["2"]),
     *given("math", "e^x", right=[r"\exp(x)"]),
-    *given("math", r"\{\cos\frac{\pi}{5}, 1, -\sqrt2\}", [r"\{-\frac{2}{\sqrt2}, \frac{1+\sqrt5}{4}, 1\}"]),
+    *given(
+        "math",
+        r"\{\cos\frac{\pi}{5}, 1, -\sqrt2\}",
+        [r"\{-\frac{2}{\sqrt2}, \frac{1+\sqrt5}{4}, 1\}"],
+    ),
     *given("math", r"\frac{v^2}{2am}", [r"\frac{v^2}{2ma}"], [r"\frac{v^2}{2pm}"]),
     *given("math", r"\log_2 8", right=["3"]),
     *given("math", r"2\ln 2", right=[r"\ln 4"]),
@@ -210,9 +276,18 @@ FORMULAS: list[Trap] = [
     *given("math", "e", wrong=["2.718"]),
     # equations, letters, words in front
     *given(
-        "math", "5",
-        right=["x=5", "x = 2+3 = 5", "= 5", r"\approx 5", r"\text{The answer is } 5", "the answer is $5$", "**5**",
-            r"\boldsymbol{5}"],
+        "math",
+        "5",
+        right=[
+            "x=5",
+            "x = 2+3 = 5",
+            "= 5",
+            r"\approx 5",
+            r"\text{The answer is } 5",
+            "the answer is $5$",
+            "**5**",
+            r"\boldsymbol{5}",
+        ],
     ),
     *given("math", "x=5", right=["5"], wrong=["y=5"]),
     *given("math", "y=2x+1", right=["2x+1", "2x-y+1=0"]),
@@ -236,11 +311,18 @@ FORMULAS: list[Trap] = [
     *given("math", "i", wrong=["-i"]),
     *given("math", "a_i", wrong=["a_j"]),
     # sets, lists, tuples
-    *given("math", "1,2", right=[r"\{1,2\}", "1 and 2", r"x=1 \text{ or } x=2"], wrong=["1", "1,2,3"]),
+    *given(
+        "math", "1,2", right=[r"\{1,2\}", "1 and 2", r"x=1 \text{ or } x=2"], wrong=["1", "1,2,3"]
+    ),
     *given("math", r"\{1,2\}", right=["2, 1"], wrong=["(1,2)", "[1,2]"]),
     *given("math", r"\pm 5", right=["5, -5"]),
     *given("math", "(1,2)", right=["(1, 2)", "1,2"], wrong=["(2,1)", r"\{1,2\}"]),
-    *given("math", "(1,2),(3,4)", right=["(3,4),(1,2)", r"\{(1,2),(3,4)\}"], wrong=["(2,1),(3,4)", "(1,2)"]),
+    *given(
+        "math",
+        "(1,2),(3,4)",
+        right=["(3,4),(1,2)", r"\{(1,2),(3,4)\}"],
+        wrong=["(2,1),(3,4)", "(1,2)"],
+    ),
     *given("math", r"\{(1,2,3)\}", right=["(1,2,3)"]),
     *given("math", r"\{1,2,3\}", right=[r"\{3,2,2,1\}"]),
     *given("math", "1, 234", right=["1,234"]),
@@ -251,22 +333,36 @@ FORMULAS: list[Trap] = [
     *given("math", "(1,2,3)", wrong=["(3,2,1)"]),
     *given("math", "(3,1,2)", wrong=[r"\{1,2,3\}"]),
     # intervals
-    *given("math", "[0,1)", right=["[0, 1)", r"0 \le x < 1", r"x \in [0,1)"], wrong=["[0,1]", "0<x<1"]),
+    *given(
+        "math", "[0,1)", right=["[0, 1)", r"0 \le x < 1", r"x \in [0,1)"], wrong=["[0,1]", "0<x<1"]
+    ),
     *given("math", "0<x<1", right=["(0,1)"]),
     *given("math", "-1<x<2", right=["2>x>-1"]),
-    *given("math", r"(-\infty,1)\cup(2,\infty)", right=[r"x<1 \text{ or } x>2", r"(2,+\infty) \cup (-\infty,1)"]),
+    *given(
+        "math",
+        r"(-\infty,1)\cup(2,\infty)",
+        right=[r"x<1 \text{ or } x>2", r"(2,+\infty) \cup (-\infty,1)"],
+    ),
     *given("math", "x<1", right=["1>x"], wrong=[r"x \le 1"]),
     *given("math", "[2,5]", right=[r"\left[2,5\right]"]),
     *given("math", "(0,1)", wrong=["[0,1]"]),
     *given("math", "x>1", wrong=["x<1"]),
     # matrices
     *given(
-        "math", r"\begin{pmatrix}1&2\\3&4\end{pmatrix}",
+        "math",
+        r"\begin{pmatrix}1&2\\3&4\end{pmatrix}",
         right=[r"\begin{bmatrix} 1 & 2 \\ 3 & 4 \end{bmatrix}"],
         wrong=[r"\begin{pmatrix}1&3\\2&4\end{pmatrix}"],
     ),
-    *given("math", r"\begin{pmatrix}1/2\\2\end{pmatrix}", right=[r"\begin{pmatrix}0.5\\2\end{pmatrix}"]),
-    *given("math", r"\begin{pmatrix}1\\2\end{pmatrix}", right=["(1,2)"], wrong=[r"\begin{pmatrix}1&2\end{pmatrix}"]),
+    *given(
+        "math", r"\begin{pmatrix}1/2\\2\end{pmatrix}", right=[r"\begin{pmatrix}0.5\\2\end{pmatrix}"]
+    ),
+    *given(
+        "math",
+        r"\begin{pmatrix}1\\2\end{pmatrix}",
+        right=["(1,2)"],
+        wrong=[r"\begin{pmatrix}1&2\end{pmatrix}"],
+    ),
     *given("math", "-2", right=[r"\begin{vmatrix}1&2\\3&4\end{vmatrix}"]),
     # no number
     *given("math", r"\infty", right=["infinity", "+\u221e"], wrong=[r"-\infty", "5"]),
@@ -281,18 +377,42 @@ FORMULAS: list[Trap] = [
     Trap("math", r"\frac12", rf"\boxed{{{'x+' * 50_000}1}}", "ungradable"),
     Trap("math", "5", rf"\boxed{{{'9' * 100_000}}}", "wrong"),
     Trap("math", "5", rf"\boxed{{{' ' * 50_000}5{' ' * 50_000}}}", "correct", "5"),
-]  # fmt: skip
+]
 
 CHOICE: list[Trap] = [
     *given(
-        "choice", "B",
-        right=["B", "(B)", "B.", "B)", "$B$", "b", "**B**", r"\text{B}", r"\textbf{(B)}", r"\mathrm{B}", "B 10",
-            r"\textbf{(B)}\ 10", "Option B", "option (B)", "B) 10 m/s", "B: a proton", "B. ${10}$", "the answer is B",
-            "B is correct", "B because A is too small", "\uff22", "\u24b7", "B, 10 m/s"],
+        "choice",
+        "B",
+        right=[
+            "B",
+            "(B)",
+            "B.",
+            "B)",
+            "$B$",
+            "b",
+            "**B**",
+            r"\text{B}",
+            r"\textbf{(B)}",
+            r"\mathrm{B}",
+            "B 10",
+            r"\textbf{(B)}\ 10",
+            "Option B",
+            "option (B)",
+            "B) 10 m/s",
+            "B: a proton",
+            "B. ${10}$",
+            "the answer is B",
+            "B is correct",
+            "B because A is too small",
+            "\uff22",
+            "\u24b7",
+            "B, 10 m/s",
+        ],
         wrong=["C", "A or B", "A, B", "10 m/s", "E", "Z", "not B", "both B and C", "2"],
     ),
     *given(
-        "choice", "A",
+        "choice",
+        "A",
         right=["A", "a", "A) proton", "(A) a proton"],
         wrong=["A or B", "A and C", "(A) and (C)", "A/B", "A proton", "a proton", "A) 5, B) 6"],
     ),
@@ -305,10 +425,15 @@ CHOICE: list[Trap] = [
     Trap("choice", "B", "Answer: A\n\nAnswer: B", "correct", "B"),
     Trap("choice", "A", "Answer: A\n\nAnswer: B", "wrong", "B"),
     Trap("choice", "B", f"Answer: B) {'long ' * 20_000}", "correct"),
-]  # fmt: skip
+]
 
 EXACT: list[Trap] = [
-    *given("exact", "Nile", right=[r"\text{Nile}", "$Nile$", '"Nile"', "Nile.", "NILE"], wrong=["the Nile", "Nil"]),
+    *given(
+        "exact",
+        "Nile",
+        right=[r"\text{Nile}", "$Nile$", '"Nile"', "Nile.", "NILE"],
+        wrong=["the Nile", "Nil"],
+    ),
     *given("exact", "the Nile", right=["The  Nile"]),
     *given("exact", "A B", right=["\uff21\u3000\uff22"]),
     *given("exact", "x+1", right=["$x+1$"], wrong=["1+x"]),
@@ -318,8 +443,9 @@ EXACT: list[Trap] = [
 ]
 
 NEAR_MISSES: list[Trap] = [
-    # letters that are no unit, powers of i, numbers that agree in fifteen places, equations without a solution,
-    # both signs in one fraction, words that change a number, times of day, marks that a parser passes over
+    # letters that are no unit, powers of i, numbers that agree in fifteen places, equations without
+    # a solution, both signs in one fraction, words that change a number, times of day, marks that a
+    # parser passes over
     *given("math", r"\frac12 bh", [r"\frac{bh}{2}"]),
     *given("math", "2ab", ["2a b"], ["2", "2cd"]),
     *given("math", "3+4i", [r"3+4\mathrm{i}"]),
@@ -352,7 +478,11 @@ NEAR_MISSES: list[Trap] = [
     *given("math", r"(-\infty,3]", [r"\{x \mid x\le 3\}"]),
     *given("math", "(3,-4)", [r"\langle 3,-4\rangle"]),
     *given("math", r"\cos\frac\pi5", [r"\frac{1+\sqrt5}{4}"]),
-    *given("math", r"\{\cos\frac{\pi}{5}, 1, -\sqrt2\}", [r"\{-\frac{2}{\sqrt2}, \frac{1+\sqrt5}{4}, 1\}"]),
+    *given(
+        "math",
+        r"\{\cos\frac{\pi}{5}, 1, -\sqrt2\}",
+        [r"\{-\frac{2}{\sqrt2}, \frac{1+\sqrt5}{4}, 1\}"],
+    ),
     *given("math", r"\log_2 8", ["3"]),
     *given("math", "x^2-2x+5=0", ["2x^2-4x+10=0"], ["x^2+7=0", "x^2-4x+5=0"]),
     *given("math", "3:10", ["6:20"]),
@@ -371,13 +501,20 @@ NEAR_MISSES: list[Trap] = [
             r"5\ldots",
         ],
     ),
-    *given("math", r"1-\frac{1}{2^{100}}", [r"\frac{2^{100}-1}{2^{100}}"], [r"1+\frac{1}{2^{100}}"]),
+    *given(
+        "math", r"1-\frac{1}{2^{100}}", [r"\frac{2^{100}-1}{2^{100}}"], [r"1+\frac{1}{2^{100}}"]
+    ),
     *given("math", "12", [], ["12ab", "12xy", "12kx", "12pq"]),
     *given("math", "24xyz", [], ["24"]),
     *given("math", r"\frac{1}{2}ab", [], [r"\frac{1}{2}bh"]),
     *given("math", r"2\pi rh", [], [r"2\pi", r"2\pi rl"]),
     *given("math", r"\pi", [], [r"\pi ab"]),
-    *given("math", "2", [], ["2AB", "2 dx", r"2\mathrm{e}^{2}", r"2\text{x}", r"2\mathbf{5}", "2 zeta", "2 arctan"]),
+    *given(
+        "math",
+        "2",
+        [],
+        ["2AB", "2 dx", r"2\mathrm{e}^{2}", r"2\text{x}", r"2\mathbf{5}", "2 zeta", "2 arctan"],
+    ),
     *given("math", r"\angle ABC", [], [r"\angle DEF"]),
     *given("math", r"\triangle ABC", [], [r"\triangle ABD"]),
     *given("math", "3", [], [r"3\text{2}"]),
@@ -399,7 +536,15 @@ NEAR_MISSES: list[Trap] = [
     *given(
         "choice",
         "B",
-        ["B (the proton)", "B (five metres)", "B = 5", "B -- five", "B!", r"\underline{B}", "B 10 m/s"],
+        [
+            "B (the proton)",
+            "B (five metres)",
+            "B = 5",
+            "B -- five",
+            "B!",
+            r"\underline{B}",
+            "B 10 m/s",
+        ],
         ["B. No wait, C"],
     ),
     *given("choice", "A", [], ["A 10-fold increase", "a 5 m rod", "A - B", "A: wrong, B: right"]),
@@ -443,14 +588,18 @@ def grades() -> dict[int, Grade]:
     return {int(grade.key.problem): grade for grade in grade(TRAPS)}
 
 
-@pytest.mark.parametrize("place", range(len(TRAPS)), ids=lambda place: f"{TRAPS[place].grader}-{place}")
+@pytest.mark.parametrize(
+    "place", range(len(TRAPS)), ids=lambda place: f"{TRAPS[place].grader}-{place}"
+)
 def test_a_trap_gets_the_verdict_of_a_careful_person(place: int, grades: dict[int, Grade]) -> None:
     trap, got = TRAPS[place], grades[place]
     assert got.verdict == trap.verdict, f"{trap.gold!r} and {trap.response[:80]!r}"
     assert trap.answer in (None, got.answer)
 
 
-def test_the_order_of_the_responses_and_the_number_of_workers_change_no_grade(grades: dict[int, Grade]) -> None:
+def test_the_order_of_the_responses_and_the_number_of_workers_change_no_grade(
+    grades: dict[int, Grade],
+) -> None:
     places = [place for place, trap in enumerate(TRAPS) if trap.grader == "math"]
     problems = [Problem(str(place), "", TRAPS[place].gold) for place in places]
     with Grader(problems, workers=1, deadline_s=60.0) as grader:
@@ -471,4 +620,6 @@ def test_known_shortfalls_are_these_and_no_others() -> None:
 def test_every_gold_answer_of_the_traps_is_equal_to_itself() -> None:
     golds = sorted({(trap.grader, trap.gold) for trap in TRAPS})
     traps = [Trap(grader, gold, rf"\boxed{{{gold}}}", "correct") for grader, gold in golds]
-    assert [traps[int(grade.key.problem)] for grade in grade(traps) if grade.verdict != "correct"] == []
+    assert [
+        traps[int(grade.key.problem)] for grade in grade(traps) if grade.verdict != "correct"
+    ] == []

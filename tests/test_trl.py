@@ -1,4 +1,6 @@
-"""The page on divergence weighting, as it stands: its trainer inside TRL's, on the tiny pair, and its loss for verl."""
+"""The page on divergence weighting, as it stands: its trainer inside TRL's, on the tiny pair, and
+its loss for verl.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +24,15 @@ from evaluators.tasks.arithmetic import question, solve
 ROOT = Path(__file__).parents[1]
 BASE = ROOT / "engine" / "tiny_pair" / "base"
 TRAINER, EXAMPLE, VERL = re.findall(
-    r"```python\n(.*?)```", (ROOT / "docs" / "divergence-weighting.md").read_text(encoding="utf-8"), re.DOTALL
+    r"```python\n(.*?)```",
+    (ROOT / "docs" / "divergence-weighting.md").read_text(encoding="utf-8"),
+    re.DOTALL,
 )
 EXPRESSIONS = ("58+26-31", "19+60-20", "81-25+17", "45+38-60")
 ALPHA = 10.0  # where the weights are between none and all of the boost, after two large steps
-needs_trl = pytest.mark.skipif(find_spec("trl") is None, reason="trl is not installed: pip install trl")
+needs_trl = pytest.mark.skipif(
+    find_spec("trl") is None, reason="trl is not installed: pip install trl"
+)
 pytestmark = [
     pytest.mark.filterwarnings("ignore:TRL currently supports vLLM versions:UserWarning"),
     pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"),
@@ -42,15 +48,22 @@ def page(tmp_path: Path, code: str) -> dict[str, Any]:
 
 def is_right(completions: list[Any], expression: list[str], **_: object) -> list[float]:
     answers = [extract(reply["content"]).answer for (reply,) in completions]
-    return [float(answer == str(solve(asked))) for answer, asked in zip(answers, expression, strict=True)]
+    return [
+        float(answer == str(solve(asked)))
+        for answer, asked in zip(answers, expression, strict=True)
+    ]
 
 
 def trained(tmp_path: Path, num_steps: int = 2, **weighting: float) -> Any:
-    """A trainer after steps on one rollout of 16 responses: TRL's own, or the page's where a weighting is given."""
+    """A trainer after steps on one rollout of 16 responses: TRL's own, or the page's where a
+    weighting is given.
+    """
     from datasets import Dataset
     from trl import GRPOConfig, GRPOTrainer
 
-    rows = [{"prompt": [{"role": "user", "content": question(e)}], "expression": e} for e in EXPRESSIONS]
+    rows = [
+        {"prompt": [{"role": "user", "content": question(e)}], "expression": e} for e in EXPRESSIONS
+    ]
     args = GRPOConfig(
         output_dir=str(tmp_path),
         max_steps=num_steps,
@@ -70,7 +83,11 @@ def trained(tmp_path: Path, num_steps: int = 2, **weighting: float) -> Any:
     )
     kind = page(tmp_path, TRAINER)["DivergenceWeightedTrainer"] if weighting else GRPOTrainer
     trainer = kind(
-        model=str(BASE), reward_funcs=is_right, args=args, train_dataset=Dataset.from_list(rows), **weighting
+        model=str(BASE),
+        reward_funcs=is_right,
+        args=args,
+        train_dataset=Dataset.from_list(rows),
+        **weighting,
     )
     trainer.train()
     return trainer
@@ -105,7 +122,9 @@ def test_a_strength_of_0_trains_trls_own_model_bit_for_bit(stock: Any, tmp_path:
 
 
 @needs_trl
-def test_the_first_step_of_a_rollout_is_trls_own_and_the_second_is_not(stock: Any, weighted: Any) -> None:
+def test_the_first_step_of_a_rollout_is_trls_own_and_the_second_is_not(
+    stock: Any, weighted: Any
+) -> None:
     assert logged(weighted, "divergence/kl_99")[0] == pytest.approx(0, abs=1e-9)
     assert logged(weighted, "divergence/kl_99")[1] > 1e-4
     assert logged(weighted, "loss")[0] == pytest.approx(logged(stock, "loss")[0], rel=1e-5)
@@ -123,7 +142,10 @@ def by_hand(weights: Tensor, logp: Tensor, batch: dict[str, Tensor]) -> Tensor:
 
 def scored(model: Qwen2ForCausalLM, batch: dict[str, Tensor]) -> Tensor:
     """Log-probabilities of the completions' tokens by the model, [B, T], with no part of TRL."""
-    ids, mask = (torch.cat([batch[f"prompt_{name}"], batch[f"completion_{name}"]], 1) for name in ("ids", "mask"))
+    ids, mask = (
+        torch.cat([batch[f"prompt_{name}"], batch[f"completion_{name}"]], 1)
+        for name in ("ids", "mask")
+    )
     logp = model(input_ids=ids, attention_mask=mask).logits[:, :-1].log_softmax(-1)
     of_tokens: Tensor = logp.gather(-1, ids[:, 1:, None])[:, -batch["completion_ids"].shape[1] :, 0]
     return of_tokens
@@ -163,7 +185,9 @@ def test_the_pages_example_runs_and_sees_the_policy_move_at_every_second_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    smaller = EXAMPLE.replace("max_steps=6", "max_steps=2").replace("batch_size=64", "batch_size=16")
+    smaller = EXAMPLE.replace("max_steps=6", "max_steps=2").replace(
+        "batch_size=64", "batch_size=16"
+    )
     trainer = page(tmp_path, TRAINER + smaller.replace("length=192", "length=96"))["trainer"]
     still, moved = logged(trainer, "divergence/kl_99")
     assert still < 1e-9 < 1e-5 < moved < 1e-1
@@ -177,16 +201,25 @@ def test_the_loss_for_verl_hands_weighted_advantages_to_the_vanilla_loss(
 ) -> None:
     losses: dict[str, Any] = {"vanilla": lambda **given: given}
     algorithms: Any = ModuleType("verl.trainer.ppo.core_algos")
-    algorithms.register_policy_loss = lambda name: lambda function: losses.setdefault(name, function)
+    algorithms.register_policy_loss = lambda name: (
+        lambda function: losses.setdefault(name, function)
+    )
     algorithms.get_policy_loss_fn = losses.__getitem__
     for name in ("verl", "verl.trainer", "verl.trainer.ppo"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
     monkeypatch.setitem(sys.modules, algorithms.__name__, algorithms)
 
     alpha = page(tmp_path, VERL)["ALPHA"]
-    tensors = {"old_log_prob": torch.tensor([[-1.0, -2.0]]), "log_prob": torch.tensor([[-1.0, -1.98]])}
+    tensors = {
+        "old_log_prob": torch.tensor([[-1.0, -2.0]]),
+        "log_prob": torch.tensor([[-1.0, -1.98]]),
+    }
     others = {"response_mask": torch.ones(1, 2), "loss_agg_mode": "token-mean", "config": None}
-    handed_on = losses["divergence_weighted"](**tensors, advantages=torch.tensor([[2.0, 2.0]]), **others)
+    handed_on = losses["divergence_weighted"](
+        **tensors, advantages=torch.tensor([[2.0, 2.0]]), **others
+    )
     kl = kl_estimate(tensors["log_prob"], tensors["old_log_prob"])
-    assert torch.allclose(handed_on.pop("advantages"), 2 * (1 + 0.3 * ((alpha * kl).sigmoid() - 0.5)))
+    assert torch.allclose(
+        handed_on.pop("advantages"), 2 * (1 + 0.3 * ((alpha * kl).sigmoid() - 0.5))
+    )
     assert handed_on == tensors | others

@@ -1,4 +1,6 @@
-"""What `verify` finds in real run directories that lack something, hold it twice, or are damaged."""
+"""What `verify` finds in real run directories that lack something, hold it twice, or are
+damaged.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,10 @@ LENGTH = 3
 
 
 def table(schema: pa.Schema, rows: list[dict[str, Any]]) -> pa.Table:
-    filled = [{field.name: None if field.nullable else _zero(field.type) for field in schema} | row for row in rows]
+    filled = [
+        {field.name: None if field.nullable else _zero(field.type) for field in schema} | row
+        for row in rows
+    ]
     return pa.Table.from_pylist(filled, schema=schema)
 
 
@@ -26,9 +31,14 @@ def _zero(kind: pa.DataType) -> Any:
     return "" if pa.types.is_string(kind) else False if pa.types.is_boolean(kind) else 0
 
 
-def commit(store: RunStore, keys: list[Trajectory], positions: tuple[int, ...] = tuple(range(LENGTH))) -> None:
+def commit(
+    store: RunStore, keys: list[Trajectory], positions: tuple[int, ...] = tuple(range(LENGTH))
+) -> None:
     tokens = [key._asdict() | {"position": position} for key in keys for position in positions]
-    store.commit(table(TOKENS, tokens), table(RESPONSES, [key._asdict() | {"tokens": LENGTH} for key in keys]))
+    store.commit(
+        table(TOKENS, tokens),
+        table(RESPONSES, [key._asdict() | {"tokens": LENGTH} for key in keys]),
+    )
 
 
 @pytest.fixture
@@ -76,14 +86,18 @@ def test_a_trajectory_that_nobody_asked_for_is_unexpected(store: RunStore) -> No
 
 
 @pytest.mark.parametrize("positions", [(0, 1), (0, 1, 1), (0, 2, 3), (1, 2, 3), (0, 1, 2, 3), ()])
-def test_token_rows_must_be_every_position_once(store: RunStore, positions: tuple[int, ...]) -> None:
+def test_token_rows_must_be_every_position_once(
+    store: RunStore, positions: tuple[int, ...]
+) -> None:
     commit(store, KEYS[1:])
     commit(store, KEYS[:1], positions)
     assert verify(store).miscounted == (KEYS[0],)
 
 
 @pytest.mark.parametrize("folder", ["tokens", "responses"])
-def test_a_damaged_part_is_named_and_its_trajectories_are_missing(store: RunStore, folder: str) -> None:
+def test_a_damaged_part_is_named_and_its_trajectories_are_missing(
+    store: RunStore, folder: str
+) -> None:
     commit(store, KEYS[:2])
     commit(store, KEYS[2:])
     part = store.path / folder / "part-000000.parquet"

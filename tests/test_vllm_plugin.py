@@ -1,6 +1,8 @@
-"""Both adapters turn vLLM's own batch descriptions into the same rows, and a batch that is not ours stays untouched.
+"""Both adapters turn vLLM's own batch descriptions into the same rows, and a batch that is not ours
+stays untouched.
 
-V1's batches come from vLLM's BatchUpdateBuilder, as its input batch fills it in; V2's from real LogitsContext objects.
+V1's batches come from vLLM's BatchUpdateBuilder, as its input batch fills it in; V2's from real
+LogitsContext objects.
 """
 
 from __future__ import annotations
@@ -37,9 +39,17 @@ with warnings.catch_warnings():
     from vllm.v1.sample.logits_processor import BatchUpdateBuilder, MoveDirectionality
 
     from engine import vllm_plugin
-    from engine.vllm_plugin import ADDITIONAL_CONFIG, CrossSamplingV1, CrossSamplingV2, SamplerCalls, processor_for
+    from engine.vllm_plugin import (
+        ADDITIONAL_CONFIG,
+        CrossSamplingV1,
+        CrossSamplingV2,
+        SamplerCalls,
+        processor_for,
+    )
 
-v2 = pytest.importorskip("vllm.v1.worker.gpu.sample.logits_processor", reason="this vLLM has no model runner V2")
+v2 = pytest.importorskip(
+    "vllm.v1.worker.gpu.sample.logits_processor", reason="this vLLM has no model runner V2"
+)
 
 VOCAB, STOP, SLOTS = 32, 0, 6
 NUM_PROMPT = 4
@@ -93,8 +103,12 @@ def make_v1(config: VllmConfig) -> CrossSamplingV1:
 
 def make_v2(config: VllmConfig) -> CrossSamplingV2:
     nothing: Any = None  # the adapter keeps its own books of what these buffers hold
-    prefill_len: Any = SimpleNamespace(np=np.zeros(SLOTS, np.int32))  # as of vLLM's buffer, what the host sees
-    states = v2.LogitsProcRequestState(torch.device("cpu"), SLOTS, VOCAB, nothing, nothing, prefill_len, nothing)
+    prefill_len: Any = SimpleNamespace(
+        np=np.zeros(SLOTS, np.int32)
+    )  # as of vLLM's buffer, what the host sees
+    states = v2.LogitsProcRequestState(
+        torch.device("cpu"), SLOTS, VOCAB, nothing, nothing, prefill_len, nothing
+    )
     made = CrossSamplingV2(config, states)
     SamplerCalls().xsample_begin(SOLO)
     return made
@@ -111,14 +125,20 @@ def recorded() -> list[tuple[int, int, int]]:
 
 @dataclass
 class Batch:
-    """V1's persistent batch, as simply as it can be said: a list of rows, and vLLM's own notes of how it changed."""
+    """V1's persistent batch, as simply as it can be said: a list of rows, and vLLM's own notes of
+    how it changed.
+    """
 
-    rows: list[tuple[int, list[int]] | None] = field(default_factory=list)  # (sequence, its live output tokens)
+    rows: list[tuple[int, list[int]] | None] = field(
+        default_factory=list
+    )  # (sequence, its live output tokens)
     builder: BatchUpdateBuilder = field(default_factory=BatchUpdateBuilder)
     num_ever: int = 0
 
     def change(self, leave: Sequence[int], num_new: int, swaps: Sequence[tuple[int, int]]) -> None:
-        """Requests leave, new ones take the lowest gaps, the last rows move into what gaps remain, rows swap."""
+        """Requests leave, new ones take the lowest gaps, the last rows move into what gaps remain,
+        rows swap.
+        """
         for index in {i % len(self.rows) for i in leave} if self.rows else ():
             self.builder.removed_append(index)
             self.rows[index] = None
@@ -144,7 +164,9 @@ class Batch:
                 continue
             empty = self.builder.pop_removed()
             assert empty == self.rows.index(None)
-            self.builder.moved.append((len(self.rows) - 1, empty, MoveDirectionality.UNIDIRECTIONAL))
+            self.builder.moved.append(
+                (len(self.rows) - 1, empty, MoveDirectionality.UNIDIRECTIONAL)
+            )
             self.rows[empty] = self.rows.pop()
 
     def step(self, adapter: CrossSamplingV1) -> list[tuple[int, int, int]]:
@@ -153,7 +175,11 @@ class Batch:
         rows = [row for row in self.rows if row is not None]
         if not rows:
             return []
-        forced = adapter.apply(torch.stack([logits_of(n, len(output)) for n, output in rows])).argmax(-1).tolist()
+        forced = (
+            adapter.apply(torch.stack([logits_of(n, len(output)) for n, output in rows]))
+            .argmax(-1)
+            .tolist()
+        )
         made = []
         for (sequence, output), token in zip(rows, forced, strict=True):
             made.append((sequence, len(output), token))
@@ -168,7 +194,12 @@ def alone(sequence: int, length: int) -> list[int]:
     tokens: list[int] = []
     for position in range(length):
         previous = np.array(tokens[-1:] or [-1])
-        forced = sampler.step(logits_of(sequence, position)[None], np.array([sequence]), np.array([position]), previous)
+        forced = sampler.step(
+            logits_of(sequence, position)[None],
+            np.array([sequence]),
+            np.array([position]),
+            previous,
+        )
         tokens.append(int(forced.argmax()))
     return tokens
 
@@ -197,18 +228,27 @@ def test_v1_follows_its_batch_through_every_change(vllm_config: VllmConfig) -> N
                 made[sequence].append(token)
         for sequence, tokens in made.items():
             assert tokens == alone(sequence, len(tokens))
-        assert recorded() == [(n, i, token) for n in sorted(made) for i, token in enumerate(made[n])]
+        assert recorded() == [
+            (n, i, token) for n in sorted(made) for i, token in enumerate(made[n])
+        ]
 
     follows()
 
 
-def test_v1_sees_a_request_that_replaces_one_that_left_in_the_same_step(v1: CrossSamplingV1) -> None:
+def test_v1_sees_a_request_that_replaces_one_that_left_in_the_same_step(
+    v1: CrossSamplingV1,
+) -> None:
     batch = Batch()
     batch.change([], 2, [])
     batch.step(v1)
     batch.change([0], 1, [])
     assert [(sequence, position) for sequence, position, _ in batch.step(v1)] == [(2, 0), (1, 1)]
-    assert sorted((sequence, position) for sequence, position, _ in recorded()) == [(0, 0), (1, 0), (1, 1), (2, 0)]
+    assert sorted((sequence, position) for sequence, position, _ in recorded()) == [
+        (0, 0),
+        (1, 0),
+        (1, 1),
+        (2, 0),
+    ]
 
 
 def test_v1_takes_a_preempted_request_up_where_it_was(v1: CrossSamplingV1) -> None:
@@ -274,7 +314,9 @@ class SlotBatch:
         self.adapter._prefill_len.np[slot] = NUM_PROMPT + len(outputs)
 
     def step(self, slots: Sequence[int], seen: dict[int, int] | None = None) -> torch.Tensor:
-        """Step the rows of `slots`; those in `seen` have been fed only so many tokens yet, and take none."""
+        """Step the rows of `slots`; those in `seen` have been fed only so many tokens yet, and take
+        none.
+        """
         lengths, fed, logits = [], [], []
         for slot in slots:
             sequence = self.sequence[slot]
@@ -282,7 +324,9 @@ class SlotBatch:
             lengths.append((seen or {}).get(slot, len(tokens)))
             fed.append(tokens[lengths[-1] - 1])
             logits.append(
-                logits_of(sequence, lengths[-1] - NUM_PROMPT) if lengths[-1] >= NUM_PROMPT else torch.randn(VOCAB)
+                logits_of(sequence, lengths[-1] - NUM_PROMPT)
+                if lengths[-1] >= NUM_PROMPT
+                else torch.randn(VOCAB)
             )
         forced = self.adapter.apply(torch.stack(logits), context(slots, lengths, fed))
         for slot, row in zip(slots, forced, strict=True):
@@ -312,7 +356,12 @@ def test_v2_waits_until_a_prompt_in_chunks_is_complete(vllm_config: VllmConfig) 
         assert not torch.isinf(forced[1]).any()
     batch.step([3, 1])
     assert batch.outputs == {0: alone(0, 1), 1: alone(1, 3)}
-    assert [(sequence, position) for sequence, position, _ in recorded()] == [(0, 0), (1, 0), (1, 1), (1, 2)]
+    assert [(sequence, position) for sequence, position, _ in recorded()] == [
+        (0, 0),
+        (1, 0),
+        (1, 1),
+        (1, 2),
+    ]
 
 
 def test_v2_takes_a_preempted_request_up_where_it_was(vllm_config: VllmConfig) -> None:
@@ -354,9 +403,13 @@ def test_both_adapters_decide_the_same_for_the_same_requests(vllm_config: VllmCo
     assert recorded() == by_v1
 
 
-@pytest.mark.parametrize(("chosen", "name"), [(False, "CrossSamplingV1"), (True, "CrossSamplingV2")])
+@pytest.mark.parametrize(
+    ("chosen", "name"), [(False, "CrossSamplingV1"), (True, "CrossSamplingV2")]
+)
 def test_the_adapter_is_that_of_the_model_runner(chosen: bool, name: str) -> None:
-    assert processor_for(SimpleNamespace(use_v2_model_runner=chosen)) == f"engine.vllm_plugin:{name}"
+    assert (
+        processor_for(SimpleNamespace(use_v2_model_runner=chosen)) == f"engine.vllm_plugin:{name}"
+    )
 
 
 def test_a_vllm_that_knows_of_no_model_runner_v2_gets_the_first_adapter() -> None:

@@ -1,4 +1,6 @@
-"""What the benchmarks give to a pair: random models that look like language models, and work of the size asked for."""
+"""What the benchmarks give to a pair: random models that look like language models, and work of the
+size asked for.
+"""
 
 import argparse
 from dataclasses import replace
@@ -34,14 +36,21 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> RandomPair:
 def log_p(pair: RandomPair) -> dict[str, torch.Tensor]:
     """Log-probabilities of both models along samples of the base: [prompts x steps, V]."""
     models = {"base": pair.base, "rl": pair.rl}
-    loaded = {name: AutoModelForCausalLM.from_pretrained(folder, dtype="auto") for name, folder in models.items()}
-    tokens = torch.randint(TINY.vocab_size, (PROMPTS, NUM_PROMPT_TOKENS), generator=torch.Generator().manual_seed(0))
+    loaded = {
+        name: AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+        for name, folder in models.items()
+    }
+    tokens = torch.randint(
+        TINY.vocab_size, (PROMPTS, NUM_PROMPT_TOKENS), generator=torch.Generator().manual_seed(0)
+    )
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode():
         for _ in range(STEPS):
             p = loaded["base"](tokens).logits[:, -1].float().softmax(-1)
             tokens = torch.cat((tokens, torch.multinomial(p, 1, generator=generator)), 1)
-        found = {name: model(tokens).logits[:, NUM_PROMPT_TOKENS:] for name, model in loaded.items()}
+        found = {
+            name: model(tokens).logits[:, NUM_PROMPT_TOKENS:] for name, model in loaded.items()
+        }
     return {name: log_probabilities(logits.flatten(0, 1)) for name, logits in found.items()}
 
 
@@ -54,7 +63,9 @@ def divergences(log_p: dict[str, torch.Tensor]) -> Floats:
 
 
 @pytest.mark.parametrize("top_p", [0.7, 0.95])
-def test_most_nuclei_of_a_random_model_hold_one_to_a_few_tokens(log_p: dict[str, torch.Tensor], top_p: float) -> None:
+def test_most_nuclei_of_a_random_model_hold_one_to_a_few_tokens(
+    log_p: dict[str, torch.Tensor], top_p: float
+) -> None:
     size = nuclei_of(log_p["base"], top_p).size
     assert np.median(size) <= 4
     assert np.quantile(size, 0.9) <= 16
@@ -81,7 +92,9 @@ def test_another_shape_or_noise_is_another_pair(pair: RandomPair) -> None:
 
 
 def test_nothing_unfinished_is_left_beside_a_pair(pair: RandomPair) -> None:
-    assert all((folder / "rl" / "model.safetensors").is_file() for folder in pair.base.parents[1].iterdir())
+    assert all(
+        (folder / "rl" / "model.safetensors").is_file() for folder in pair.base.parents[1].iterdir()
+    )
 
 
 def options(*arguments: str) -> argparse.Namespace:
@@ -90,8 +103,12 @@ def options(*arguments: str) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def test_a_pair_of_engines_takes_random_models_and_never_samples_their_stop_token(pair: RandomPair) -> None:
-    config = with_random_pair(make_workload(options("--sequences", "1")).config, pair, slots=4, length=20)
+def test_a_pair_of_engines_takes_random_models_and_never_samples_their_stop_token(
+    pair: RandomPair,
+) -> None:
+    config = with_random_pair(
+        make_workload(options("--sequences", "1")).config, pair, slots=4, length=20
+    )
     for policy, model in (("base", pair.base), ("rl", pair.rl)):
         worker = config.workers[policy]
         assert worker.engine_args["model"] == str(model)
@@ -99,16 +116,25 @@ def test_a_pair_of_engines_takes_random_models_and_never_samples_their_stop_toke
 
 
 def test_the_kv_cache_holds_all_that_is_in_flight(pair: RandomPair) -> None:
-    config = with_random_pair(make_workload(options("--sequences", "1")).config, pair, slots=4, length=20)
+    config = with_random_pair(
+        make_workload(options("--sequences", "1")).config, pair, slots=4, length=20
+    )
     worker = config.workers["base"]
     per_token = 2 * TINY.num_hidden_layers * TINY.num_key_value_heads * 16 * 2
     assert kv_bytes_per_token(worker) == per_token
-    assert config.kv_cache_bytes and config.kv_cache_bytes >= 4 * worker.engine_args["max_model_len"] * per_token
+    assert (
+        config.kv_cache_bytes
+        and config.kv_cache_bytes >= 4 * worker.engine_args["max_model_len"] * per_token
+    )
 
 
 def test_weights_are_read_in_bfloat16(pair: RandomPair) -> None:
-    config = with_random_pair(make_workload(options("--sequences", "1")).config, pair, slots=4, length=20)
-    assert weight_bytes(config.workers["base"]) == pytest.approx(2 * num_parameters(pair.base), rel=0.05)
+    config = with_random_pair(
+        make_workload(options("--sequences", "1")).config, pair, slots=4, length=20
+    )
+    assert weight_bytes(config.workers["base"]) == pytest.approx(
+        2 * num_parameters(pair.base), rel=0.05
+    )
 
 
 def test_random_jobs_have_prompts_of_one_length_and_noise_of_their_own() -> None:
@@ -119,7 +145,9 @@ def test_random_jobs_have_prompts_of_one_length_and_noise_of_their_own() -> None
 
 
 def test_a_workload_of_the_embedded_pair_is_as_large_as_asked() -> None:
-    workload = make_workload(options("--sequences", "5", "--length", "9", "--budget", "8", "--slots", "3"), num_pairs=2)
+    workload = make_workload(
+        options("--sequences", "5", "--length", "9", "--budget", "8", "--slots", "3"), num_pairs=2
+    )
     assert [job.max_tokens for job in workload.jobs] == [9] * 5
     assert {job.budget for job in workload.jobs} == {8}
     assert [config.number for config in workload.configs] == [1, 2]

@@ -1,7 +1,9 @@
-"""What every contender is asked to make: cross-sampled responses, by its own means and with its own noise.
+"""What every contender is asked to make: cross-sampled responses, by its own means and with its own
+noise.
 
-The rule is the project's default: where the Jensen-Shannon divergence between the two truncated distributions exceeds a
-threshold, the token comes from the intervention policy, as long as the response has budget left.
+The rule is the project's default: where the Jensen-Shannon divergence between the two truncated
+distributions exceeds a threshold, the token comes from the intervention policy, as long as the
+response has budget left.
 """
 
 from __future__ import annotations
@@ -15,10 +17,11 @@ from engine.distribution import Sampling
 
 @dataclass(frozen=True)
 class Ask:
-    """primary, intervention: model folders. budget: interventions a response, None for no limit; threshold in nats.
+    """primary, intervention: model folders. budget: interventions a response, None for no limit;
+    threshold in nats.
 
-    Every response is a continuation of a prompt of token ids, in order; it ends with one of stop_token_ids, which it
-    holds, or after max_tokens.
+    Every response is a continuation of a prompt of token ids, in order; it ends with one of
+    stop_token_ids, which it holds, or after max_tokens.
     """
 
     primary: str

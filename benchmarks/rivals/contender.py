@@ -1,4 +1,6 @@
-"""A contender as the command sees it: asked with a seed for responses, each rival in a Ray actor of its own."""
+"""A contender as the command sees it: asked with a seed for responses, each rival in a Ray actor of
+its own.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ _CPU_ONLY = ("transformers", "http")
 
 @dataclass
 class Contender:
-    """make: seed -> responses. unit: what is counted in them. seconds a unit and everything made, a round each."""
+    """make: seed -> responses. unit: what is counted in them. seconds a unit and everything made, a
+    round each.
+    """
 
     name: str
     make: Callable[[int], Made]
@@ -58,21 +62,35 @@ def curves(made: Made) -> int:
 
 
 def p_value(ours: Contender, theirs: Contender, problems: Sequence[str]) -> float:
-    """Of the same distribution, over all rounds; problems: of each prompt. Of several budgets the least, corrected."""
+    """Of the same distribution, over all rounds; problems: of each prompt. Of several budgets the
+    least, corrected.
+    """
     budgets = list(ours.made[0])
-    return min(1.0, len(budgets) * min(_p_value(ours.made, theirs.made, budget, problems) for budget in budgets))
+    return min(
+        1.0,
+        len(budgets)
+        * min(_p_value(ours.made, theirs.made, budget, problems) for budget in budgets),
+    )
 
 
-def _p_value(ours: list[Made], theirs: list[Made], budget: int | None, problems: Sequence[str]) -> float:
+def _p_value(
+    ours: list[Made], theirs: list[Made], budget: int | None, problems: Sequence[str]
+) -> float:
     our, their = (_by_problem(rounds, budget, problems) for rounds in (ours, theirs))
     shared = [problem for problem in our if problem in their]
-    return same_distribution([our[problem] for problem in shared], [their[problem] for problem in shared])
+    return same_distribution(
+        [our[problem] for problem in shared], [their[problem] for problem in shared]
+    )
 
 
-def _by_problem(rounds: Iterable[Made], budget: int | None, problems: Sequence[str]) -> dict[str, list[list[int]]]:
+def _by_problem(
+    rounds: Iterable[Made], budget: int | None, problems: Sequence[str]
+) -> dict[str, list[list[int]]]:
     found: dict[str, list[list[int]]] = {}
     for made in rounds:
-        for problem, response in zip(problems, made[budget], strict=False):  # a slow one has made the first few
+        for problem, response in zip(
+            problems, made[budget], strict=False
+        ):  # a slow one has made the first few
             found.setdefault(problem, []).append(response)
     return found
 
@@ -84,13 +102,17 @@ def start(
     rivals, reasons = {}, {}
     for name in names:
         if name in _CPU_ONLY and device != "cpu":
-            reasons[name] = "written for the CPU; beside a pair on a GPU it would compare two devices"
+            reasons[name] = (
+                "written for the CPU; beside a pair on a GPU it would compare two devices"
+            )
             continue
         try:
             rivals[name] = _start(name, models, max_model_len)
         except (ImportError, ray.exceptions.RayError) as error:
             cause = getattr(error, "cause", None) or error
-            reasons[name] = f"{type(cause).__name__}: {(str(cause).strip().splitlines() or ['no reason'])[-1]}"
+            reasons[name] = (
+                f"{type(cause).__name__}: {(str(cause).strip().splitlines() or ['no reason'])[-1]}"
+            )
     return rivals, reasons
 
 
@@ -108,7 +130,9 @@ def _start(name: str, models: tuple[str, str], max_model_len: int) -> Any:
 
 
 class _Host:
-    """The actor that holds a rival. A rival with coroutines would itself be an asynchronous actor, inside a loop."""
+    """The actor that holds a rival. A rival with coroutines would itself be an asynchronous actor,
+    inside a loop.
+    """
 
     def __init__(self, module_name: str, class_name: str, *arguments: Any) -> None:
         self._rival = getattr(importlib.import_module(module_name), class_name)(*arguments)

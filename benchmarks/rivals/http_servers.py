@@ -1,12 +1,14 @@
-"""Rival (d): two OpenAI-compatible vLLM servers on loopback, and a client that asks both for every token.
+"""Rival (d): two OpenAI-compatible vLLM servers on loopback, and a client that asks both for every
+token.
 
-In the style of the scripts that interleave models over HTTP: each sequence in flight, 64 of them, is a coroutine that
-sends its prefix to both servers at once, as token ids with max_tokens=1, decides in NumPy from the 50 top
-log-probabilities of each answer, and sends the longer prefix. The servers keep prefixes in their caches and need no
-tokenizer; each computes on a core of its own, and whatever else they and the client do takes its turn there.
+In the style of the scripts that interleave models over HTTP: each sequence in flight, 64 of them,
+is a coroutine that sends its prefix to both servers at once, as token ids with max_tokens=1,
+decides in NumPy from the 50 top log-probabilities of each answer, and sends the longer prefix. The
+servers keep prefixes in their caches and need no tokenizer; each computes on a core of its own, and
+whatever else they and the client do takes its turn there.
 
-The locked environment leaves out what vLLM's server imports beside the engine (uvicorn, watchfiles, mistral_common):
-this rival needs vLLM with all its requirements, and says so where one is missing.
+The locked environment leaves out what vLLM's server imports beside the engine (uvicorn, watchfiles,
+mistral_common): this rival needs vLLM with all its requirements, and says so where one is missing.
 """
 
 from __future__ import annotations
@@ -36,11 +38,13 @@ if TYPE_CHECKING:
 ENVIRONMENT = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "OMP_NUM_THREADS": "1"}
 _HOST = "127.0.0.1"
 _KV_BYTES = 2**28
-# Prefixes are found again by whole blocks: with vLLM's 128 on the CPU, most responses of the embedded pair have none.
+# Prefixes are found again by whole blocks: with vLLM's 128 on the CPU, most responses of the
+# embedded pair have none.
 _BLOCK_SIZE = 32
 _ROUNDING = 1e-9
 _LOADING_SECONDS, _ENDING_SECONDS = 600.0, 15.0
-# The server module as `python -m` runs it, but ended (PR_SET_PDEATHSIG) with the process that started it.
+# The server module as `python -m` runs it, but ended (PR_SET_PDEATHSIG) with the process that
+# started it.
 _MAIN = """
 import ctypes, runpy, signal
 ctypes.CDLL(None).prctl(1, signal.SIGTERM)
@@ -49,23 +53,35 @@ runpy.run_module("vllm.entrypoints.openai.api_server", run_name="__main__", alte
 
 
 class HttpServers:
-    """See the module. Starts both servers when it is made; `close` ends them. batch: sequences in flight."""
+    """See the module. Starts both servers when it is made; `close` ends them. batch: sequences in
+    flight.
+    """
 
-    def __init__(self, primary: str, intervention: str, max_model_len: int, batch: int = 64) -> None:
+    def __init__(
+        self, primary: str, intervention: str, max_model_len: int, batch: int = 64
+    ) -> None:
         self._models, self._batch = (primary, intervention), batch
         cores = sorted(os.sched_getaffinity(0))
         places = zip(self._models, free_ports(2), (cores[0], cores[-1]), strict=True)
-        self._servers = [Server(model, port, core, max_model_len, batch) for model, port, core in places]
+        self._servers = [
+            Server(model, port, core, max_model_len, batch) for model, port, core in places
+        ]
 
     def ready(self) -> None:
-        """Waits until both servers answer. Raises RuntimeError with a server's last words if it ends instead."""
+        """Waits until both servers answer. Raises RuntimeError with a server's last words if it
+        ends instead.
+        """
         for server in self._servers:
             server.wait()
 
     def respond(self, ask: Ask, seed: int) -> list[list[int]]:
-        """One response a prompt; each sequence has its own noise, so that their order does not matter."""
+        """One response a prompt; each sequence has its own noise, so that their order does not
+        matter.
+        """
         top_logprobs.check(ask)
-        assert (ask.primary, ask.intervention) == self._models, "these are not the models that were loaded"
+        assert (ask.primary, ask.intervention) == self._models, (
+            "these are not the models that were loaded"
+        )
         return asyncio.run(self._respond(ask, seed))
 
     def close(self) -> None:
@@ -83,18 +99,26 @@ class HttpServers:
                 async with flying:
                     return await self._sequence(session, ask, prompt, noise)
 
-            noises = map(np.random.default_rng, np.random.SeedSequence(seed).spawn(len(ask.prompts)))
+            noises = map(
+                np.random.default_rng, np.random.SeedSequence(seed).spawn(len(ask.prompts))
+            )
             return await asyncio.gather(*map(one, ask.prompts, noises))
 
     async def _sequence(
-        self, session: aiohttp.ClientSession, ask: Ask, prompt: list[int], noise: np.random.Generator
+        self,
+        session: aiohttp.ClientSession,
+        ask: Ask,
+        prompt: list[int],
+        noise: np.random.Generator,
     ) -> list[int]:
         primary, other = self._servers
         response: list[int] = []
         left = np.array([np.inf if ask.budget is None else ask.budget])
         while not has_ended(response, ask):
             asked = [primary, other] if left[0] else [primary]
-            answers = await asyncio.gather(*(server.next(session, prompt + response) for server in asked))
+            answers = await asyncio.gather(
+                *(server.next(session, prompt + response) for server in asked)
+            )
             p, q = (nucleus(answer, ask.sampling.top_p) for answer in (answers[0], answers[-1]))
             token, intervened = decide(p, q, left, ask.threshold, noise)
             left -= intervened
@@ -105,15 +129,23 @@ class HttpServers:
 class Server:
     """One server, started; `wait` until it answers. core: where its engine computes."""
 
-    def __init__(self, model: str, port: int, core: int, max_model_len: int, max_num_seqs: int) -> None:
+    def __init__(
+        self, model: str, port: int, core: int, max_model_len: int, max_num_seqs: int
+    ) -> None:
         self._port = port
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the server lives
         options = {
-            "model": model, "served-model-name": "it", "host": _HOST, "port": port, "max-model-len": max_model_len,
-            "max-num-seqs": max_num_seqs, "max-logprobs": TOP, "kv-cache-memory-bytes": _KV_BYTES,
-            "block-size": _BLOCK_SIZE, "generation-config": "vllm", "uvicorn-log-level": "error",
+            "model": model, "served-model-name": "it", "host": _HOST, "port": port,
+            "max-model-len": max_model_len, "max-num-seqs": max_num_seqs, "max-logprobs": TOP,
+            "kv-cache-memory-bytes": _KV_BYTES, "block-size": _BLOCK_SIZE,
+            "generation-config": "vllm", "uvicorn-log-level": "error",
         }  # fmt: skip
-        flags = ["--enable-prefix-caching", "--enforce-eager", "--skip-tokenizer-init", "--disable-log-stats"]
+        flags = [
+            "--enable-prefix-caching",
+            "--enforce-eager",
+            "--skip-tokenizer-init",
+            "--disable-log-stats",
+        ]
         flags += [f"--{name}={value}" for name, value in options.items()]
         self._process = subprocess.Popen(
             [sys.executable, "-c", _MAIN, *flags],
@@ -122,7 +154,9 @@ class Server:
         )  # fmt: skip
 
     def wait(self) -> None:
-        """Until it answers. Raises RuntimeError with its last words if it ends, or does not in time."""
+        """Until it answers. Raises RuntimeError with its last words if it ends, or does not in
+        time.
+        """
         deadline = time.monotonic() + _LOADING_SECONDS
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -140,7 +174,9 @@ class Server:
             connection.close()
 
     async def next(self, session: aiohttp.ClientSession, prefix: list[int]) -> dict[str, float]:
-        """Log-probabilities of the top tokens after a prefix, by "token_id:N"; of the full distribution."""
+        """Log-probabilities of the top tokens after a prefix, by "token_id:N"; of the full
+        distribution.
+        """
         body = {
             "model": "it", "prompt": prefix, "max_tokens": 1, "temperature": 0, "logprobs": TOP,
             "return_tokens_as_token_ids": True, "ignore_eos": True,
@@ -152,7 +188,9 @@ class Server:
         return top
 
     def end(self) -> None:
-        """Ask it to end, so that it takes its shared memory away; kill what is left of it and its children."""
+        """Ask it to end, so that it takes its shared memory away; kill what is left of it and its
+        children.
+        """
         if self._process.poll() is None:
             server = psutil.Process(self._process.pid)
             with_children = [server, *server.children(recursive=True)]
@@ -185,5 +223,7 @@ def free_ports(count: int) -> list[int]:
 
 def _last_line(log: IO[bytes]) -> str:
     log.seek(0)
-    lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+    lines = [
+        line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()
+    ]
     return lines[-1] if lines else "it said nothing"

@@ -1,9 +1,10 @@
-"""Rival (a): two vLLM engines in one process, and for every token a request to the one and then to the other.
+"""Rival (a): two vLLM engines in one process, and for every token a request to the one and then to
+the other.
 
-In the style of the scripts that extrapolate between two policies: a window of 30 rows, of which one that has ended
-makes room for the next; at each position a batch of requests with max_tokens=1 and 50 log-probabilities to the primary
-and then to the intervention policy, and a decision in NumPy. The prefix cache is on, so that a request costs its last
-block and not its whole prefix.
+In the style of the scripts that extrapolate between two policies: a window of 30 rows, of which one
+that has ended makes room for the next; at each position a batch of requests with max_tokens=1 and
+50 log-probabilities to the primary and then to the intervention policy, and a decision in NumPy.
+The prefix cache is on, so that a request costs its last block and not its whole prefix.
 """
 
 from __future__ import annotations
@@ -16,7 +17,16 @@ import numpy.typing as npt
 
 from benchmarks.rivals import top_logprobs
 from benchmarks.rivals.ask import Ask
-from benchmarks.rivals.top_logprobs import TOP, Floats, Ints, Truncated, draw, generate, has_ended, js_divergence
+from benchmarks.rivals.top_logprobs import (
+    TOP,
+    Floats,
+    Ints,
+    Truncated,
+    draw,
+    generate,
+    has_ended,
+    js_divergence,
+)
 
 ENVIRONMENT = top_logprobs.ENVIRONMENT
 WINDOW = 30
@@ -29,7 +39,8 @@ class PerToken:
 
     def __init__(self, primary: str, intervention: str, max_model_len: int) -> None:
         self._engines = [
-            top_logprobs.load_engine(model, max_model_len, WINDOW, self.block_size) for model in (primary, intervention)
+            top_logprobs.load_engine(model, max_model_len, WINDOW, self.block_size)
+            for model in (primary, intervention)
         ]
 
     def ready(self) -> None:
@@ -48,7 +59,9 @@ class PerToken:
             while waiting and len(window) < WINDOW:
                 window.append(waiting.popleft())
             prefixes = [ask.prompts[row] + responses[row] for row in window]
-            primary, other = (_next(engine, prefixes, ask.sampling.top_p) for engine in self._engines)
+            primary, other = (
+                _next(engine, prefixes, ask.sampling.top_p) for engine in self._engines
+            )
             tokens, intervened = decide(primary, other, left[window], ask.threshold, noise)
             left[window] -= intervened
             for row, token in zip(window, tokens.tolist(), strict=True):
@@ -58,7 +71,9 @@ class PerToken:
 
 
 class PerTokenByDefault(PerToken):
-    """With blocks as large as vLLM makes them by itself, as such scripts leave it: short prefixes are never cached."""
+    """With blocks as large as vLLM makes them by itself, as such scripts leave it: short prefixes
+    are never cached.
+    """
 
     block_size = None
 
@@ -67,13 +82,19 @@ def _next(engine: Any, prefixes: list[list[int]], top_p: float) -> Truncated:
     """What an engine would sample the next token from."""
     from vllm import SamplingParams
 
-    params = SamplingParams(max_tokens=1, temperature=0, logprobs=TOP, flat_logprobs=True, detokenize=False)
-    return top_logprobs.truncated([out.outputs[0].logprobs for out in generate(engine, prefixes, params)], top_p)
+    params = SamplingParams(
+        max_tokens=1, temperature=0, logprobs=TOP, flat_logprobs=True, detokenize=False
+    )
+    return top_logprobs.truncated(
+        [out.outputs[0].logprobs for out in generate(engine, prefixes, params)], top_p
+    )
 
 
 def decide(
     primary: Truncated, other: Truncated, left: Floats, threshold: float, noise: np.random.Generator
 ) -> tuple[Ints, npt.NDArray[np.bool_]]:
-    """The token of each row [R], and whether it comes from the intervention policy [R]. left [R]: budgets."""
+    """The token of each row [R], and whether it comes from the intervention policy [R]. left [R]:
+    budgets.
+    """
     intervened = (js_divergence(primary, other) > threshold) & (left > 0)
     return np.where(intervened, draw(other, noise), draw(primary, noise)), intervened

@@ -1,9 +1,11 @@
-"""Rival (b): responses are generated to the end, scored by the other model, and regenerated after each replaced token.
+"""Rival (b): responses are generated to the end, scored by the other model, and regenerated after
+each replaced token.
 
-In the style of the scripts that resample: the primary generates a batch of responses to their ends; the intervention
-policy scores each of them, one prompt at a time, by `prompt_logprobs`; the first position that shifts, after the last
-one that was replaced, gets a token of the intervention policy, and the primary goes on from there. What a round leaves
-is the response of its budget, so one pass gives a whole curve, for budget x length tokens.
+In the style of the scripts that resample: the primary generates a batch of responses to their ends;
+the intervention policy scores each of them, one prompt at a time, by `prompt_logprobs`; the first
+position that shifts, after the last one that was replaced, gets a token of the intervention policy,
+and the primary goes on from there. What a round leaves is the response of its budget, so one pass
+gives a whole curve, for budget x length tokens.
 """
 
 from __future__ import annotations
@@ -16,7 +18,15 @@ import numpy as np
 
 from benchmarks.rivals import top_logprobs
 from benchmarks.rivals.ask import Ask
-from benchmarks.rivals.top_logprobs import TOP, Truncated, draw, generate, has_ended, js_divergence, truncated
+from benchmarks.rivals.top_logprobs import (
+    TOP,
+    Truncated,
+    draw,
+    generate,
+    has_ended,
+    js_divergence,
+    truncated,
+)
 
 ENVIRONMENT = top_logprobs.ENVIRONMENT
 _BATCH = 64
@@ -25,7 +35,9 @@ Responses = list[list[int]]
 
 @dataclass
 class _Row:
-    """A response; the primary's log-probabilities from `new` on, where it went on last; is_final: nothing shifts."""
+    """A response; the primary's log-probabilities from `new` on, where it went on last; is_final:
+    nothing shifts.
+    """
 
     prompt: list[int]
     tokens: list[int] = field(default_factory=list)
@@ -98,12 +110,19 @@ class Regenerate:
         ]
         made = generate(self._primary, [row.prompt + row.tokens for row in rows], params)
         for row, out in zip(rows, made, strict=True):
-            row.tokens, row.flat = row.tokens + list(out.outputs[0].token_ids), out.outputs[0].logprobs
+            row.tokens, row.flat = (
+                row.tokens + list(out.outputs[0].token_ids),
+                out.outputs[0].logprobs,
+            )
 
     def _replace(self, row: _Row, ask: Ask, noise: np.random.Generator) -> None:
-        """Put a token of the intervention policy at the first position that shifts, and drop what follows it."""
+        """Put a token of the intervention policy at the first position that shifts, and drop what
+        follows it.
+        """
         other = self._score(row, ask.sampling.top_p)
-        shifts = np.flatnonzero(js_divergence(truncated([row.flat], ask.sampling.top_p), other) > ask.threshold)
+        shifts = np.flatnonzero(
+            js_divergence(truncated([row.flat], ask.sampling.top_p), other) > ask.threshold
+        )
         row.is_final = not len(shifts)
         if len(shifts):
             first = shifts[:1]
@@ -114,6 +133,10 @@ class Regenerate:
         """The intervention policy where the primary went on last."""
         from vllm import SamplingParams
 
-        params = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=TOP, flat_logprobs=True, detokenize=False)
+        params = SamplingParams(
+            max_tokens=1, temperature=0, prompt_logprobs=TOP, flat_logprobs=True, detokenize=False
+        )
         flat = generate(self._other, [row.prompt + row.tokens], params)[0].prompt_logprobs
-        return truncated([flat], top_p, skip=len(row.prompt) + row.new - 1)  # the first token of a prompt has none
+        return truncated(
+            [flat], top_p, skip=len(row.prompt) + row.new - 1
+        )  # the first token of a prompt has none

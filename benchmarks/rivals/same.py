@@ -1,9 +1,10 @@
-"""Do two contenders sample from the same distribution? A permutation test within problems; without that no comparison.
+"""Do two contenders sample from the same distribution? A permutation test within problems; without
+that no comparison.
 
-The statistic is the sum over (problem, position, token) of the squared difference between the two sides' frequencies; a
-response that has ended has one more "token" at every later position. Responses of a problem are exchangeable between
-the sides if their distribution is the same, whatever it is, so the test is exact; and a difference at any position of
-any problem adds up.
+The statistic is the sum over (problem, position, token) of the squared difference between the two
+sides' frequencies; a response that has ended has one more "token" at every later position.
+Responses of a problem are exchangeable between the sides if their distribution is the same,
+whatever it is, so the test is exact; and a difference at any position of any problem adds up.
 
 Dimensions: S samples of a problem, ours and then theirs; T positions; N permutations.
 """
@@ -21,8 +22,12 @@ _ENDED = -1
 _ROUNDING = 1e-9
 
 
-def same_distribution(ours: Sequence[Responses], theirs: Sequence[Responses], seed: int = 0) -> float:
-    """p value of the hypothesis that they are. Both: problem -> samples -> token ids, the same problems in order."""
+def same_distribution(
+    ours: Sequence[Responses], theirs: Sequence[Responses], seed: int = 0
+) -> float:
+    """p value of the hypothesis that they are. Both: problem -> samples -> token ids, the same
+    problems in order.
+    """
     noise = np.random.default_rng(seed)
     distance = np.zeros(NUM_PERMUTATIONS + 1)
     for our, their in zip(ours, theirs, strict=True):
@@ -31,12 +36,17 @@ def same_distribution(ours: Sequence[Responses], theirs: Sequence[Responses], se
     return float((1 + beyond.sum()) / (1 + NUM_PERMUTATIONS))
 
 
-def _distances(samples: Responses, num_ours: int, noise: np.random.Generator) -> npt.NDArray[np.float64]:
-    """The statistic of one problem, [1 + N]: as it is, then with the samples dealt to the sides at random."""
+def _distances(
+    samples: Responses, num_ours: int, noise: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """The statistic of one problem, [1 + N]: as it is, then with the samples dealt to the sides at
+    random.
+    """
     weight = np.full((NUM_PERMUTATIONS + 1, len(samples)), -1 / (len(samples) - num_ours))
     weight[:, :num_ours] = 1 / num_ours
     weight[1:] = noise.permuted(weight[1:], axis=1)
-    # The square of a sum over samples, token by token: a product over pairs of samples that agree at a position.
+    # The square of a sum over samples, token by token: a product over pairs of samples that agree
+    # at a position.
     return np.asarray(((weight @ _agreement(samples)) * weight).sum(1))
 
 

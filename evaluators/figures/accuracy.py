@@ -1,4 +1,6 @@
-"""Accuracy against the budget of interventions, and against the share of tokens that they replaced."""
+"""Accuracy against the budget of interventions, and against the share of tokens that they
+replaced.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from evaluators.figures import legend, text, ticks
-from evaluators.figures.series import Floats, Series, by_direction, floats, known, names, split, where
+from evaluators.figures.series import (
+    Floats,
+    Series,
+    by_direction,
+    floats,
+    known,
+    names,
+    split,
+    where,
+)
 from evaluators.figures.style import (
     CONTROL_COLOUR,
     GUIDE_COLOUR,
@@ -26,16 +37,23 @@ from evaluators.figures.style import (
     with_style,
 )
 
-POLICY_ALONE = {"forward": "base alone", "reverse": "RL alone"}  # who writes every token where the budget is 0
+POLICY_ALONE = {
+    "forward": "base alone",
+    "reverse": "RL alone",
+}  # who writes every token where the budget is 0
 _REFERENCE_LINES: dict[str, LineStyle] = {"forward": (0, (1, 1.5)), "reverse": (0, (7, 2, 1, 2))}
 _CONTROL_LINE: LineStyle = (0, (1, 1.2))
 _CONTROL_MARKERS = "xD*P"
-_MOST_BESIDE = 4  # lines that stand beside one another at a budget; more stand closer, or they would leave it
+_MOST_BESIDE = (
+    4  # lines that stand beside one another at a budget; more stand closer, or they would leave it
+)
 
 
 @dataclass(frozen=True, slots=True)
 class _Arms:
-    """The arms of a series in the order of budgets: where they are along x, and how their line looks."""
+    """The arms of a series in the order of budgets: where they are along x, and how their line
+    looks.
+    """
 
     series: Series
     x: Floats
@@ -44,7 +62,8 @@ class _Arms:
 
 @with_style
 def by_budget(accuracy: pa.Table, runs: Sequence[str] = ()) -> Figure | None:
-    """Accuracy against the budget with 95 % intervals, a panel a direction; flat lines are the two policies alone.
+    """Accuracy against the budget with 95 % intervals, a panel a direction; flat lines are the two
+    policies alone.
 
     Budgets are at log2(1 + budget), unlimited at the right end; control runs are grey.
     """
@@ -54,8 +73,12 @@ def by_budget(accuracy: pa.Table, runs: Sequence[str] = ()) -> Figure | None:
     places = budget_places(table["budget"].to_pylist())
     room = 0.012 * (max(places.values()) - min(places.values()))
 
-    def across(one: Series, place: float) -> Floats:  # beside one another, so that intervals do not overlap
-        return np.array([places[budget] for budget in one.rows["budget"].to_pylist()]) + place * room
+    def across(
+        one: Series, place: float
+    ) -> Floats:  # beside one another, so that intervals do not overlap
+        return (
+            np.array([places[budget] for budget in one.rows["budget"].to_pylist()]) + place * room
+        )
 
     figure = _draw(table, runs, across)
     labels = {place: "∞" if budget is None else str(budget) for budget, place in places.items()}
@@ -67,7 +90,9 @@ def by_budget(accuracy: pa.Table, runs: Sequence[str] = ()) -> Figure | None:
 
 @with_style
 def by_share(accuracy: pa.Table, runs: Sequence[str] = ()) -> Figure | None:
-    """Accuracy against the share of tokens that effective interventions replaced, a panel a direction; log from 0."""
+    """Accuracy against the share of tokens that effective interventions replaced, a panel a
+    direction; log from 0.
+    """
     table = known(_made(accuracy), "accuracy", "effective_share")
     if not table.num_rows:
         return None
@@ -81,7 +106,9 @@ def by_share(accuracy: pa.Table, runs: Sequence[str] = ()) -> Figure | None:
 
 
 def budget_places(budgets: Sequence[int | None]) -> dict[int | None, float]:
-    """Where each budget is on the axis: log2(1 + budget), and None, the unlimited one, a step to the right."""
+    """Where each budget is on the axis: log2(1 + budget), and None, the unlimited one, a step to
+    the right.
+    """
     finite = sorted({budget for budget in budgets if budget is not None})
     places: dict[int | None, float] = {budget: log2(1 + budget) for budget in finite}
     if None in budgets:
@@ -96,11 +123,15 @@ def control_runs(accuracy: pa.Table) -> set[str]:
 
 
 def _made(accuracy: pa.Table) -> pa.Table:
-    """Without arms whose responses were given: that these are right says nothing of the run's policies."""
+    """Without arms whose responses were given: that these are right says nothing of the run's
+    policies.
+    """
     return where(accuracy, given=False)
 
 
-def _draw(table: pa.Table, runs: Sequence[str], across: Callable[[Series, float], Floats]) -> Figure:
+def _draw(
+    table: pa.Table, runs: Sequence[str], across: Callable[[Series, float], Floats]
+) -> Figure:
     """A panel a direction; `across` gives where the arms of a series are along the x axis."""
     series = split(table.take(pa.array(_rising(table))), runs)
     groups = by_direction(series)
@@ -138,12 +169,20 @@ def _references(axes: Axes, policies: list[Series]) -> None:
     """A flat line at each accuracy without interventions, grey where runs share it."""
     for direction in POLICY_ALONE:
         found = [
-            (one, float(alone[0])) for one in policies if one.direction == direction and (alone := _alone(one)).size
+            (one, float(alone[0]))
+            for one in policies
+            if one.direction == direction and (alone := _alone(one)).size
         ]
         for height in dict.fromkeys(height for _, height in found):
             sharing = {one.colour for one, other in found if other == height}
             colour = sharing.pop() if len(sharing) == 1 and len(found) > 1 else GUIDE_COLOUR
-            axes.axhline(height, color=colour, linewidth=0.9, linestyle=_REFERENCE_LINES[direction], zorder=1.5)
+            axes.axhline(
+                height,
+                color=colour,
+                linewidth=0.9,
+                linestyle=_REFERENCE_LINES[direction],
+                zorder=1.5,
+            )
 
 
 def _alone(one: Series) -> Floats:
@@ -151,16 +190,22 @@ def _alone(one: Series) -> Floats:
     return np.asarray(100 * one.where(budget=0).floats("accuracy")[:1])
 
 
-def _entries(series: list[Series], controls: list[str], policies: list[Series]) -> list[legend.Entry]:
+def _entries(
+    series: list[Series], controls: list[str], policies: list[Series]
+) -> list[legend.Entry]:
     colour = {one.run: one.colour for one in series if one.run not in controls}
-    entries: list[legend.Entry] = [*legend.of_runs(colour)] if len(colour) + len(controls) > 1 else []
+    entries: list[legend.Entry] = (
+        [*legend.of_runs(colour)] if len(colour) + len(controls) > 1 else []
+    )
     for run in controls:
         looks = _arms(next(one for one in series if one.run == run), np.zeros(0), controls).looks
         entries.append(Line2D([], [], label=f"{text.name(run)} (random control)", **looks))
     for direction, label in POLICY_ALONE.items():
         if any(one.direction == direction and _alone(one).size for one in policies):
             line = _REFERENCE_LINES[direction]
-            entries.append(Line2D([], [], color=GUIDE_COLOUR, linestyle=line, linewidth=0.9, label=label))
+            entries.append(
+                Line2D([], [], color=GUIDE_COLOUR, linestyle=line, linewidth=0.9, label=label)
+            )
     return entries
 
 

@@ -39,12 +39,18 @@ _NOTHING = 1e-15  # what stands for 0 on a logarithmic scale
 
 @with_style
 def distributions(entropy_histogram: pa.Table, runs: Sequence[str] = ()) -> Figure | None:
-    """Entropy of base and RL at low (left) and high (right) JS divergence, a row a run and direction; log share.
+    """Entropy of base and RL at low (left) and high (right) JS divergence, a row a run and
+    direction; log share.
 
-    Bins of 0.1 nats; those with less than 0.01 % of the positions of their class are below the scale.
+    Bins of 0.1 nats; those with less than 0.01 % of the positions of their class are below the
+    scale.
     """
     table = known(entropy_histogram, "entropy_low", "entropy_high", "share")
-    series = [one for one in split(table, runs) if any(one.where(divergence=name).rows.num_rows for name in CLASSES)]
+    series = [
+        one
+        for one in split(table, runs)
+        if any(one.where(divergence=name).rows.num_rows for name in CLASSES)
+    ]
     if not series:
         return None
     figure, grid = panels(len(series), 2, 2.6 if len(series) == 1 else 1.4)
@@ -54,34 +60,47 @@ def distributions(entropy_histogram: pa.Table, runs: Sequence[str] = ()) -> Figu
         for axes, divergence in zip(row, CLASSES, strict=True):
             ticks.log_axis(axes, "y", max(low, LOWEST_SHARE), high)
             ticks.linear_axis(axes, "x", 0, right)
-            _note(axes, CLASSES[divergence] + ("" if one.where(divergence=divergence).rows.num_rows else ": none"))
+            _note(
+                axes,
+                CLASSES[divergence]
+                + ("" if one.where(divergence=divergence).rows.num_rows else ": none"),
+            )
             for policy in POLICY_COLOURS:
                 _draw_policy(axes, one.where(divergence=divergence, policy=policy), policy)
         if len(series) > 1:
             label_panel(row[0], one.label, one.colour)
     label_axes(figure, "entropy (nats)", "positions of the class (%)")
     base, rl = (POLICY_COLOURS[policy] for policy in ("base", "rl"))
-    legend.add(figure, [Patch(facecolor=base, alpha=0.45, label="base"), Line2D([], [], color=rl, label="RL")])
+    legend.add(
+        figure,
+        [Patch(facecolor=base, alpha=0.45, label="base"), Line2D([], [], color=rl, label="RL")],
+    )
     return figure
 
 
 @with_style
 def joint(entropy_joint: pa.Table, runs: Sequence[str] = ()) -> Figure | None:
-    """Joint density of the entropies of base and RL, a panel a run and direction; colour is the number of positions.
+    """Joint density of the entropies of base and RL, a panel a run and direction; colour is the
+    number of positions.
 
-    Cells are 0.1 x 0.1 nats. The scales end where at most 0.1 % of the positions of each panel lie beyond.
+    Cells are 0.1 x 0.1 nats. The scales end where at most 0.1 % of the positions of each panel lie
+    beyond.
     """
     table = known(entropy_joint, "entropy_base_low", "entropy_rl_low", "positions")
     series = split(table.filter(pa.array(floats(table, "positions") > 0)), runs)
     if not series:
         return None
     columns = 4 if len(series) > 4 else len(series)
-    figure, places = small_multiples(len(series), {1: 3.8, 2: 2.9, 3: 2.1}.get(columns, 1.8), columns)
+    figure, places = small_multiples(
+        len(series), {1: 3.8, 2: 2.9, 3: 2.1}.get(columns, 1.8), columns
+    )
     figure.set_layout_engine("compressed")  # squares leave room beside them
     most = max(10.0, *(float(one.floats("positions").max()) for one in series))
     edges = np.arange(max(map(_last_bin, series)) + 2) * ENTROPY_BIN
     for axes, one in zip(places, series, strict=True):
-        mesh = axes.pcolormesh(edges, edges, _density(one, len(edges) - 1), norm=LogNorm(1, most), rasterized=True)
+        mesh = axes.pcolormesh(
+            edges, edges, _density(one, len(edges) - 1), norm=LogNorm(1, most), rasterized=True
+        )
         axes.axline((0, 0), slope=1, color=GUIDE_COLOUR, linewidth=0.8, linestyle=(0, (2, 2)))
         axes.set_aspect("equal")
         for which in ("x", "y"):
@@ -92,14 +111,18 @@ def joint(entropy_joint: pa.Table, runs: Sequence[str] = ()) -> Figure | None:
         places[0].set(xlabel=JOINT_LABELS[0], ylabel=JOINT_LABELS[1])
     else:
         label_axes(figure, *JOINT_LABELS)
-    decades = [power for power in ticks.powers(1, ticks.decades(np.array([most]))[1]) if power <= most]
+    decades = [
+        power for power in ticks.powers(1, ticks.decades(np.array([most]))[1]) if power <= most
+    ]
     colour_bar(figure, mesh, places, "positions in a cell", decades)
     return figure
 
 
 @with_style
 def sequences(table: pa.Table, runs: Sequence[str] = ()) -> Figure | None:
-    """Mean JS divergence of a response against its mean entropy under base and under RL; a point a response."""
+    """Mean JS divergence of a response against its mean entropy under base and under RL; a point a
+    response.
+    """
     means = {policy: f"entropy_{policy}_mean" for policy in POLICY_NAMES}
     series = split(known(table, "js_mean", *means.values()), runs)
     if not series:
@@ -110,8 +133,19 @@ def sequences(table: pa.Table, runs: Sequence[str] = ()) -> Figure | None:
     for row, (direction, members) in zip(grid, groups, strict=True):
         for axes, (policy, column) in zip(row, means.items(), strict=True):
             for one in members:
-                looks: dict[str, Any] = {"color": one.colour, "marker": one.marker, "alpha": _opacity(one)}
-                draw_line(axes, one.floats(column), one.floats("js_mean"), linestyle="", **_POINTS, **looks)
+                looks: dict[str, Any] = {
+                    "color": one.colour,
+                    "marker": one.marker,
+                    "alpha": _opacity(one),
+                }
+                draw_line(
+                    axes,
+                    one.floats(column),
+                    one.floats("js_mean"),
+                    linestyle="",
+                    **_POINTS,
+                    **looks,
+                )
             right = max(float(one.floats(column).max()) for one in series)
             ticks.linear_axis(axes, "x", 0, 1.04 * right or 0.1)
             ticks.linear_axis(axes, "y", 0, 1.04 * top or 0.1)
@@ -139,7 +173,9 @@ def _draw_policy(axes: Axes, one: Series, policy: str) -> None:
     filled = np.full(numbers.max() + 1, _NOTHING)
     filled[numbers] = np.maximum(share, _NOTHING)
     edges = np.arange(len(filled) + 1) * ENTROPY_BIN
-    looks: dict[str, Any] = {"fill": True, "alpha": 0.45, "linewidth": 0} if policy == "base" else {"linewidth": 1.3}
+    looks: dict[str, Any] = (
+        {"fill": True, "alpha": 0.45, "linewidth": 0} if policy == "base" else {"linewidth": 1.3}
+    )
     axes.stairs(filled, edges, color=POLICY_COLOURS[policy], baseline=_NOTHING, **looks)
 
 
@@ -151,7 +187,12 @@ def _end(series: Sequence[Series]) -> float:
 
 def _last_bin(one: Series) -> int:
     """Number of the last bin, of either policy, that is needed to show 99.9 % of the positions."""
-    bins = np.maximum(*(np.rint(one.floats(name) / ENTROPY_BIN) for name in ("entropy_base_low", "entropy_rl_low")))
+    bins = np.maximum(
+        *(
+            np.rint(one.floats(name) / ENTROPY_BIN)
+            for name in ("entropy_base_low", "entropy_rl_low")
+        )
+    )
     counts = np.bincount(bins.astype(int), one.floats("positions"))
     return int(np.searchsorted(np.cumsum(counts), 0.999 * counts.sum()))
 
@@ -159,7 +200,10 @@ def _last_bin(one: Series) -> int:
 def _density(one: Series, num_bins: int) -> Floats:
     """Counts [RL bin, base bin]; cells without positions are nan and stay white."""
     counts = np.zeros((num_bins, num_bins))
-    base, rl = (np.rint(one.floats(name) / ENTROPY_BIN).astype(int) for name in ("entropy_base_low", "entropy_rl_low"))
+    base, rl = (
+        np.rint(one.floats(name) / ENTROPY_BIN).astype(int)
+        for name in ("entropy_base_low", "entropy_rl_low")
+    )
     inside = np.maximum(base, rl) < num_bins
     np.add.at(counts, (rl[inside], base[inside]), one.floats("positions")[inside])
     return np.asarray(np.where(counts > 0, counts, np.nan))
@@ -167,5 +211,11 @@ def _density(one: Series, num_bins: int) -> Floats:
 
 def _note(axes: Axes, note: str) -> None:
     axes.annotate(
-        note, (1, 1), xycoords="axes fraction", xytext=(-2, -2), textcoords="offset points", ha="right", va="top"
+        note,
+        (1, 1),
+        xycoords="axes fraction",
+        xytext=(-2, -2),
+        textcoords="offset points",
+        ha="right",
+        va="top",
     )

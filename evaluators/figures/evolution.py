@@ -1,4 +1,6 @@
-"""Evolution over checkpoints: JS divergence by step, and the high-divergence positions shared with the last one."""
+"""Evolution over checkpoints: JS divergence by step, and the high-divergence positions shared with
+the last one.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,14 @@ from evaluators.figures import legend, text, ticks
 from evaluators.figures.series import Floats, Series, known, split
 from evaluators.figures.style import WIDTH, draw_line, label_axes, label_panel, panels, with_style
 
-LEVELS = {"p99": "99th percentile", "p95": "95th", "p90": "90th", "p75": "75th", "median": "median", "mean": "mean"}
+LEVELS = {
+    "p99": "99th percentile",
+    "p95": "95th",
+    "p90": "90th",
+    "p75": "75th",
+    "median": "median",
+    "mean": "mean",
+}
 _MAX_LABEL = 16
 _MARKERS = dict(zip(LEVELS, "ovs^Dx", strict=True))
 
@@ -27,7 +36,9 @@ Checkpoint = tuple[int | None, str | None]  # step and label
 
 @with_style
 def js_by_step(table: pa.Table) -> Figure | None:
-    """Percentiles and mean of JS divergence against the training step, log from 0, a panel a direction."""
+    """Percentiles and mean of JS divergence against the training step, log from 0, a panel a
+    direction.
+    """
     series = _by_direction(known(table, "mean"))
     if not series:
         return None
@@ -42,13 +53,17 @@ def js_by_step(table: pa.Table) -> Figure | None:
             label_panel(axes, one.direction)
     _step_axis(grid[0, 0], places, len(series))
     label_axes(figure, "training step", "JS divergence (nats)")
-    legend.add(figure, [Line2D([], [], label=label, **_looks(level)) for level, label in LEVELS.items()])
+    legend.add(
+        figure, [Line2D([], [], label=label, **_looks(level)) for level, label in LEVELS.items()]
+    )
     return figure
 
 
 @with_style
 def high_overlap(table: pa.Table) -> Figure | None:
-    """Jaccard overlap of the high-divergence positions of each checkpoint with those of the last, against the step."""
+    """Jaccard overlap of the high-divergence positions of each checkpoint with those of the last,
+    against the step.
+    """
     series = _by_direction(known(table, "jaccard"))
     if not series:
         return None
@@ -70,11 +85,18 @@ def _by_direction(table: pa.Table) -> list[Series]:
 
 
 def _places(series: Sequence[Series]) -> dict[Checkpoint, float]:
-    """Where each checkpoint is along x: at its step, or one after the other where steps are unknown or not unique."""
-    checkpoints = list(dict.fromkeys(checkpoint for one in series for checkpoint in _checkpoints(one)))
+    """Where each checkpoint is along x: at its step, or one after the other where steps are unknown
+    or not unique.
+    """
+    checkpoints = list(
+        dict.fromkeys(checkpoint for one in series for checkpoint in _checkpoints(one))
+    )
     steps = [step for step, _ in checkpoints]
     is_scale = None not in steps and len(set(steps)) == len(steps)
-    return {found: float(found[0] or 0) if is_scale else float(place) for place, found in enumerate(checkpoints)}
+    return {
+        found: float(found[0] or 0) if is_scale else float(place)
+        for place, found in enumerate(checkpoints)
+    }
 
 
 def _checkpoints(one: Series) -> list[Checkpoint]:
@@ -89,7 +111,8 @@ def _step_axis(axes: Axes, places: dict[Checkpoint, float], num_panels: int) -> 
     """The steps, or else the labels of the checkpoints."""
     at_steps = all(step == place for (step, _), place in places.items())
     labels = {
-        place: str(step) if at_steps else text.name(label or "", _MAX_LABEL) for (step, label), place in places.items()
+        place: str(step) if at_steps else text.name(label or "", _MAX_LABEL)
+        for (step, label), place in places.items()
     }
     ticks.labelled_axis(axes, labels, WIDTH * 0.85 / num_panels)
 

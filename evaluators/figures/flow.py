@@ -1,4 +1,6 @@
-"""Words set in lines like a paragraph: where each goes, from its size alone. Lengths in any one unit."""
+"""Words set in lines like a paragraph: where each goes, from its size alone. Lengths in any one
+unit.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,18 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Paragraph:
-    """Of each word the left end and the depth of its base line below the top, and the height of all."""
+    """Of each word the left end and the depth of its base line below the top, and the height of
+    all.
+    """
 
     places: list[tuple[float, float]]
     height: float
 
 
 def flow(words: Sequence[Size], width: float, gap: float) -> Paragraph:
-    """The words in their order, in lines of at most `width`, `gap` apart; a wider word has a line of its own."""
+    """The words in their order, in lines of at most `width`, `gap` apart; a wider word has a line
+    of its own.
+    """
     places: list[tuple[float, float]] = []
     depth = 0.0
     for line in _lines(words, width, gap):

@@ -1,4 +1,6 @@
-"""Identity as a cloud: which tokens are sampled where the policies are apart, drawn so that size is frequency."""
+"""Identity as a cloud: which tokens are sampled where the policies are apart, drawn so that size is
+frequency.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,14 @@ from evaluators.figures.style import GUIDE_COLOUR, WIDTH, empty, renderer, with_
 from evaluators.shifts.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
 
 LARGEST, SMALLEST = 30.0, 7.5  # points
-# Blue over grey to red-brown: told apart by colour-blind readers, and dark enough on white everywhere.
+# Blue over grey to red-brown: told apart by colour-blind readers, and dark enough on white
+# everywhere.
 SHARE_COLOURS = LinearSegmentedColormap.from_list("share_high", ["#0072B2", "#5F5F66", "#C24A00"])
 SHARE_SCALE = PowerNorm(0.5, 0, 1)  # most tokens are rarely of high divergence, and differ there
 HEADINGS = {"high": f"JS > {HIGH_DIVERGENCE:g} nats", "low": f"JS ≤ {NEAR_ZERO:g} nats"}
 
-# Inches: around the figure, between its halves, between tokens; a half; a heading; the scale of colours.
+# Inches: around the figure, between its halves, between tokens; a half; a heading; the scale of
+# colours.
 _MARGIN, _GUTTER, _GAP = 0.12, 0.3, 0.09
 _HALF = (WIDTH - 2 * _MARGIN - _GUTTER) / 2
 _HEADING, _SCALE = 0.32, 0.62
@@ -31,11 +35,12 @@ _HEADING, _SCALE = 0.32, 0.62
 
 @with_style
 def token_cloud(frequent_tokens: pa.Table, runs: Sequence[str] = ()) -> Figure | None:
-    """The most frequent tokens at high (left) and at low (right) JS divergence, in the order of their frequency.
+    """The most frequent tokens at high (left) and at low (right) JS divergence, in the order of
+    their frequency.
 
-    The area of a token (its size squared) is its share of the positions of its class, down to a smallest size and up to
-    the width of a line; colour is the share of all its positions that are of high divergence. ␣ is a space, ⏎ a line
-    end.
+    The area of a token (its size squared) is its share of the positions of its class, down to a
+    smallest size and up to the width of a line; colour is the share of all its positions that are
+    of high divergence. ␣ is a space, ⏎ a line end.
     """
     series = split(known(frequent_tokens, "rank", "share", "share_high"), runs)
     if not series:
@@ -67,10 +72,15 @@ def _limit(num_series: int) -> int:
 def _half(
     figure: Figure, one: Series, divergence: str, place: int, top: float, limit: int
 ) -> tuple[list[tuple[Text, float]], float]:
-    """A heading and the tokens of a class below it; and where this ends, in inches below the figure's top."""
+    """A heading and the tokens of a class below it; and where this ends, in inches below the
+    figure's top.
+    """
     left = _MARGIN + place * (_HALF + _GUTTER)
     rows = one.where(divergence=divergence).rows.sort_by("rank").slice(0, limit).to_pylist()
-    named = [one.label if not place else "", HEADINGS[divergence] + ("" if rows else ": no positions")]
+    named = [
+        one.label if not place else "",
+        HEADINGS[divergence] + ("" if rows else ": no positions"),
+    ]
     heading = _text(figure, " · ".join(part for part in named if part), 8.5)
     heading.set(x=left, color=GUIDE_COLOUR)
     largest = max((row["share"] for row in rows), default=1.0) or 1.0
@@ -79,7 +89,10 @@ def _half(
     for word, (x, _) in zip(words, paragraph.places, strict=True):
         word.set_x(left + x)
     depths = [top + _HEADING + y for _, y in paragraph.places]
-    return [(heading, top + 0.14), *zip(words, depths, strict=True)], top + _HEADING + paragraph.height + 0.1
+    return [
+        (heading, top + 0.14),
+        *zip(words, depths, strict=True),
+    ], top + _HEADING + paragraph.height + 0.1
 
 
 def _word(figure: Figure, row: dict[str, Any], share: float) -> Text:
@@ -104,7 +117,11 @@ def _size(figure: Figure, word: Text) -> Size:
 def _scale(figure: Figure, height: float) -> None:
     """The scale of colours, below the tokens at the left."""
     axes = figure.add_axes((_MARGIN / WIDTH + 0.01, 0.4 / height, 0.4, 0.1 / height))
-    bar = figure.colorbar(ScalarMappable(norm=SHARE_SCALE, cmap=SHARE_COLOURS), cax=axes, orientation="horizontal")
+    bar = figure.colorbar(
+        ScalarMappable(norm=SHARE_SCALE, cmap=SHARE_COLOURS), cax=axes, orientation="horizontal"
+    )
     bar.set_ticks([0, 0.05, 0.25, 0.5, 1], labels=["0", "5", "25", "50", "100"])
-    label = figure.text(0.46, 0.45 / height, "of the token's positions are of high divergence (%)", va="center")
+    label = figure.text(
+        0.46, 0.45 / height, "of the token's positions are of high divergence (%)", va="center"
+    )
     label.set_fontsize("medium")

@@ -51,7 +51,9 @@ def means(js_by_position: pa.Table, runs: Sequence[str] = ()) -> Figure | None:
 
 @with_style
 def bands(js_by_position: pa.Table, runs: Sequence[str] = ()) -> Figure | None:
-    """Mean, median and percentile bands of JS divergence against normalised position, a panel a run and direction."""
+    """Mean, median and percentile bands of JS divergence against normalised position, a panel a run
+    and direction.
+    """
     table = known(js_by_position, "start", "stop", "mean", *_PERCENTILES)
     series = split(table, runs)
     if not series:
@@ -72,10 +74,17 @@ def bands(js_by_position: pa.Table, runs: Sequence[str] = ()) -> Figure | None:
 def _bands(axes: Axes, one: Series) -> None:
     x = _middle(one)
     p5, p25, median, p75, p95 = (one.floats(name) for name in _PERCENTILES)
-    wide = x if len(x) > 1 else np.array([x[0] - 1, x[0] + 1])  # one bin is a point, and its bands need a width
+    wide = (
+        x if len(x) > 1 else np.array([x[0] - 1, x[0] + 1])
+    )  # one bin is a point, and its bands need a width
     for low, high, alpha in ((p5, p95, _WIDE), (p25, p75, _NARROW)):
         axes.fill_between(
-            wide, np.resize(low, len(wide)), np.resize(high, len(wide)), color=one.colour, alpha=alpha, linewidth=0
+            wide,
+            np.resize(low, len(wide)),
+            np.resize(high, len(wide)),
+            color=one.colour,
+            alpha=alpha,
+            linewidth=0,
         )
     draw_line(axes, x, median, color=one.colour)
     draw_line(axes, x, one.floats("mean"), **_MEAN)
@@ -85,7 +94,9 @@ def _entries(colour: str) -> list[Artist]:
     return [
         Line2D([], [], label="mean", **_MEAN),
         Line2D([], [], color=colour, label="median"),
-        Patch(facecolor=colour, alpha=_NARROW + _WIDE, linewidth=0, label="25th to 75th percentile"),
+        Patch(
+            facecolor=colour, alpha=_NARROW + _WIDE, linewidth=0, label="25th to 75th percentile"
+        ),
         Patch(facecolor=colour, alpha=_WIDE, linewidth=0, label="5th to 95th percentile"),
     ]
 

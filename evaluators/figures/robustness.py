@@ -1,4 +1,6 @@
-"""Robustness: shares of near-zero and of high divergence under other truncations of the distributions."""
+"""Robustness: shares of near-zero and of high divergence under other truncations of the
+distributions.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from evaluators.figures.style import GUIDE_COLOUR, label_panel, panels, with_sty
 from evaluators.shifts.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
 from evaluators.shifts.robustness import BOUND, EXACT, MEASURED
 
-# With too low a JS the near-zero share is too high, and the high share too low: the marks point to where the truth is.
+# With too low a JS the near-zero share is too high, and the high share too low: the marks point to
+# where the truth is.
 COLUMNS = {
     "near_zero": (f"positions with JS ≤ {NEAR_ZERO:g} nats (%)", "<"),
     "high": (f"positions with JS > {HIGH_DIVERGENCE:g} nats (%)", ">"),
@@ -31,7 +34,8 @@ SOURCES = {  # marker, its face if it is not full, and what the legend says
 
 @with_style
 def truncations(table: pa.Table, runs: Sequence[str] = ()) -> Figure | None:
-    """Shares of near-zero and of high JS divergence, a row a truncation; hollow marks are worked out from stored data.
+    """Shares of near-zero and of high JS divergence, a row a truncation; hollow marks are worked
+    out from stored data.
 
     A triangle is a bound and points to where the true share is.
     """
@@ -46,7 +50,12 @@ def truncations(table: pa.Table, runs: Sequence[str] = ()) -> Figure | None:
         for axes, column in zip(axes_of_row, COLUMNS, strict=True):
             for place, one in enumerate(members):
                 offset = (place - (len(members) - 1) / 2) * min(0.2, 0.8 / most)
-                _dots(axes, one, column, [rows.index(row) + offset for row in one.rows["truncation"].to_pylist()])
+                _dots(
+                    axes,
+                    one,
+                    column,
+                    [rows.index(row) + offset for row in one.rows["truncation"].to_pylist()],
+                )
             axes.set_xlabel(COLUMNS[column][0])
         if len(groups) > 1:
             label_panel(axes_of_row[0], direction)
@@ -59,17 +68,28 @@ def truncations(table: pa.Table, runs: Sequence[str] = ()) -> Figure | None:
 
 
 def _dots(axes: Axes, one: Series, column: str, heights: list[float]) -> None:
-    for share, height, source in zip(one.floats(column), heights, one.rows["source"].to_pylist(), strict=True):
+    for share, height, source in zip(
+        one.floats(column), heights, one.rows["source"].to_pylist(), strict=True
+    ):
         marker = COLUMNS[column][1] if source == BOUND else "o"
         face = one.colour if source == MEASURED else "white"
         axes.plot(
-            100 * share, height, marker, color=one.colour, markerfacecolor=face, markersize=6, clip_on=False, zorder=3
+            100 * share,
+            height,
+            marker,
+            color=one.colour,
+            markerfacecolor=face,
+            markersize=6,
+            clip_on=False,
+            zorder=3,
         )
 
 
 def _same_scale(column: list[Axes]) -> None:
     """Around all shares of a column, within 0 and 100 %."""
-    shares = np.concatenate([np.asarray(line.get_xdata(), float) for axes in column for line in axes.lines])
+    shares = np.concatenate(
+        [np.asarray(line.get_xdata(), float) for axes in column for line in axes.lines]
+    )
     low, high = float(shares.min()), float(shares.max())
     margin = max(1.0, 0.08 * (high - low))
     for axes in column:
@@ -83,6 +103,11 @@ def _entries(series: Sequence[Series]) -> list[legend.Entry]:
     entries: list[legend.Entry] = [*legend.of_runs(colour)] if len(colour) > 1 else []
     for source, (marker, face, label) in SOURCES.items():
         if source in there:
-            looks: dict[str, Any] = {"color": own, "marker": marker, "markerfacecolor": face or own, "markersize": 6}
+            looks: dict[str, Any] = {
+                "color": own,
+                "marker": marker,
+                "markerfacecolor": face or own,
+                "markersize": 6,
+            }
             entries.append(Line2D([], [], linestyle="", label=label, **looks))
     return entries

@@ -12,7 +12,9 @@ PNG_DPI = 160
 
 
 def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
-    """`folder`/`name`.png and .svg, the folder made if need be; neither names a date or a program."""
+    """`folder`/`name`.png and .svg, the folder made if need be; neither names a date or a
+    program.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
     with styled():  # ticks and texts are made when a figure is drawn

@@ -12,7 +12,15 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from evaluators.figures import text
-from evaluators.figures.style import DIRECTIONS, HATCHES, LINE_STYLES, MARKERS, LineStyle, bar_looks, colours
+from evaluators.figures.style import (
+    DIRECTIONS,
+    HATCHES,
+    LINE_STYLES,
+    MARKERS,
+    LineStyle,
+    bar_looks,
+    colours,
+)
 
 Floats = NDArray[np.float64]
 
@@ -52,7 +60,9 @@ class Series:
     @property
     def stacked_label(self) -> str:
         """The same in two lines, for a narrow panel."""
-        return "\n".join(part for part in (text.name(self.run, 20), text.name(self.direction)) if part)
+        return "\n".join(
+            part for part in (text.name(self.run, 20), text.name(self.direction)) if part
+        )
 
     def where(self, **values: object) -> Series:
         """The same with only the rows that have these values."""
@@ -63,13 +73,20 @@ class Series:
 
 
 def split(table: pa.Table, runs: Sequence[str] = ()) -> list[Series]:
-    """A series a run and direction: runs in the order of `runs`, then of the table; forward before reverse."""
+    """A series a run and direction: runs in the order of `runs`, then of the table; forward before
+    reverse.
+    """
     table = _named(table)
-    present = dict.fromkeys(zip(table["run"].to_pylist(), table["direction"].to_pylist(), strict=True))
+    present = dict.fromkeys(
+        zip(table["run"].to_pylist(), table["direction"].to_pylist(), strict=True)
+    )
     colour = colours([*runs, *(run for run, _ in present)])
     order = list(colour)
     pairs = sorted(present, key=lambda pair: (order.index(pair[0]), _place(pair[1]), pair[1]))
-    return [Series(run, direction, colour[run], where(table, run=run, direction=direction)) for run, direction in pairs]
+    return [
+        Series(run, direction, colour[run], where(table, run=run, direction=direction))
+        for run, direction in pairs
+    ]
 
 
 def names(series: Sequence[Series]) -> list[str]:
@@ -79,7 +96,9 @@ def names(series: Sequence[Series]) -> list[str]:
 
 def directions(series: Sequence[Series]) -> list[str]:
     """The directions, each once, forward first."""
-    return sorted({one.direction for one in series}, key=lambda direction: (_place(direction), direction))
+    return sorted(
+        {one.direction for one in series}, key=lambda direction: (_place(direction), direction)
+    )
 
 
 def by_direction(series: Sequence[Series]) -> list[tuple[str, list[Series]]]:
@@ -96,7 +115,10 @@ def where(table: pa.Table, **values: object) -> pa.Table:
 
 def floats(table: pa.Table, column: str) -> Floats:
     """A column [rows]; what is null or not finite is nan."""
-    found = np.array([np.nan if value is None else value for value in table[column].to_pylist()], dtype=np.float64)
+    found = np.array(
+        [np.nan if value is None else value for value in table[column].to_pylist()],
+        dtype=np.float64,
+    )
     found[~np.isfinite(found)] = np.nan
     return found
 
@@ -105,7 +127,9 @@ def known(table: pa.Table, *columns: str) -> pa.Table:
     """The rows in which all these columns are finite numbers."""
     if not table.num_rows:
         return table
-    return table.filter(pa.array(np.all([np.isfinite(floats(table, column)) for column in columns], axis=0)))
+    return table.filter(
+        pa.array(np.all([np.isfinite(floats(table, column)) for column in columns], axis=0))
+    )
 
 
 def _named(table: pa.Table) -> pa.Table:

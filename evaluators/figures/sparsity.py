@@ -23,7 +23,8 @@ JS_LABEL = "JS divergence (nats)"
 
 @with_style
 def histogram(js_histogram: pa.Table, runs: Sequence[str] = ()) -> Figure | None:
-    """Share of positions by JS divergence, both axes logarithmic; the bar at the left is JS of exactly 0.
+    """Share of positions by JS divergence, both axes logarithmic; the bar at the left is JS of
+    exactly 0.
 
     A panel a direction where there would be more than four lines in one.
     """
@@ -37,7 +38,10 @@ def histogram(js_histogram: pa.Table, runs: Sequence[str] = ()) -> Figure | None
     shown = [floats(bins, "js_low"), floats(bins, "js_high"), np.array([NEAR_ZERO / 10, MAX_JS])]
     x_limits = ticks.decades(np.concatenate(shown))
     shares = 100 * floats(table, "share")
-    y_limits = ticks.decades(0.7 * shares)[0], ticks.decades(shares)[1]  # the lowest bar has a height, too
+    y_limits = (
+        ticks.decades(0.7 * shares)[0],
+        ticks.decades(shares)[1],
+    )  # the lowest bar has a height, too
     for (direction, members), (zero, rest) in zip(groups, axes, strict=True):
         _zero_bars(zero, members, y_limits[0])
         _outlines(rest, members)
@@ -56,7 +60,9 @@ def histogram(js_histogram: pa.Table, runs: Sequence[str] = ()) -> Figure | None
 
 @with_style
 def percentiles(js_percentiles: pa.Table, runs: Sequence[str] = ()) -> Figure | None:
-    """JS divergence at each percentile of positions; at the right the same tail, stretched: the share above, log."""
+    """JS divergence at each percentile of positions; at the right the same tail, stretched: the
+    share above, log.
+    """
     table = known(js_percentiles, "percentile", "js")
     series = split(table, runs)
     if not series:
@@ -79,7 +85,9 @@ def percentiles(js_percentiles: pa.Table, runs: Sequence[str] = ()) -> Figure | 
         for one_axes in (whole, tail):
             guide(one_axes, y=cutoff)
         shown, place = label.format(ticks.plain(cutoff)), (0, cutoff)
-        whole.annotate(shown, place, xytext=(4, 2), textcoords="offset points", va="bottom", fontsize=7.5)
+        whole.annotate(
+            shown, place, xytext=(4, 2), textcoords="offset points", va="bottom", fontsize=7.5
+        )
     legend.add(figure, legend.of_series(series))
     return figure
 
@@ -106,13 +114,18 @@ def _outlines(axes: Axes, members: list[Series]) -> None:
         if not bins.any():
             continue
         edges = np.append(low[bins], high[bins][-1])
-        axes.stairs(share[bins], edges, color=one.colour, linestyle=one.line, linewidth=1.4, baseline=None)
+        axes.stairs(
+            share[bins], edges, color=one.colour, linestyle=one.line, linewidth=1.4, baseline=None
+        )
         if len(members) == 1:
             axes.stairs(share[bins], edges, color=one.colour, alpha=0.25, fill=True, baseline=1e-15)
 
 
 def _mark_cutoffs(axes: Axes) -> None:
-    for cutoff, label, side in ((NEAR_ZERO, "near zero ≤ {}", "right"), (HIGH_DIVERGENCE, "high\n> {}", "left")):
+    for cutoff, label, side in (
+        (NEAR_ZERO, "near zero ≤ {}", "right"),
+        (HIGH_DIVERGENCE, "high\n> {}", "left"),
+    ):
         guide(axes, x=cutoff)
         axes.annotate(
             label.format(ticks.plain(cutoff)),

@@ -1,6 +1,8 @@
-"""How figures look: the style file, a colour a run, a line style a direction, and panels drawn under the style.
+"""How figures look: the style file, a colour a run, a line style a direction, and panels drawn
+under the style.
 
-The style is in force only inside `styled`; what a user has set for matplotlib is neither used nor changed.
+The style is in force only inside `styled`; what a user has set for matplotlib is neither used nor
+changed.
 """
 
 from __future__ import annotations
@@ -36,7 +38,11 @@ POLICY_NAMES = {"base": "base", "rl": "RL"}
 CONTROL_COLOUR = "#7A7A7A"
 GUIDE_COLOUR = "#444444"
 
-LINE_STYLES: dict[str, LineStyle] = {"forward": "-", "reverse": (0, (5, 1.5)), "given": (0, (1, 1.2))}
+LINE_STYLES: dict[str, LineStyle] = {
+    "forward": "-",
+    "reverse": (0, (5, 1.5)),
+    "given": (0, (1, 1.2)),
+}
 MARKERS = {"forward": "o", "reverse": "s", "given": "^"}
 HATCHES = {"forward": "", "reverse": "/////", "given": "....."}
 DIRECTIONS = tuple(LINE_STYLES)
@@ -72,9 +78,13 @@ def panels(
     share_y: Sharing = True,
     widths: Sequence[float] | None = None,
 ) -> tuple[Figure, NDArray[Any]]:
-    """A figure of `rows` x `columns` axes, each row `height` inches high; call it under the style."""
+    """A figure of `rows` x `columns` axes, each row `height` inches high; call it under the
+    style.
+    """
     canvas = empty(0.35 + rows * height)
-    axes = canvas.subplots(rows, columns, squeeze=False, sharex=share_x, sharey=share_y, width_ratios=widths)
+    axes = canvas.subplots(
+        rows, columns, squeeze=False, sharex=share_x, sharey=share_y, width_ratios=widths
+    )
     return canvas, axes
 
 
@@ -86,7 +96,9 @@ def empty(height: float) -> Figure:
 
 
 def colours(runs: Sequence[str]) -> dict[str, str]:
-    """A colour a run, in this order: of Okabe and Ito while they last, else shades from dark to light (checkpoints)."""
+    """A colour a run, in this order: of Okabe and Ito while they last, else shades from dark to
+    light (checkpoints).
+    """
     names = list(dict.fromkeys(runs))
     if len(names) <= len(OKABE_ITO):
         return dict(zip(names, OKABE_ITO, strict=False))
@@ -96,11 +108,15 @@ def colours(runs: Sequence[str]) -> dict[str, str]:
 
 def bar_looks(colour: str, hatch: str) -> dict[str, Any]:
     """Of a bar: full, or hatched on white."""
-    return {"facecolor": "white", "edgecolor": colour, "hatch": hatch} if hatch else {"color": colour}
+    return (
+        {"facecolor": "white", "edgecolor": colour, "hatch": hatch} if hatch else {"color": colour}
+    )
 
 
 def draw_line(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], **looks: Any) -> None:
-    """A line over the axes and their edges, so that what is at 0 or at 100 % is seen whole; of one point a dot."""
+    """A line over the axes and their edges, so that what is at 0 or at 100 % is seen whole; of one
+    point a dot.
+    """
     num_points = int(np.isfinite(x * y).sum())
     if num_points == 1 and not looks.get("marker"):
         looks["marker"] = "o"
@@ -125,7 +141,9 @@ def guide(axes: Axes, *, x: float | None = None, y: float | None = None) -> None
 def small_multiples(
     num_panels: int, height: float, columns: int = 2, *, share_y: bool = True
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of `num_panels` axes that share their scales, filled row by row; call it under the style."""
+    """A figure of `num_panels` axes that share their scales, filled row by row; call it under the
+    style.
+    """
     columns = min(columns, num_panels)
     canvas, grid = panels(ceil(num_panels / columns), columns, height, share_y=share_y)
     places = list(grid.flat)
@@ -143,11 +161,17 @@ def label_axes(canvas: Figure, x: str, y: str) -> None:
 
 
 def colour_bar(
-    canvas: Figure, shown: ScalarMappable, beside: Sequence[Axes], label: str, places: Sequence[float] | None = None
+    canvas: Figure,
+    shown: ScalarMappable,
+    beside: Sequence[Axes],
+    label: str,
+    places: Sequence[float] | None = None,
 ) -> None:
     """The scale of colours at the right of the axes `beside`, with ticks at `places`."""
     slender = max(20.0, 5.5 * canvas.get_figheight())  # the same width however high
-    bar = canvas.colorbar(shown, ax=list(beside), aspect=slender, pad=0.02, format=FuncFormatter(plain))
+    bar = canvas.colorbar(
+        shown, ax=list(beside), aspect=slender, pad=0.02, format=FuncFormatter(plain)
+    )
     if places is not None:
         bar.set_ticks(list(places))
     bar.minorticks_off()

@@ -1,4 +1,6 @@
-"""Text of strangers in figures: names of runs and tokens. Nothing in it is a formula, a line end or a missing glyph."""
+"""Text of strangers in figures: names of runs and tokens. Nothing in it is a formula, a line end or
+a missing glyph.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ _MARKS = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}
 
 
 def name(text: str, limit: int = MAX_NAME) -> str:
-    """A name as it is drawn, the middle left out where it is long: checkpoints differ at the end."""
+    """A name as it is drawn, the middle left out where it is long: checkpoints differ at the
+    end.
+    """
     shown = "".join(char if char == " " else _visible(char) for char in text)
     if len(shown) <= limit:
         return shown

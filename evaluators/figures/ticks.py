@@ -1,4 +1,6 @@
-"""Axes of JS, shares and counts: whole decades, zero set apart, and numbers that need no formula to be written."""
+"""Axes of JS, shares and counts: whole decades, zero set apart, and numbers that need no formula to
+be written.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ def decades(values: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def js_axis(axes: Axes, which: Which, values: NDArray[np.float64]) -> None:
-    """A logarithmic axis of JS in nats for these values, with zero where one of them is zero or only rounding."""
+    """A logarithmic axis of JS in nats for these values, with zero where one of them is zero or
+    only rounding.
+    """
     low, high = decades(values)
     if np.nanmin(values) < LOWEST_JS:
         log_axis_with_zero(axes, which, max(low, LOWEST_JS), high)
@@ -71,7 +75,9 @@ def linear_axis(axes: Axes, which: Which, low: float, high: float, *, whole: boo
 
 
 def labelled_axis(axes: Axes, labels: dict[float, str], inches: float) -> None:
-    """An x axis of `inches` with a tick at the first and the last place, and between them where there is room."""
+    """An x axis of `inches` with a tick at the first and the last place, and between them where
+    there is room.
+    """
     left, right = min(labels), max(labels)
     room = (max(map(len, labels.values())) + 1.2) * 0.075 * (right - left) / inches
     shown = dict.fromkeys((left, right))

@@ -13,7 +13,14 @@ from matplotlib.figure import Figure
 
 from evaluators.figures import text, ticks
 from evaluators.figures.series import Floats, Series, floats, known, split
-from evaluators.figures.style import colour_bar, guide, label_axes, label_panel, small_multiples, with_style
+from evaluators.figures.style import (
+    colour_bar,
+    guide,
+    label_axes,
+    label_panel,
+    small_multiples,
+    with_style,
+)
 from evaluators.shifts.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
 
 MAX_TOKENS = 20
@@ -26,10 +33,11 @@ _ROW, _FEWEST_ROWS = 0.165, 8  # inches a row; room for the labels of the scales
 
 @with_style
 def heat_rows(table: pa.Table, runs: Sequence[str] = ()) -> Figure | None:
-    """JS divergence of the tokens most frequent at high divergence: a row a token, its positions spread over JS.
+    """JS divergence of the tokens most frequent at high divergence: a row a token, its positions
+    spread over JS.
 
-    Rows are in the order of frequency at high divergence; shade is the share of the token's positions in a bin. The
-    column at the left is JS of exactly 0, or below 1e-6.
+    Rows are in the order of frequency at high divergence; shade is the share of the token's
+    positions in a bin. The column at the left is JS of exactly 0, or below 1e-6.
     """
     table = known(table, "rank", "js_low", "js_high", "positions")
     series = split(table, runs)
@@ -38,14 +46,21 @@ def heat_rows(table: pa.Table, runs: Sequence[str] = ()) -> Figure | None:
     first, last = _bins(table)
     shares = [_shares(one, first, last) for one in series]
     most_rows = max(_FEWEST_ROWS, *map(len, shares))
-    figure, places = small_multiples(len(series), (0.6 if len(series) > 1 else 0.35) + _ROW * most_rows, share_y=False)
+    figure, places = small_multiples(
+        len(series), (0.6 if len(series) > 1 else 0.35) + _ROW * most_rows, share_y=False
+    )
     most = max(10.0, 100 * max(float(found.max()) for found in shares))
     norm = PowerNorm(0.5, 0, most)
     for axes, one, found in zip(places, series, shares, strict=True):
         percent, rows = np.where(found > 0, 100 * found, np.nan), np.arange(len(found) + 1) - 0.5
         axes.pcolormesh(_ZERO, rows, percent[:, :1], norm=norm, cmap="Blues", rasterized=True)
         mesh = axes.pcolormesh(
-            np.arange(last - first + 1), rows, percent[:, 1:], norm=norm, cmap="Blues", rasterized=True
+            np.arange(last - first + 1),
+            rows,
+            percent[:, 1:],
+            norm=norm,
+            cmap="Blues",
+            rasterized=True,
         )
         _tokens_axis(axes, one, most_rows)
         _js_axis(axes, first, last)
@@ -60,14 +75,20 @@ def _bins(table: pa.Table) -> tuple[int, int]:
     """Number n of the first bin that is drawn, and of the first that is not."""
     ends = np.maximum(np.append(floats(table, "js_high"), NEAR_ZERO), LOWEST_DRAWN)
     numbers = np.rint(PER_OCTAVE * np.log2(ends)).astype(int)
-    return int(numbers.min()) - 1, max(int(numbers.max()), ceil(PER_OCTAVE * log2(HIGH_DIVERGENCE)) + 1)
+    return int(numbers.min()) - 1, max(
+        int(numbers.max()), ceil(PER_OCTAVE * log2(HIGH_DIVERGENCE)) + 1
+    )
 
 
 def _shares(one: Series, first: int, last: int) -> Floats:
-    """Shares of each token's positions [tokens, 1 + bins]: at zero and what is not drawn, then in each bin."""
+    """Shares of each token's positions [tokens, 1 + bins]: at zero and what is not drawn, then in
+    each bin.
+    """
     ranks = sorted(set(one.floats("rank").tolist()))[:MAX_TOKENS]
     counts = np.zeros((len(ranks), 1 + last - first))
-    for rank, low, positions in zip(one.floats("rank"), one.floats("js_low"), one.floats("positions"), strict=True):
+    for rank, low, positions in zip(
+        one.floats("rank"), one.floats("js_low"), one.floats("positions"), strict=True
+    ):
         if rank in ranks:
             number = round(PER_OCTAVE * log2(low)) - first if low > 0 else -1
             counts[ranks.index(rank), 1 + min(max(number, -1), last - first - 1)] += positions
@@ -84,10 +105,15 @@ def _tokens_axis(axes: Axes, one: Series, num_rows: int) -> None:
 
 
 def _js_axis(axes: Axes, first: int, last: int) -> None:
-    """Ticks at zero and at powers of ten, and lines at the cut-offs, where bins are numbered from `first`."""
+    """Ticks at zero and at powers of ten, and lines at the cut-offs, where bins are numbered from
+    `first`.
+    """
     low, high = 2 ** (first / PER_OCTAVE), 2 ** (last / PER_OCTAVE)
     exponents = range(ceil(log10(low)), floor(log10(high)) + 1)
-    places = {_place(10.0**n, first): ticks.power_of_ten(n) if n < -2 else ticks.plain(10.0**n) for n in exponents}
+    places = {
+        _place(10.0**n, first): ticks.power_of_ten(n) if n < -2 else ticks.plain(10.0**n)
+        for n in exponents
+    }
     shown = {place: label for place, label in places.items() if place >= 3}  # not on that of zero
     axes.set_xticks([sum(_ZERO) / 2, *shown], ["≈ 0", *shown.values()])
     axes.set_xlim(_ZERO[0], last - first)

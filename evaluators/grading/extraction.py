@@ -1,10 +1,10 @@
 r"""From a response to the answer that it commits to. Pure functions on text, linear in its length.
 
 In this order: only what follows the last `</think>`, if there is one; the last balanced, non-empty
-`\boxed{}` (of nested ones the innermost); the last line `Answer: ...`. Nothing else is an answer: "the last
-number" or "the answer is clearly D" is a guess, and kept apart. Thoughts that are opened and never closed are
-not cut off: many templates open them in the prompt, where the response does not show it, and one text must not
-get two answers. Whether an answer is right is not asked here.
+`\boxed{}` (of nested ones the innermost); the last line `Answer: ...`. Nothing else is an answer:
+"the last number" or "the answer is clearly D" is a guess, and kept apart. Thoughts that are opened
+and never closed are not cut off: many templates open them in the prompt, where the response does
+not show it, and one text must not get two answers. Whether an answer is right is not asked here.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from evaluators.grading.guess import GuessKind, guess
 
 _THINK_END = "</think>"
 
-# An opening box (some models double the backslash), an escaped character (so that `\{` is no brace), or a brace.
+# An opening box (some models double the backslash), an escaped character (so that `\{` is no
+# brace), or a brace.
 _BRACES = re.compile(r"\\{1,4}boxed\s*\{|\\.|[{}]", re.DOTALL)
 
 _MARKUP = r"[ \t>#*_`|\"-]*"
 # At the start of a line, or directly behind the end of a sentence.
 _ANSWER_LINE = re.compile(
-    rf"(?:^{_MARKUP}|(?<=[.!?] )[*_]*)(?:(?:the|my) )?(?:(?:final|correct) )?answer{_MARKUP}[:\uff1a]", re.I | re.M
+    rf"(?:^{_MARKUP}|(?<=[.!?] )[*_]*)(?:(?:the|my) )?(?:(?:final|correct)"
+    rf" )?answer{_MARKUP}[:\uff1a]",
+    re.I | re.M,
 )
 
 
@@ -30,7 +33,8 @@ _ANSWER_LINE = re.compile(
 class Extraction:
     """What was found: an answer, or a guess, or nothing.
 
-    method: "boxed" or "answer_line" for an answer; "sentence", "last_number" or "last_letter" for a guess
+    method: "boxed" or "answer_line" for an answer; "sentence", "last_number" or "last_letter" for a
+    guess
     """
 
     answer: str | None = None
@@ -56,7 +60,9 @@ def after_thinking(text: str) -> str:
 def last_boxed(text: str) -> str | None:
     r"""Content of the last balanced, non-empty `\boxed{}`, stripped; an unclosed box is none."""
     last_start, content = -1, None
-    opened: list[int] = []  # where the content of each open brace starts; -1 for a brace that is no box
+    opened: list[
+        int
+    ] = []  # where the content of each open brace starts; -1 for a brace that is no box
     for match in _BRACES.finditer(text):
         token = match.group()
         if "boxed" in token:
@@ -72,7 +78,9 @@ def last_boxed(text: str) -> str | None:
 
 
 def last_answer_line(text: str) -> str | None:
-    """What stands behind the colon of the last `Answer:` line that says something, without markup around it."""
+    """What stands behind the colon of the last `Answer:` line that says something, without markup
+    around it.
+    """
     end = len(text)
     for match in reversed(list(_ANSWER_LINE.finditer(text))):
         line = text[match.end() : end].partition("\n")[0]
@@ -86,4 +94,6 @@ def last_answer_line(text: str) -> str | None:
 def _has_broken_box(answer: str) -> bool:
     """Its box is empty, or was cut off: what stands in it is not all of the answer."""
     _, box, content = answer.rpartition("\\boxed")
-    return bool(box) and (content.count("{") != content.count("}") or content.lstrip()[:2] in ("{}", ""))
+    return bool(box) and (
+        content.count("{") != content.count("}") or content.lstrip()[:2] in ("{}", "")
+    )

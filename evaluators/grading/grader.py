@@ -1,8 +1,8 @@
 r"""From responses to verdicts, beside the run: `submit` what is finished, `poll` what is decided.
 
-What notation decides is decided here (`judges.py`); the formulas that are left go to grading processes
-(`pool.py`), and equal questions go there once. A Grader holds no response text: the queue carries extracted
-answers, is bounded, and a grade keeps no more of an answer than a reader needs.
+What notation decides is decided here (`judges.py`); the formulas that are left go to grading
+processes (`pool.py`), and equal questions go there once. A Grader holds no response text: the queue
+carries extracted answers, is bounded, and a grade keeps no more of an answer than a reader needs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ class Grader:
     """Grades responses to the given problems; use it in a `with` block. For one thread."""
 
     def __init__(
-        self, problems: Iterable[Problem], grader: GraderName = "math", workers: int = 1, deadline_s: float = 10.0
+        self,
+        problems: Iterable[Problem],
+        grader: GraderName = "math",
+        workers: int = 1,
+        deadline_s: float = 10.0,
     ) -> None:
         self._problems = {problem.id: problem for problem in problems}
         self._judge, self._guess_kind = JUDGES[grader], GUESSES[grader]
@@ -56,7 +60,8 @@ class Grader:
         problem = self._problems.get(key.problem)
         if problem is None:
             raise TaskError(
-                f"problem {key.problem!r} is not in the task set: grade with the one that the run was made on"
+                f"problem {key.problem!r} is not in the task set: grade with the one that the run"
+                " was made on"
             )
         if self._num_waiting >= MAX_WAITING:
             self._take_one()
@@ -77,11 +82,15 @@ class Grader:
         return grades
 
     def finish(self) -> list[Grade]:
-        """Wait for all that was submitted; the grades not yet given out. Raises XsampleError if grading failed."""
+        """Wait for all that was submitted; the grades not yet given out. Raises XsampleError if
+        grading failed.
+        """
         while self._num_waiting:
             self._take_one()
         if self._failure is not None:
-            raise XsampleError(f"{self._failure}; the responses are kept, and can be graded again") from self._failure
+            raise XsampleError(
+                f"{self._failure}; the responses are kept, and can be graded again"
+            ) from self._failure
         return self.poll()
 
     def _compare(self, problem: Problem, found: Extraction) -> Verdict | Question:
@@ -117,11 +126,15 @@ def grade_responses(
     workers: int = 1,
     deadline_s: float = 10.0,
 ) -> list[Grade]:
-    """Grade every row of tables of responses, in the order of their decision. Holds one table's texts at a time."""
+    """Grade every row of tables of responses, in the order of their decision. Holds one table's
+    texts at a time.
+    """
     grades: list[Grade] = []
     with Grader(problems, grader, workers, deadline_s) as grading:
         for part in parts:
-            for *key, text in zip(*(part[name].to_pylist() for name in (*TRAJECTORY_KEY, "text")), strict=True):
+            for *key, text in zip(
+                *(part[name].to_pylist() for name in (*TRAJECTORY_KEY, "text")), strict=True
+            ):
                 grading.submit(Trajectory(*key), text)
             grades += grading.poll()
         return grades + grading.finish()
@@ -141,4 +154,6 @@ def _shortened(text: str | None) -> str | None:
 
 
 def _grade(key: Trajectory, problem: Problem, found: Extraction, verdict: Verdict) -> Grade:
-    return Grade(key, found.answer, found.guess, found.method, verdict, CORRECT[verdict], problem.options)
+    return Grade(
+        key, found.answer, found.guess, found.method, verdict, CORRECT[verdict], problem.options
+    )

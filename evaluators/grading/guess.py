@@ -1,10 +1,12 @@
-"""Without an answer: what a lenient reader would take for one. Pure; looks at the end of the text only.
+"""Without an answer: what a lenient reader would take for one. Pure; looks at the end of the text
+only.
 
     sentence      "the answer is definitely (B)", "the answer is 50"
     last_number   the text ends on a number: "so it is 49, or 50"
     last_letter   the text ends on an option's letter that stands alone: "**D**"
 
-A guess is stored beside its verdict `guessed`, and never compared: what it was right about would be ours.
+A guess is stored beside its verdict `guessed`, and never compared: what it was right about would be
+ours.
 """
 
 from __future__ import annotations
@@ -18,12 +20,16 @@ _TAIL_CHARS = 300
 
 _NUMBER = r"[-+]?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?:\s?/\s?\d+|\s?\\?%)?"
 _CLOSING = r"(?:\s|[.*_`$}\]]|\\[)\]])*$"
-_SAYS = r"\b(?:answer|option|choice|result)(?:\s+is|\s+must\s+be|\s+would\s+be|\s+should\s+be|\s*[=:])\s*:?\s*"
+_SAYS = (
+    r"\b(?:answer|option|choice|result)"
+    r"(?:\s+is|\s+must\s+be|\s+would\s+be|\s+should\s+be|\s*[=:])\s*:?\s*"
+)
 # Adverbs and articles between "is" and what it is: words in lower case, no sentence's end.
 _FILLING = r"(?:(?!not\b)[a-z]+,?\s+){0,4}[\s$*_`\\({\[]*(?:boxed|text(?:bf)?|mathbf)?[\s{(]*"
 _SENTENCE = {
     "number": re.compile(rf"{_SAYS}{_FILLING}({_NUMBER})(?![\w.]*\w)"),
-    # A letter followed by a word may be an article: it counts in brackets, or where nothing follows.
+    # A letter followed by a word may be an article: it counts in brackets, or where nothing
+    # follows.
     "letter": re.compile(rf"{_SAYS}{_FILLING}([A-Z])(?=\s*(?:[)\]}}*.,;:!$\n]|$))"),
     "words": re.compile(rf"{_SAYS}([^\n.]*[^\s.])"),
 }

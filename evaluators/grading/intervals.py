@@ -1,7 +1,7 @@
 r"""An inequality in one variable -> the set it describes. Pure.
 
-`x < 1 \text{ or } x \ge 2` is read as `(-\infty, 1) \cup [2, \infty)`, and `2 > x > 1` as `(1, 2)`: math-verify
-compares chains only when they run the same way, and takes an `or` for a list.
+`x < 1 \text{ or } x \ge 2` is read as `(-\infty, 1) \cup [2, \infty)`, and `2 > x > 1` as `(1, 2)`:
+math-verify compares chains only when they run the same way, and takes an `or` for a list.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def _range(text: str) -> tuple[str, str] | None:
     if one:
         letter, sign, bound = one.groups()
         is_upper = sign in ("<", r"\le")
-        return letter, _interval(r"-\infty", "<", sign, bound) if is_upper else _interval(bound, sign, "<", r"\infty")
+        return letter, _interval(r"-\infty", "<", sign, bound) if is_upper else _interval(
+            bound, sign, "<", r"\infty"
+        )
     if not two:
         return None
     low, first, letter, second, high = two.groups()

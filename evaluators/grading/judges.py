@@ -1,4 +1,5 @@
-r"""The graders by name: each compares a gold answer with an answer, and says what it is or what math-verify is asked.
+r"""The graders by name: each compares a gold answer with an answer, and says what it is or what
+math-verify is asked.
 
 math      by value: 1/2, 0.5 and \frac{1}{2} are one answer; formulas go to math-verify
 integer   plain integers only, as in AIME: 073 is 73, and 73.0 is wrong
@@ -26,7 +27,9 @@ MAX_FORMULA_CHARS = 2_000
 
 
 def math(gold: str, answer: str) -> Verdict | Question:
-    """By value. Two integers of any length are compared; anything else that is absurdly long is not read."""
+    """By value. Two integers of any length are compared; anything else that is absurdly long is not
+    read.
+    """
     digits = _digits(gold), _digits(answer)
     if None not in digits:
         return _verdict(digits[0] == digits[1])
@@ -49,9 +52,19 @@ def exact(gold: str, answer: str) -> Verdict:
     return _verdict(_folded(gold) == _folded(answer))
 
 
-JUDGES: dict[GraderName, Judge] = {"math": math, "integer": exact_integer, "choice": choice, "exact": exact}
+JUDGES: dict[GraderName, Judge] = {
+    "math": math,
+    "integer": exact_integer,
+    "choice": choice,
+    "exact": exact,
+}
 # What a lenient reader would look for in a response without an answer.
-GUESSES: dict[GraderName, GuessKind] = {"math": "number", "integer": "number", "choice": "letter", "exact": "words"}
+GUESSES: dict[GraderName, GuessKind] = {
+    "math": "number",
+    "integer": "number",
+    "choice": "letter",
+    "exact": "words",
+}
 
 
 def _digits(text: str) -> str | None:

@@ -1,7 +1,9 @@
-r"""One answer as it was typeset -> the formula in it, in plain ASCII LaTeX. Pure; says nothing about its value.
+r"""One answer as it was typeset -> the formula in it, in plain ASCII LaTeX. Pure; says nothing
+about its value.
 
-`**The answer is $\dfrac{1}{2}\,.$**` becomes `\frac{1}{2}`. math-verify does some of this by itself, and takes
-every trailing letter for a unit while it does; it gets formulas in which nothing is left to tidy.
+`**The answer is $\dfrac{1}{2}\,.$**` becomes `\frac{1}{2}`. math-verify does some of this by
+itself, and takes every trailing letter for a unit while it does; it gets formulas in which nothing
+is left to tidy.
 """
 
 from __future__ import annotations
@@ -10,7 +12,15 @@ import re
 
 from evaluators.grading.notation import ascii_latex
 
-_DELIMITERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("__", "__"), ("`", "`"))
+_DELIMITERS = (
+    ("$$", "$$"),
+    ("$", "$"),
+    (r"\(", r"\)"),
+    (r"\[", r"\]"),
+    ("**", "**"),
+    ("__", "__"),
+    ("`", "`"),
+)
 _MAX_DELIMITERS = 8
 _ONE_FORMULA_IN_WORDS = re.compile(r"[^\d$\\]*\$([^$]+)\$[^\d$\\]*")
 _FONT = r"\\(?:text(?:rm|bf|it|sf|normal)?|math(?:rm|bf|it|sf)|mbox|boldsymbol|bm|boxed|fbox)"
@@ -53,7 +63,10 @@ _REWRITES = [
         (r"\\sqrt\s?\(([^()]*)\)", r"\\sqrt{\1}"),
         (r"(?<![A-Za-z\\\d.])(\d+(?:\.\d+)?)[eE]([+-]?\d{1,3})(?![\w.])", r"\1\\cdot 10^{\2}"),
         # numbers in words and in groups
-        (rf"(?<=\d)\s?(?:\\text\{{\s?)?({'|'.join(_SCALES)})\b\s?\}}?", lambda m: rf"\cdot 10^{{{_SCALES[m[1]]}}}"),
+        (
+            rf"(?<=\d)\s?(?:\\text\{{\s?)?({'|'.join(_SCALES)})\b\s?\}}?",
+            lambda m: rf"\cdot 10^{{{_SCALES[m[1]]}}}",
+        ),
         (r"(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d,])", lambda match: match[0].replace(" ", "")),
     )
 ]
@@ -72,7 +85,9 @@ _INDEX = re.compile(r"_\s?\{?\s?i|(?<![A-Za-z])i\s?(?:=|\\in)")
 
 
 def tidy(text: str, has_thousands: bool = True) -> str:
-    """The formula of an answer; an answer in words comes out as these words. Thousands lose their commas."""
+    """The formula of an answer; an answer in words comes out as these words. Thousands lose their
+    commas.
+    """
     text = " ".join(ascii_latex(text).replace("...", r"\ldots ").split())
     words = _ONE_FORMULA_IN_WORDS.fullmatch(text)
     text = undelimited(words[1] if words else text)
@@ -83,17 +98,25 @@ def tidy(text: str, has_thousands: bool = True) -> str:
         text = _DEGREES.sub(r"{\\frac{\1\\pi}{180}}", text)
     if not _INDEX.search(text):
         text = _IMAGINARY.sub("{I}", text)
-    if has_thousands and (", " in text or not _BRACKET.search(text)):  # in (100,200) the comma separates
+    if has_thousands and (
+        ", " in text or not _BRACKET.search(text)
+    ):  # in (100,200) the comma separates
         text = _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
     return text
 
 
 def undelimited(text: str) -> str:
-    """Without white space, a full stop and the pairs of delimiters around it: of a formula, of bold, of code."""
+    """Without white space, a full stop and the pairs of delimiters around it: of a formula, of
+    bold, of code.
+    """
     for _ in range(_MAX_DELIMITERS):
         text = text.strip().removesuffix(".").rstrip()
         for left, right in _DELIMITERS:
-            if text.startswith(left) and text.endswith(right) and len(text) >= len(left) + len(right):
+            if (
+                text.startswith(left)
+                and text.endswith(right)
+                and len(text) >= len(left) + len(right)
+            ):
                 text = text[len(left) : -len(right)]
                 break
         else:

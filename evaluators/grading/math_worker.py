@@ -1,9 +1,11 @@
-"""Program of a grading process: a line `[golds, answers]` in, a verdict out, until its input ends. Not imported.
+"""Program of a grading process: a line `[golds, answers]` in, a verdict out, until its input ends.
+Not imported.
 
-Answers are hostile without meaning to be (`9^{9^{9^9}}`), so this process may be killed at any moment, and sees
-to it that it is: the kernel ends it at the deadline, whatever holds the interpreter, also when its parent is
-gone. It can do nothing but compute: memory is capped, no file is written, no text becomes Python. math-verify's
-own time-outs are off: they are signals to Python code, which a long big-integer operation never reads.
+Answers are hostile without meaning to be (`9^{9^{9^9}}`), so this process may be killed at any
+moment, and sees to it that it is: the kernel ends it at the deadline, whatever holds the
+interpreter, also when its parent is gone. It can do nothing but compute: memory is capped, no file
+is written, no text becomes Python. math-verify's own time-outs are off: they are signals to Python
+code, which a long big-integer operation never reads.
 """
 
 import contextlib
@@ -21,13 +23,29 @@ from typing import Any
 
 # A process needs 80 MB for what people write.
 MEMORY_BYTES = 1 << 30
-# A process this big is replaced before it takes the next answer: what one answer left must not fail another.
+# A process this big is replaced before it takes the next answer: what one answer left must not fail
+# another.
 WORN_OUT_BYTES = 256 << 20
 
-# What sympy does to compute: import its own modules, look at objects. Other events that Python audits are refused.
-ALLOWED = {"import", "marshal.loads", "os.listdir", "os.scandir", "builtins.id", "array.__new__", "sys._getframe"}
-ALLOWED |= {"sys._getframemodulename", "object.__getattr__", "object.__setattr__", "object.__delattr__"}
-# These write or read Python of their own, from names and annotations in sources, never from a formula.
+# What sympy does to compute: import its own modules, look at objects. Other events that Python
+# audits are refused.
+ALLOWED = {
+    "import",
+    "marshal.loads",
+    "os.listdir",
+    "os.scandir",
+    "builtins.id",
+    "array.__new__",
+    "sys._getframe",
+}
+ALLOWED |= {
+    "sys._getframemodulename",
+    "object.__getattr__",
+    "object.__setattr__",
+    "object.__delattr__",
+}
+# These write or read Python of their own, from names and annotations in sources, never from a
+# formula.
 WRITERS_OF_PYTHON = {"sympy.polys.monomials", "sympy.abc", "dataclasses", "collections", "typing"}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
@@ -69,7 +87,9 @@ def serve(deadline_s: float) -> None:
 
 
 def resident_bytes() -> int:
-    """Memory in use now. The peak that getrusage knows begins with that of the process that started this one."""
+    """Memory in use now. The peak that getrusage knows begins with that of the process that started
+    this one.
+    """
     with open("/proc/self/statm", "rb") as numbers:
         return int(numbers.read().split()[1]) * resource.getpagesize()
 
@@ -78,11 +98,15 @@ class Judge:
     """math-verify on formulas without delimiters."""
 
     def __init__(self) -> None:
-        # sympy reads a number by evaluating its text as Python; all its ways to do so meet in this name.
+        # sympy reads a number by evaluating its text as Python; all its ways to do so meet in this
+        # name.
         vars(import_module("sympy.parsing.sympy_parser"))["parse_expr"] = number
         math_verify, parser = import_module("math_verify"), import_module("math_verify.parser")
-        # Units are off: what is a unit was decided before, and math-verify would take the d of 3d for one.
-        rules = parser.NormalizationConfig(units=False, malformed_operators=True, nits=True, boxed="none")
+        # Units are off: what is a unit was decided before, and math-verify would take the d of 3d
+        # for one.
+        rules = parser.NormalizationConfig(
+            units=False, malformed_operators=True, nits=True, boxed="none"
+        )
         self._kinds = [math_verify.LatexExtractionConfig(normalization_config=rules)]
         self._parse, self._verify = math_verify.parse, math_verify.verify
         self._seed = import_module("sympy.core.random").seed
@@ -90,30 +114,47 @@ class Judge:
         self._read_gold = lru_cache(maxsize=1_000)(self._read)
 
     def is_equal(self, golds: Readings, answers: Readings) -> bool:
-        """Some reading of the answer equals one of the gold answer, which comes first: it is not symmetric."""
+        """Some reading of the answer equals one of the gold answer, which comes first: it is not
+        symmetric.
+        """
         self._seed(0)  # sympy tries formulas on random numbers
         meant = [formula for gold in golds for formula in self._read_gold(gold)]
         if not meant:
             raise ValueError("the gold answer is not a formula")
         said = [formula for answer in answers for formula in self._read(answer)]
-        return any(self._are_equal(*pair) for gold in meant for answer in said for pair in _also(gold, answer))
+        return any(
+            self._are_equal(*pair)
+            for gold in meant
+            for answer in said
+            for pair in _also(gold, answer)
+        )
 
     def _are_equal(self, gold: Any, answer: Any) -> bool:
-        is_equal = self._verify(gold, answer, timeout_seconds=None, raise_on_error=True, allow_set_relation_comp=True)
+        is_equal = self._verify(
+            gold, answer, timeout_seconds=None, raise_on_error=True, allow_set_relation_comp=True
+        )
         return is_equal and not _differ(gold, answer)
 
     def _read(self, formula: str) -> list[Any]:
         """The formula in a list; none if it is not one."""
         for mode in ("SLL", "LL"):
             self._set_mode(mode)
-            read = self._parse(f"${formula}$", self._kinds, "no_fallback", parsing_timeout=None, raise_on_error=True)
+            read = self._parse(
+                f"${formula}$",
+                self._kinds,
+                "no_fallback",
+                parsing_timeout=None,
+                raise_on_error=True,
+            )
             if read:
                 return list(read)
         return []
 
 
 def _parsing_modes() -> Callable[[str], None]:
-    """A switch for ANTLR: SLL is several times as fast as LL, its default, and finds the same parse or none."""
+    """A switch for ANTLR: SLL is several times as fast as LL, its default, and finds the same parse
+    or none.
+    """
     modes = import_module("antlr4.atn.PredictionMode").PredictionMode
     simulator = import_module("antlr4.atn.ParserATNSimulator").ParserATNSimulator
     current = [modes.LL]
@@ -123,7 +164,9 @@ def _parsing_modes() -> Callable[[str], None]:
 
 
 def number(text: str, *_: object, **__: object) -> Any:
-    """sympy's number for a numeral, its symbol for a name; instead of `parse_expr`, which evaluates any Python."""
+    """sympy's number for a numeral, its symbol for a name; instead of `parse_expr`, which evaluates
+    any Python.
+    """
     sympy = import_module("sympy")
     if re.fullmatch(r"\d+", text, re.ASCII):
         return sympy.Integer(int(text))
@@ -135,9 +178,11 @@ def number(text: str, *_: object, **__: object) -> Any:
 
 
 def only_compute() -> None:
-    """From here on this process writes no file, starts nothing, reaches nothing, and compiles no text.
+    """From here on this process writes no file, starts nothing, reaches nothing, and compiles no
+    text.
 
-    A second wall: no answer gets as far as to be run. It stops what Python audits, not every call of the system.
+    A second wall: no answer gets as far as to be run. It stops what Python audits, not every call
+    of the system.
     """
     _limit(resource.RLIMIT_FSIZE, 0)
     sys.dont_write_bytecode = True
@@ -149,22 +194,30 @@ def _refuse(event: str, details: tuple[Any, ...]) -> None:
         return
     if event in ("compile", "exec"):
         source = details[1] if event == "compile" else details[0].co_filename
-        if not str(source).startswith("<") or sys._getframe(1).f_globals.get("__name__") in WRITERS_OF_PYTHON:
+        if (
+            not str(source).startswith("<")
+            or sys._getframe(1).f_globals.get("__name__") in WRITERS_OF_PYTHON
+        ):
             return
     raise PermissionError(f"a grading process does not {event}")
 
 
 def _also(gold: Any, answer: Any) -> list[tuple[Any, Any]]:
-    """The two, and 1 more of each if one is a lone letter: math-verify compares that by its name, also to `2x/2`."""
+    """The two, and 1 more of each if one is a lone letter: math-verify compares that by its name,
+    also to `2x/2`.
+    """
     terms = import_module("sympy").Expr
     is_letter = [isinstance(side, terms) and side.is_Symbol for side in (gold, answer)]
     both = isinstance(gold, terms) and isinstance(answer, terms)
-    return [(gold, answer), *([(gold + 1, answer + 1)] if both and is_letter[0] != is_letter[1] else [])]
+    return [
+        (gold, answer),
+        *([(gold + 1, answer + 1)] if both and is_letter[0] != is_letter[1] else []),
+    ]
 
 
 def _differ(gold: Any, answer: Any) -> bool:
-    """What math-verify took for equal and is not: it compares numbers to fifteen places, whatever their size, and
-    equations by their real solutions, of which there may be none.
+    """What math-verify took for equal and is not: it compares numbers to fifteen places, whatever
+    their size, and equations by their real solutions, of which there may be none.
     """
     sympy = import_module("sympy")
     if isinstance(gold, sympy.Eq) and isinstance(answer, sympy.Eq):
@@ -185,9 +238,14 @@ def _has_no_solution(equation: Any) -> bool:
 
 
 def _are_apart(gold: Any, answer: Any) -> bool:
-    """Two numbers differ in their leading digits: in six if one was written as a decimal, else in sixty."""
+    """Two numbers differ in their leading digits: in six if one was written as a decimal, else in
+    sixty.
+    """
     sympy = import_module("sympy")
-    if not all(isinstance(side, sympy.Expr) and side.is_number and side.is_finite for side in (gold, answer)):
+    if not all(
+        isinstance(side, sympy.Expr) and side.is_number and side.is_finite
+        for side in (gold, answer)
+    ):
         return False
     is_rounded = gold.has(sympy.Float) or answer.has(sympy.Float)
     values = [sympy.N(side, 50) for side in (gold, answer)]
@@ -220,7 +278,9 @@ def _private_stdout() -> int:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # whoever started us may have had it ignored or blocked
+    signal.signal(
+        signal.SIGALRM, signal.SIG_DFL
+    )  # whoever started us may have had it ignored or blocked
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
     logging.disable()  # math-verify warns at every start that its time-outs are off
     serve(float(sys.argv[1]))

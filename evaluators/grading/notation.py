@@ -1,8 +1,10 @@
-r"""Unicode as people type it -> the ASCII and LaTeX that the graders read. Pure, linear, for comparison only.
+r"""Unicode as people type it -> the ASCII and LaTeX that the graders read. Pure, linear, for
+comparison only.
 
-`x² ≤ ½` becomes `x^{2} \le \frac{1}{2}`. What Unicode calls a compatible form (full width, bold, superscript)
-is taken apart by its kind, because NFKC would take the kind away: `5²` would read 52. Digits of every script
-become ASCII; what is not seen (zero width, direction, control) goes. Anything unknown stays as it is.
+`x² ≤ ½` becomes `x^{2} \le \frac{1}{2}`. What Unicode calls a compatible form (full width, bold,
+superscript) is taken apart by its kind, because NFKC would take the kind away: `5²` would read 52.
+Digits of every script become ASCII; what is not seen (zero width, direction, control) goes.
+Anything unknown stays as it is.
 """
 
 # ruff: noqa: RUF001 - characters that look like others are what this file is about
@@ -14,35 +16,79 @@ import unicodedata
 from functools import lru_cache
 from itertools import groupby
 
-_MINUS = "\N{MINUS SIGN}\N{HYPHEN}\N{NON-BREAKING HYPHEN}\N{FIGURE DASH}\N{SMALL HYPHEN-MINUS}\N{HEAVY MINUS SIGN}"
+_MINUS = (
+    "\N{MINUS SIGN}\N{HYPHEN}\N{NON-BREAKING HYPHEN}\N{FIGURE DASH}"
+    "\N{SMALL HYPHEN-MINUS}\N{HEAVY MINUS SIGN}"
+)
 _COMMANDS = {
-    "×": "times", "✕": "times", "⨯": "times", "÷": "div", "·": "cdot", "⋅": "cdot", "∙": "cdot", "•": "cdot",
-    "±": "pm", "∓": "mp", "≤": "le", "⩽": "le", "≥": "ge", "⩾": "ge", "≠": "ne", "≈": "approx", "≡": "equiv",
-    "∞": "infty", "∅": "emptyset", "⌀": "emptyset", "∪": "cup", "∩": "cap", "∈": "in", "∉": "notin",
-    "∖": "setminus", "ℝ": "mathbb{R}", "ℤ": "mathbb{Z}", "ℕ": "mathbb{N}", "ℚ": "mathbb{Q}", "ℂ": "mathbb{C}",
-    "…": "ldots", "⋯": "cdots", "⌊": "lfloor", "⌋": "rfloor", "⌈": "lceil", "⌉": "rceil", "√": "sqrt",
-    "∠": "angle", "→": "to", "⇒": "Rightarrow", "∑": "sum", "∏": "prod", "∫": "int",
-}  # fmt: skip
+    "×": "times",
+    "✕": "times",
+    "⨯": "times",
+    "÷": "div",
+    "·": "cdot",
+    "⋅": "cdot",
+    "∙": "cdot",
+    "•": "cdot",
+    "±": "pm",
+    "∓": "mp",
+    "≤": "le",
+    "⩽": "le",
+    "≥": "ge",
+    "⩾": "ge",
+    "≠": "ne",
+    "≈": "approx",
+    "≡": "equiv",
+    "∞": "infty",
+    "∅": "emptyset",
+    "⌀": "emptyset",
+    "∪": "cup",
+    "∩": "cap",
+    "∈": "in",
+    "∉": "notin",
+    "∖": "setminus",
+    "ℝ": "mathbb{R}",
+    "ℤ": "mathbb{Z}",
+    "ℕ": "mathbb{N}",
+    "ℚ": "mathbb{Q}",
+    "ℂ": "mathbb{C}",
+    "…": "ldots",
+    "⋯": "cdots",
+    "⌊": "lfloor",
+    "⌋": "rfloor",
+    "⌈": "lceil",
+    "⌉": "rceil",
+    "√": "sqrt",
+    "∠": "angle",
+    "→": "to",
+    "⇒": "Rightarrow",
+    "∑": "sum",
+    "∏": "prod",
+    "∫": "int",
+}
 _PLAIN = {
-    **dict.fromkeys(_MINUS, "-"), "°": r"^\circ ", "º": r"^\circ ", "∗": "*", "∕": "/", "⁄": "/", "∶": ":",
-    "。": ".", "、": ",", "٫": ".", "٬": ",", "′": "'", "‘": "'", "’": "'", "“": '"', "”": '"', "∣": "|", "｜": "|",
-    "ı": "i",
+    **dict.fromkeys(_MINUS, "-"), "°": r"^\circ ", "º": r"^\circ ", "∗": "*", "∕": "/", "⁄": "/",
+    "∶": ":", "。": ".", "、": ",", "٫": ".", "٬": ",", "′": "'", "‘": "'", "’": "'", "“": '"',
+    "”": '"', "∣": "|", "｜": "|", "ı": "i",
 }  # fmt: skip
 _GREEK = re.compile(
-    "GREEK (SMALL|CAPITAL) LETTER (ALPHA|BETA|GAMMA|DELTA|EPSILON|ZETA|ETA|THETA|IOTA|KAPPA|LAMDA|MU|NU|XI|PI|RHO|"
+    "GREEK (SMALL|CAPITAL) LETTER "
+    "(ALPHA|BETA|GAMMA|DELTA|EPSILON|ZETA|ETA|THETA|IOTA|KAPPA|LAMDA|MU|NU|XI|PI|RHO|"
     "SIGMA|TAU|UPSILON|PHI|CHI|PSI|OMEGA)"
 )
 _KEPT = frozenset({"font", "wide", "narrow", "square", "circle", "noBreak"})
 
 _ROOT = re.compile(r"([√∛∜])[ \t]*(?:(\d+(?:\.\d+)?|[^\W\d_])|\(([^()]*)\))")
 _INDEX = {"√": "", "∛": "[3]", "∜": "[4]"}
-# An en or em dash before a term is a minus sign, unless a number is before it: then the two make a range.
+# An en or em dash before a term is a minus sign, unless a number is before it: then the two make a
+# range.
 _DASH = re.compile(r"(?<!\d)[–—](?=\s?[\w\\(.√])")
 _FOREIGN = re.compile(r"[^\x20-\x7e]+")
 
 
 def ascii_latex(text: str) -> str:
-    """`text` in ASCII and LaTeX as far as it can be said in them; ASCII text only loses its control characters."""
+    """`text` in ASCII and LaTeX as far as it can be said in them; ASCII text only loses its control
+    characters.
+    """
     if not text.isascii():
         text = _DASH.sub("-", _ROOT.sub(_root, text))
     return _FOREIGN.sub(_run, text)
@@ -54,7 +100,9 @@ def _root(match: re.Match[str]) -> str:
 
 
 def _run(match: re.Match[str]) -> str:
-    """A run of foreign characters: neighbouring superscripts (`¹⁰`) are one exponent, subscripts one index."""
+    """A run of foreign characters: neighbouring superscripts (`¹⁰`) are one exponent, subscripts
+    one index.
+    """
     pieces = []
     for mark, group in groupby(map(_character, match.group()), key=lambda pair: pair[0]):
         said = "".join(latex for _, latex in group)

@@ -1,7 +1,9 @@
-r"""Numbers as people write them -> exact values. Pure; any length, but no exponent that would fill memory.
+r"""Numbers as people write them -> exact values. Pure; any length, but no exponent that would fill
+memory.
 
-integer    1,000   007   -0   1{,}000          canonical digits, and nothing that is not a plain integer
-rational   0.5   1/2   \frac{1}{2}   2\frac12   1.5\times10^{3}   1e3   0.\overline{3}   0.333...
+integer    1,000   007   -0   1{,}000          canonical digits, and nothing that is not a plain
+integer rational   0.5   1/2   \frac{1}{2}   2\frac12   1.5\times10^{3}   1e3   0.\overline{3}
+0.333...
 """
 
 from __future__ import annotations
@@ -14,12 +16,19 @@ from typing import NamedTuple
 _INTEGER = re.compile(r"([+-]?)(\d{1,3}(?:(,|\{,\}|\\,|,\\!)\d{3}(?:\3\d{3})*)?|\d+)", re.ASCII)
 
 _DECIMAL = r"\d{1,3}(?:,\d{3})+(?:\.\d*)?|\d+(?:\.\d*)?|\.\d+"
-_EXPONENT = r"[eE](?P<e>[+-]?\d{1,3})|\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*(?:\{\s*(?P<b>[+-]?\d{1,3})\s*\}|(?P<d>\d))"
+_EXPONENT = (
+    r"[eE](?P<e>[+-]?\d{1,3})"
+    r"|\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*(?:\{\s*(?P<b>[+-]?\d{1,3})\s*\}|(?P<d>\d))"
+)
 _BRACED = rf"\{{\s*(?P<n>-?(?:{_DECIMAL}))\s*\}}\s*\{{\s*(?P<m>-?(?:{_DECIMAL}))\s*\}}"
 _SIGN = r"(?P<sign>[+-]?)\s*"
 _SCIENTIFIC = re.compile(rf"{_SIGN}(?P<value>{_DECIMAL})(?:{_EXPONENT})?", re.ASCII)
-_MIXED = re.compile(rf"{_SIGN}(?P<whole>\d+)?\s*\\frac\s*(?:{_BRACED}|(?P<n1>\d)\s*(?P<m1>\d))", re.ASCII)
-_SLASHED = re.compile(rf"{_SIGN}(?:(?P<whole>\d+)\s+)?(?P<n>{_DECIMAL})\s*/\s*(?P<m>{_DECIMAL})", re.ASCII)
+_MIXED = re.compile(
+    rf"{_SIGN}(?P<whole>\d+)?\s*\\frac\s*(?:{_BRACED}|(?P<n1>\d)\s*(?P<m1>\d))", re.ASCII
+)
+_SLASHED = re.compile(
+    rf"{_SIGN}(?:(?P<whole>\d+)\s+)?(?P<n>{_DECIMAL})\s*/\s*(?P<m>{_DECIMAL})", re.ASCII
+)
 _REPEATING = re.compile(
     rf"{_SIGN}(?P<fixed>\d*\.\d*)(?:\\(?:overline|bar|dot)\s*\{{(?P<over>\d+)\}}|\((?P<paren>\d+)\)|"
     r"(?P<block>\d)(?P=block){2,}\s*(?:\.\.\.|\\[lc]?dots))",
@@ -27,12 +36,15 @@ _REPEATING = re.compile(
 )
 # Longer numbers are compared by their digits (`integer`) or not at all.
 _MAX_CHARS = 1_000
-# What math-verify takes for equal when one side is a decimal: six places, here of significance for small numbers.
+# What math-verify takes for equal when one side is a decimal: six places, here of significance for
+# small numbers.
 _TOLERANCE = Fraction(1, 10**6)
 
 
 class Rational(NamedTuple):
-    """An exact value; `is_rounded` when it was written with a decimal point, and may stand for one near it."""
+    """An exact value; `is_rounded` when it was written with a decimal point, and may stand for one
+    near it.
+    """
 
     value: Fraction
     is_rounded: bool
@@ -59,7 +71,9 @@ def rational(text: str) -> Rational | None:
 
 
 def are_equal(gold: Rational, answer: Rational) -> bool:
-    """Exactly; a decimal may also differ by one in the sixth place, or in the sixth digit of a number below 1."""
+    """Exactly; a decimal may also differ by one in the sixth place, or in the sixth digit of a
+    number below 1.
+    """
     if gold.value == answer.value:
         return True
     if not (gold.is_rounded or answer.is_rounded):
@@ -73,7 +87,9 @@ def _scientific(text: str) -> Rational | None:
     if match is None:
         return None
     exponent = next((int(match[name]) for name in "ebd" if match[name]), 0)
-    return Rational(_signed(match, _decimal(match["value"]) * Fraction(10) ** exponent), "." in match["value"])
+    return Rational(
+        _signed(match, _decimal(match["value"]) * Fraction(10) ** exponent), "." in match["value"]
+    )
 
 
 def _mixed(text: str) -> Rational | None:

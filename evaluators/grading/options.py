@@ -1,7 +1,8 @@
 r"""Multiple choice: the one letter that an answer names. Pure, linear.
 
-named       B   (b)   $\text{B}$   \textbf{(B)}   Option B   B) 10 m/s   B: text   B is correct   B because ...
-not named   A or B   (A) and (C)   A, B   A proton, A 10-fold rise (articles)   10 m/s   not B
+named       B   (b)   $\text{B}$   \textbf{(B)}   Option B   B) 10 m/s   B: text   B is correct   B
+because ... not named   A or B   (A) and (C)   A, B   A proton, A 10-fold rise (articles)   10 m/s
+not B
 """
 
 from __future__ import annotations
@@ -14,16 +15,22 @@ _TYPESETTING = re.compile(
     r"\\(?:text(?:rm|bf|it|sf|normal)?|underline|math(?:rm|bf|it|sf)|mbox|boldsymbol|operatorname|boxed|bm|bf|rm|it|q?quad)"
     r"(?![A-Za-z])|\\[()\[\],;:! ]|[$*`{}~\"]|__"
 )
-_LEAD = re.compile(r"(?:(?:the|my|final|correct|best|right|answer|option|choice|letter|is)(?![A-Za-z])[ :]*)+", re.I)
+_LEAD = re.compile(
+    r"(?:(?:the|my|final|correct|best|right|answer|option|choice|letter|is)(?![A-Za-z])[ :]*)+",
+    re.I,
+)
 # In brackets, or alone, or marked as a label, or before words that can only be about it.
 _LABEL = re.compile(
     r"(?P<bracket>[(\[])? ?(?P<letter>[A-Za-z]) ?(?(bracket)[)\]]|(?:[)\].:]|$|(?=[,;/]|- )|"
     r"(?= ?\((?![A-Za-z]\))| ?=| ?--|!)|(?<= )(?<![Aa] )(?=\d)|"
     r"(?<= )(?=(?:because|since|is (?:the )?(?:correct|right|best))\b)))"
 )
-_AND_ANOTHER = re.compile(r"(?: ?[,;/&-]| (?:or|and)\b)+ ?(?:or |and )?[(\[]?[A-Za-z](?:[)\].,;]|$| (?:or|and)\b)")
+_AND_ANOTHER = re.compile(
+    r"(?: ?[,;/&-]| (?:or|and)\b)+ ?(?:or |and )?[(\[]?[A-Za-z](?:[)\].,;]|$| (?:or|and)\b)"
+)
 _MARKED = re.compile(
-    r"[(\[]([A-Z])[)\]]|(?<![A-Za-z0-9])([A-Z])[):](?![A-Za-z])|\b(?:[Nn]o|[Ww]ait|rather|actually),? ([B-Z])\b"
+    r"[(\[]([A-Z])[)\]]|(?<![A-Za-z0-9])([A-Z])[):](?![A-Za-z])|\b(?:[Nn]o|[Ww]ait|rather|actually),?"
+    r" ([B-Z])\b"
 )
 
 

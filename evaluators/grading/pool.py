@@ -1,10 +1,12 @@
-"""Grading processes: each compares one answer at a time and is killed and replaced when that takes too long.
+"""Grading processes: each compares one answer at a time and is killed and replaced when that takes
+too long.
 
-Plain child programs (`math_worker.py`) on pipes, one line of JSON a question and one word an answer: no
-pickle, no fork of a process with threads, no second import of whatever `__main__` is, and no terminal, so
-that Ctrl-C is the parent's alone. A process ends with its parent: at once when idle (its input ends), at
-the deadline when busy. Nothing starts before the first question. Python hashes strings alike in all of them,
-so that the order in which sympy goes through a set, and with it a verdict, is the same in every run.
+Plain child programs (`math_worker.py`) on pipes, one line of JSON a question and one word an
+answer: no pickle, no fork of a process with threads, no second import of whatever `__main__` is,
+and no terminal, so that Ctrl-C is the parent's alone. A process ends with its parent: at once when
+idle (its input ends), at the deadline when busy. Nothing starts before the first question. Python
+hashes strings alike in all of them, so that the order in which sympy goes through a set, and with
+it a verdict, is the same in every run.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from evaluators.grading.verdict import Verdict
 _PROGRAM = Path(__file__).with_name("math_worker.py")
 _START_TIMEOUT_S = 120.0
 _ATTEMPTS = 2
-# The process ends itself this much later than we would end it: only when we are gone, or were stopped.
+# The process ends itself this much later than we would end it: only when we are gone, or were
+# stopped.
 _GRACE_S = 2.0
 
 
@@ -71,7 +74,9 @@ class MathPool:
 
 
 class _Worker:
-    """One process, started when needed. All but `abort` and `pid` belong to the thread that holds the worker."""
+    """One process, started when needed. All but `abort` and `pid` belong to the thread that holds
+    the worker.
+    """
 
     def __init__(self, deadline_s: float) -> None:
         self._deadline_s = deadline_s
@@ -86,7 +91,9 @@ class _Worker:
         return process.pid if process is not None and process.returncode is None else None
 
     def judge(self, question: Question) -> Verdict:
-        """A process that dies over a question is replaced, and the question gets one more chance."""
+        """A process that dies over a question is replaced, and the question gets one more
+        chance.
+        """
         for _ in range(_ATTEMPTS):
             try:
                 return self._ask(question)
@@ -96,7 +103,10 @@ class _Worker:
                 self.end()
                 return "timed_out"
         if not self._has_served:
-            raise XsampleError(f"a grading process ({sys.executable} {_PROGRAM}) ends before it can be asked anything")
+            raise XsampleError(
+                f"a grading process ({sys.executable} {_PROGRAM}) ends before it can be asked"
+                " anything"
+            )
         return "ungradable"
 
     def abort(self) -> None:

@@ -1,8 +1,9 @@
-r"""A quantity -> the number, and what it is counted in. Pure; a unit is left out of the comparison, not converted.
+r"""A quantity -> the number, and what it is counted in. Pure; a unit is left out of the comparison,
+not converted.
 
-5 apples   5\text{ cm}^2   9.8\,\mathrm{m/s^2}   \$5      only the number counts
-50\%   60^\circ                                           the sign is a unit, and a factor
-5x   2 pm   5 or more                                     no unit: a variable, another number, a condition
+5 apples   5\text{ cm}^2   9.8\,\mathrm{m/s^2}   \$5      only the number counts 50\%   60^\circ
+the sign is a unit, and a factor 5x   2 pm   5 or more                                     no unit:
+a variable, another number, a condition
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ _CURRENCY = re.compile(r"^(-?)\s?(?:[$€£¥₹]|\\pounds|\\euro|USD|Rs\.?)\s?(
 _NUMERAL = re.compile(r"\d|\\(?:pi|infty|sqrt)")
 
 _KNOWN = """
-    mm cm dm m km in ft yd mi sq cu mg g kg t lb lbs oz ms s sec secs min mins h hr hrs yr yrs month months l ml cc mph
+    mm cm dm m km in ft yd mi sq cu mg g kg t lb lbs oz ms s sec secs min mins h hr hrs
+    yr yrs month months l ml cc mph
     kph kmh fps rpm n j w v a c pa kpa hz khz mhz mol rad usd eur gbp pt pts deg
 """
 _UNITS = frozenset(_KNOWN.split())
@@ -39,32 +41,45 @@ _NO_UNIT = re.compile(
 PERCENT = r"\frac{%s}{100}"
 DEGREES = r"\frac{(%s)\pi}{180}"
 _FACTORS = (
-    (PERCENT, re.compile(r"\s?(?:\\?%|\\text\s?\{\s?\\?(?:%|percent|pct)\s?\}|percent|pct)$", re.I)),
+    (
+        PERCENT,
+        re.compile(r"\s?(?:\\?%|\\text\s?\{\s?\\?(?:%|percent|pct)\s?\}|percent|pct)$", re.I),
+    ),
     (DEGREES, re.compile(r"\s?(?:\^\s?(?:\\circ|\{\s?\\circ\s?\})\s?[CFK]?|\\degree)$")),
 )
 
 
 def without_unit(text: str, is_number: bool) -> str:
-    """`text` without the unit at its end. Plain words are one only behind a number: else they are a product."""
+    """`text` without the unit at its end. Plain words are one only behind a number: else they are a
+    product.
+    """
     text = _CURRENCY.sub(r"\1", text)
     for pattern, is_typeset in ((_UNIT_IN_TEXT, True), (_UNIT_IN_WORDS, False)):
         match = pattern.search(text)
         if match and _is_unit(match.group(), is_typeset):
             stem = text[: match.start()]
-            is_letter = len(match.group().strip()) == 1 and not stem[-1:].isdigit()  # 2\pi h is a product
-            if is_typeset or (not is_letter and is_number and _NUMERAL.search(stem) and not has_letters(stem)):
+            is_letter = (
+                len(match.group().strip()) == 1 and not stem[-1:].isdigit()
+            )  # 2\pi h is a product
+            if is_typeset or (
+                not is_letter and is_number and _NUMERAL.search(stem) and not has_letters(stem)
+            ):
                 return stem
     return text
 
 
 def _is_unit(text: str, is_typeset: bool) -> bool:
-    """Words that name a unit, or what is counted; what is glued to the number (`5cm`) must be a known unit."""
+    """Words that name a unit, or what is counted; what is glued to the number (`5cm`) must be a
+    known unit.
+    """
     plain = re.sub(r"\\[A-Za-z]+", " ", re.sub(r"\^\s?(?:\{[-\d ]*\}|-?\d)", "", text))
     words = re.findall("[A-Za-z]+", plain)
     if not words or re.search(r"\d", plain) or words[0].lower() in ("squared", "cubed"):
         return False
     is_glued = not is_typeset and text[0].isalpha()
-    return all(_names_unit(word, is_known=is_glued and place == 0) for place, word in enumerate(words))
+    return all(
+        _names_unit(word, is_known=is_glued and place == 0) for place, word in enumerate(words)
+    )
 
 
 def _names_unit(word: str, is_known: bool) -> bool:
@@ -75,7 +90,9 @@ def _names_unit(word: str, is_known: bool) -> bool:
 
 
 def without_factor(text: str) -> tuple[str, str | None]:
-    """`50%` -> (`50`, PERCENT), the number and the pattern of its worth; None for a number without such a sign."""
+    """`50%` -> (`50`, PERCENT), the number and the pattern of its worth; None for a number without
+    such a sign.
+    """
     for factor, sign in _FACTORS:
         stem = sign.sub("", text)
         if stem not in ("", text):

@@ -7,8 +7,8 @@
     timed_out    the comparison did not end within the deadline
     ungradable   nobody could compare: the grader failed on it, or it is absurdly long
 
-Only the first counts as 1 in an accuracy; the other five count as 0 and are reported apart. A guess is not
-compared with the gold answer: whether it is right would depend on who reads.
+Only the first counts as 1 in an accuracy; the other five count as 0 and are reported apart. A guess
+is not compared with the gold answer: whether it is right would depend on who reads.
 """
 
 from typing import Literal, get_args

@@ -19,10 +19,10 @@ _DIRECTIONS = (*DIRECTIONS, GIVEN)
 class Aligned:
     """A trajectory and the earlier one that it goes along with for longest.
 
-    parts_from: that one; None where no earlier one starts with the same token
-    num_shared: tokens that both start with, which is the position at which they part
-    same:       both have the same tokens to the end
-    folds:      what is shared need not be shown again; not so for the first of a direction, whose interventions there
+    parts_from: that one; None where no earlier one starts with the same token num_shared: tokens
+    that both start with, which is the position at which they part same:       both have the same
+    tokens to the end folds:      what is shared need not be shown again; not so for the first of a
+    direction, whose interventions there
                 are others than those of the other direction
     """
 
@@ -34,10 +34,11 @@ class Aligned:
 
 
 def align(tokens: Mapping[Trajectory, Sequence[int]]) -> list[Aligned]:
-    """Trajectories in the order in which they are shown: forward, reverse, given; the largest budget first.
+    """Trajectories in the order in which they are shown: forward, reverse, given; the largest
+    budget first.
 
-    Of earlier ones that share equally much, one that has no more tokens is taken before one of the same direction, and
-    that before others; of these the first.
+    Of earlier ones that share equally much, one that has no more tokens is taken before one of the
+    same direction, and that before others; of these the first.
     """
     ids = {key: np.asarray(tokens[key], np.int64) for key in sorted(tokens, key=_place)}
     keys = list(ids)
@@ -49,7 +50,9 @@ def _place(key: Trajectory) -> tuple[int, float]:
     return known, -inf if key.budget is None else -key.budget
 
 
-def _nearest(key: Trajectory, earlier: Sequence[Trajectory], ids: Mapping[Trajectory, NDArray[np.int64]]) -> Aligned:
+def _nearest(
+    key: Trajectory, earlier: Sequence[Trajectory], ids: Mapping[Trajectory, NDArray[np.int64]]
+) -> Aligned:
     if not earlier:
         return Aligned(key)
     near = {other: _nearness(key, other, ids) for other in earlier}
@@ -57,7 +60,9 @@ def _nearest(key: Trajectory, earlier: Sequence[Trajectory], ids: Mapping[Trajec
     num_shared, same, _ = near[nearest]
     if not num_shared and not same:
         return Aligned(key)
-    return Aligned(key, nearest, num_shared, same, any(other.direction == key.direction for other in earlier))
+    return Aligned(
+        key, nearest, num_shared, same, any(other.direction == key.direction for other in earlier)
+    )
 
 
 def _nearness(
@@ -65,7 +70,11 @@ def _nearness(
 ) -> tuple[int, bool, bool]:
     """What is more, in this order: tokens shared, no others, the same direction."""
     num_shared = _num_shared(ids[key], ids[other])
-    return num_shared, num_shared == len(ids[key]) == len(ids[other]), other.direction == key.direction
+    return (
+        num_shared,
+        num_shared == len(ids[key]) == len(ids[other]),
+        other.direction == key.direction,
+    )
 
 
 def _num_shared(one: NDArray[np.int64], other: NDArray[np.int64]) -> int:

@@ -1,7 +1,9 @@
-"""The colour of a divergence: light to dark on the square root of its share of ln 2, the largest there is.
+"""The colour of a divergence: light to dark on the square root of its share of ln 2, the largest
+there is.
 
-The ramp runs from pale yellow to brown orange in rising darkness (as ColorBrewer's YlOrBr without its dark end), which
-colour-blind readers and greyscale prints keep in order; black text is legible on all of it.
+The ramp runs from pale yellow to brown orange in rising darkness (as ColorBrewer's YlOrBr without
+its dark end), which colour-blind readers and greyscale prints keep in order; black text is legible
+on all of it.
 """
 
 from __future__ import annotations
@@ -11,7 +13,14 @@ from math import log, sqrt
 MAX_JS = log(2.0)  # nats: of two distributions without a token in common
 NUM_SHADES = 64
 LEGEND = (0.0, 0.001, 0.01, 0.05, 0.1, 0.2, 0.4, MAX_JS)  # nats
-_STOPS = ((255, 255, 232), (255, 245, 184), (254, 222, 134), (254, 188, 74), (247, 147, 42), (228, 108, 24))
+_STOPS = (
+    (255, 255, 232),
+    (255, 245, 184),
+    (254, 222, 134),
+    (254, 188, 74),
+    (247, 147, 42),
+    (228, 108, 24),
+)
 
 
 def shade(js: float) -> int:

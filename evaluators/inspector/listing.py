@@ -1,6 +1,8 @@
-"""The numbers of a trajectory in the terminal: of its interventions, and of the most divergent of its other positions.
+"""The numbers of a trajectory in the terminal: of its interventions, and of the most divergent of
+its other positions.
 
-A position is two rows of a table, a policy a row. Where that does not fit, it is a block of lines: nothing is cut.
+A position is two rows of a table, a policy a row. Where that does not fit, it is a block of lines:
+nothing is cut.
 """
 
 from __future__ import annotations
@@ -35,8 +37,9 @@ def listing_means(has_primary: bool) -> str:
     """The legend of all listings."""
     signs = f"{_SIGNS[1]} interventions, {_SIGNS[2]} effective ones, and " if has_primary else ""
     return (
-        f"Listed: {signs}up to {NUM_DIVERGENT} of the most divergent positions; js and entropy in nats, nucleus in "
-        f"tokens; of the most probable tokens the first {_NUM_TOP} where lists were recorded, else the first"
+        f"Listed: {signs}up to {NUM_DIVERGENT} of the most divergent positions; js and entropy in"
+        f" nats, nucleus in tokens; of the most probable tokens the first {_NUM_TOP} where lists"
+        " were recorded, else the first"
     )
 
 
@@ -54,18 +57,29 @@ class Listing:
         if not listed:
             return
         narrowest = _table(listed, primary, _LEAST_TOP)
-        if Measurement.get(console, options.update(max_width=_ANY_WIDTH), narrowest).maximum <= options.max_width:
+        if (
+            Measurement.get(console, options.update(max_width=_ANY_WIDTH), narrowest).maximum
+            <= options.max_width
+        ):
             yield _table(listed, primary)
         else:
             yield from _blocks(listed, primary)
 
 
 def notable(rows: pa.Table, start: int) -> list[dict[str, Any]]:
-    """From position `start` on, in their order: all interventions, and the most divergent of the other positions."""
+    """From position `start` on, in their order: all interventions, and the most divergent of the
+    other positions.
+    """
     rows = rows.slice(start)
     others = rows.filter(pc.and_(pc.invert(rows["intervened"]), rows["js"].is_valid()))
-    divergent = others.sort_by([("js", "descending"), ("position", "ascending")]).slice(0, NUM_DIVERGENT)
-    return list(pa.concat_tables([rows.filter(rows["intervened"]), divergent]).sort_by("position").to_pylist())
+    divergent = others.sort_by([("js", "descending"), ("position", "ascending")]).slice(
+        0, NUM_DIVERGENT
+    )
+    return list(
+        pa.concat_tables([rows.filter(rows["intervened"]), divergent])
+        .sort_by("position")
+        .to_pylist()
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +121,15 @@ def _said(sample: Sample, row: dict[str, Any]) -> str:
 
 
 def _numbers(row: dict[str, Any], policy: str) -> tuple[str, ...]:
-    logp, rank, entropy, nucleus = (row[f"{name}_{policy}"] for name in ("logp", "rank", "entropy", "nucleus"))
-    return _measure(None if logp is None else exp(logp)), _count(rank), _measure(entropy), _count(nucleus)
+    logp, rank, entropy, nucleus = (
+        row[f"{name}_{policy}"] for name in ("logp", "rank", "entropy", "nucleus")
+    )
+    return (
+        _measure(None if logp is None else exp(logp)),
+        _count(rank),
+        _measure(entropy),
+        _count(nucleus),
+    )
 
 
 def _top(sample: Sample, row: dict[str, Any], policy: str) -> str:
@@ -126,11 +147,26 @@ def _count(value: int | None) -> str:
 
 
 def _table(listed: Sequence[_Listed], primary: str | None, most_top: int | None = None) -> Table:
-    """Only the most probable tokens are ever wrapped, and in `most_top` columns if that is given."""
+    """Only the most probable tokens are ever wrapped, and in `most_top` columns if that is
+    given.
+    """
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
     said = [f"{primary} would\nhave said"] if primary else []
-    for title in ("", "position", "token", *said, "js", "policy", "p", "rank", "entropy", "nucleus"):
-        table.add_column(title, justify="left" if title in _TEXTS or title in said else "right", no_wrap=True)
+    for title in (
+        "",
+        "position",
+        "token",
+        *said,
+        "js",
+        "policy",
+        "p",
+        "rank",
+        "entropy",
+        "nucleus",
+    ):
+        table.add_column(
+            title, justify="left" if title in _TEXTS or title in said else "right", no_wrap=True
+        )
     table.add_column("most probable", overflow="fold", max_width=most_top)
     for one in listed:
         place = [one.sign, one.position, one.token, *([one.said] if primary else []), one.js]
@@ -145,6 +181,11 @@ def _blocks(listed: Sequence[_Listed], primary: str | None) -> Iterator[Renderab
     for one in listed:
         said = f", {primary} would have said {one.said}" if primary and one.said else ""
         yield Text(f"{one.sign} {one.position} {one.token}{said}, js {one.js}", overflow="fold")
-        for policy, (p, rank, entropy, nucleus), top in zip(_POLICIES, one.numbers, one.top, strict=True):
-            numbers = f"{policy}: p {p}, rank {rank}, entropy {entropy}, nucleus {nucleus}; most probable {top}"
+        for policy, (p, rank, entropy, nucleus), top in zip(
+            _POLICIES, one.numbers, one.top, strict=True
+        ):
+            numbers = (
+                f"{policy}: p {p}, rank {rank}, entropy {entropy}, nucleus {nucleus}; most probable"
+                f" {top}"
+            )
             yield Padding(Text(numbers, overflow="fold"), (0, 0, 0, 4))

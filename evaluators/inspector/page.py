@@ -1,4 +1,6 @@
-"""A sample as one HTML file that holds all it needs: no network, nothing of the run's text is ever markup or script."""
+"""A sample as one HTML file that holds all it needs: no network, nothing of the run's text is ever
+markup or script.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,15 @@ from evaluators.inspector.colours import LEGEND, shade
 from evaluators.inspector.columns import page_data
 from evaluators.inspector.redaction import shown
 from evaluators.inspector.sample import Sample
-from evaluators.inspector.wording import BROKEN_MEANS, COLOUR_MEANS, facts, label, parting, settings, who
+from evaluators.inspector.wording import (
+    BROKEN_MEANS,
+    COLOUR_MEANS,
+    facts,
+    label,
+    parting,
+    settings,
+    who,
+)
 
 _HERE = Path(__file__).parent
 
@@ -72,13 +82,15 @@ def _asset(name: str) -> Markup:
 def _policy(style: str, script: str) -> str:
     """Content-Security-Policy: our style and our script by their hashes, and nothing else."""
     return (
-        f"default-src 'none'; style-src '{hash_source(style)}'; script-src '{hash_source(script)}'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; style-src '{hash_source(style)}'; script-src '{hash_source(script)}';"
+        " img-src data:; base-uri 'none'; form-action 'none'"
     )
 
 
 def _as_json(value: dict[str, Any]) -> Markup:
-    """JSON that can stand in a script element: ASCII, and no character that HTML gives a meaning."""
+    """JSON that can stand in a script element: ASCII, and no character that HTML gives a
+    meaning.
+    """
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     for char in "<>&":
         text = text.replace(char, f"\\u{ord(char):04x}")

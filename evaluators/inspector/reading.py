@@ -1,8 +1,10 @@
-"""All that a run directory holds of one (problem, sample). What is missing of it, or damaged, is a note.
+"""All that a run directory holds of one (problem, sample). What is missing of it, or damaged, is a
+note.
 
-Refused is a run whose run.json is not there, cannot be read or has another schema version: what its tables mean is not
-known. Responses are looked through part by part, and only the parts that hold the sample are opened for their tokens,
-with the filter pushed down: the run may be far larger than memory.
+Refused is a run whose run.json is not there, cannot be read or has another schema version: what its
+tables mean is not known. Responses are looked through part by part, and only the parts that hold
+the sample are opened for their tokens, with the filter pushed down: the run may be far larger than
+memory.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ from evaluators.inspector.sample import Sample, Traced
 
 _MOST_NAMED = 3
 _MOST_CHARS = 1_000  # of a token
-_NO_GOLD = "the run holds no gold answers, so it is not graded: score its responses again with --task"
+_NO_GOLD = (
+    "the run holds no gold answers, so it is not graded: score its responses again with --task"
+)
 _RESPONSE = (*TRAJECTORY_KEY, "prompt_token_ids", "token_ids", "finish_reason", "interventions",
              "effective_interventions")  # fmt: skip
 
@@ -36,8 +40,9 @@ _RESPONSE = (*TRAJECTORY_KEY, "prompt_token_ids", "token_ids", "finish_reason", 
 def read_sample(run: Path, problem: str, sample: int) -> Sample:
     """All trajectories of one (problem, sample).
 
-    Raises UsageError where the run has no such problem or sample, RunDirectoryError where nothing of it is there yet,
-    `run` is no run directory or of another schema version, StoreError where its run.json cannot be read.
+    Raises UsageError where the run has no such problem or sample, RunDirectoryError where nothing
+    of it is there yet, `run` is no run directory or of another schema version, StoreError where its
+    run.json cannot be read.
     """
     store = RunStore.read(run)
     expected = _expected(store)
@@ -45,13 +50,22 @@ def read_sample(run: Path, problem: str, sample: int) -> Sample:
         _check_known(run, expected, problem, sample)
     notes: list[str] = []
     responses = _responses(run, problem, sample, notes)
-    missing = [key for key in expected if (key.problem, key.sample) == (problem, sample) and key not in responses]
+    missing = [
+        key
+        for key in expected
+        if (key.problem, key.sample) == (problem, sample) and key not in responses
+    ]
     if not responses:
         raise RunDirectoryError(_nothing_there(run, problem, sample, notes))
     if missing:
-        notes.append(f"{len(missing)} of {len(missing) + len(responses)} trajectories are missing: {_first(missing)}")
+        notes.append(
+            f"{len(missing)} of {len(missing) + len(responses)} trajectories are missing: "
+            f"{_first(missing)}"
+        )
     problems = _problems(store, notes)
-    trajectories = _trajectories(run, responses, _grades(store, problem, sample, problems, notes), notes)
+    trajectories = _trajectories(
+        run, responses, _grades(store, problem, sample, problems, notes), notes
+    )
     texts = _texts(store, notes)
     asked = next((one for one in problems or () if one.id == problem), None)
     prompt = next(row["prompt_token_ids"] or [] for row, _ in responses.values())
@@ -83,32 +97,44 @@ def _check_known(run: Path, expected: Iterable[Trajectory], problem: str, sample
     for key in expected:
         samples.setdefault(key.problem, set()).add(key.sample)
     if problem not in samples:
-        near = get_close_matches(problem, samples, n=_MOST_NAMED, cutoff=0.4) or list(samples)[:_MOST_NAMED]
+        near = (
+            get_close_matches(problem, samples, n=_MOST_NAMED, cutoff=0.4)
+            or list(samples)[:_MOST_NAMED]
+        )
         raise UsageError(
-            f"problem {problem!r} is not in run {run}, which has {len(samples):,}: give one of them, such as "
-            + ", ".join(map(repr, near))
+            f"problem {problem!r} is not in run {run}, which has {len(samples):,}: give one of "
+            "them, such as " + ", ".join(map(repr, near))
         )
     if sample not in samples[problem]:
         known = _ranges(samples[problem])
-        raise UsageError(f"sample {sample} of problem {problem!r} is not in run {run}: it has {known}")
+        raise UsageError(
+            f"sample {sample} of problem {problem!r} is not in run {run}: it has {known}"
+        )
 
 
 def _ranges(numbers: Iterable[int]) -> str:
     """`0`, `0 to 7`, or for numbers with gaps their first and last."""
     ordered = sorted(numbers)
     gaps = ", with gaps" if ordered[-1] - ordered[0] >= len(ordered) else ""
-    return f"samples {ordered[0]} to {ordered[-1]}{gaps}" if len(ordered) > 1 else f"sample {ordered[0]} alone"
+    return (
+        f"samples {ordered[0]} to {ordered[-1]}{gaps}"
+        if len(ordered) > 1
+        else f"sample {ordered[0]} alone"
+    )
 
 
 def _nothing_there(run: Path, problem: str, sample: int, notes: Sequence[str]) -> str:
     found = f" ({'; '.join(notes)})" if notes else ""
     return (
-        f"run directory {run} holds no responses of problem {problem!r}, sample {sample}{found}: the command that made "
+        f"run directory {run} holds no responses of problem {problem!r}, sample "
+        f"{sample}{found}: the command that made "
         f"it, again with --out {run}, makes them"
     )
 
 
-def _responses(run: Path, problem: str, sample: int, notes: list[str]) -> dict[Trajectory, tuple[dict[str, Any], str]]:
+def _responses(
+    run: Path, problem: str, sample: int, notes: list[str]
+) -> dict[Trajectory, tuple[dict[str, Any], str]]:
     """The rows of RESPONSES by trajectory, each with the name of its part; of doubles the first."""
     schema = pa.schema([RESPONSES.field(name) for name in _RESPONSE])
     found: dict[Trajectory, tuple[dict[str, Any], str]] = {}
@@ -119,12 +145,22 @@ def _responses(run: Path, problem: str, sample: int, notes: list[str]) -> dict[T
 
 
 def _read(part: Path, schema: pa.Schema, problem: str, sample: int, notes: list[str]) -> pa.Table:
-    """The rows of the sample; columns that the part lacks are null, and a part that cannot be read is a note."""
-    where = (ds.field("problem") == problem) & (ds.field("sample") == sample) & ds.field("direction").is_valid()
+    """The rows of the sample; columns that the part lacks are null, and a part that cannot be read
+    is a note.
+    """
+    where = (
+        (ds.field("problem") == problem)
+        & (ds.field("sample") == sample)
+        & ds.field("direction").is_valid()
+    )
     try:
         return ds.dataset([str(part)], schema=schema, format="parquet").to_table(filter=where)
     except (OSError, pa.ArrowException, ValueError) as error:
-        what = "missing" if isinstance(error, FileNotFoundError) else f"unreadable ({reason(error)[:80]})"
+        what = (
+            "missing"
+            if isinstance(error, FileNotFoundError)
+            else f"unreadable ({reason(error)[:80]})"
+        )
         notes.append(f"{part.parent.name}/{part.name} is {what}")
         return schema.empty_table()
 
@@ -137,23 +173,39 @@ def _trajectories(
 ) -> tuple[Traced, ...]:
     first = next(iter(responses))
     names = sorted({name for _, name in responses.values()})
-    tokens = {name: _read(run / "tokens" / name, TOKENS, first.problem, first.sample, notes) for name in names}
+    tokens = {
+        name: _read(run / "tokens" / name, TOKENS, first.problem, first.sample, notes)
+        for name in names
+    }
     traced = []
     for key, (row, name) in responses.items():
         grade = grades.get(key, {})
         answer = grade.get("answer") or grade.get("guess")
-        traced.append(Traced(key, _rows(key, row, tokens[name], notes), row, grade.get("verdict"), answer))
+        traced.append(
+            Traced(key, _rows(key, row, tokens[name], notes), row, grade.get("verdict"), answer)
+        )
     return tuple(traced)
 
 
-def _rows(key: Trajectory, response: dict[str, Any], tokens: pa.Table, notes: list[str]) -> pa.Table:
+def _rows(
+    key: Trajectory, response: dict[str, Any], tokens: pa.Table, notes: list[str]
+) -> pa.Table:
     """The rows of a trajectory, if they are those of its tokens; else rows of its tokens alone."""
-    budget = pc.is_null(tokens["budget"]) if key.budget is None else pc.equal(tokens["budget"], key.budget)
-    rows = tokens.filter(pc.and_(pc.equal(tokens["direction"], key.direction), budget)).sort_by("position")
+    budget = (
+        pc.is_null(tokens["budget"])
+        if key.budget is None
+        else pc.equal(tokens["budget"], key.budget)
+    )
+    rows = tokens.filter(pc.and_(pc.equal(tokens["direction"], key.direction), budget)).sort_by(
+        "position"
+    )
     ids = [token for token in response["token_ids"] or [] if token is not None]
     if rows["token"].to_pylist() == ids and rows["position"].to_pylist() == list(range(len(ids))):
         return rows
-    notes.append(f"the token rows of {key} are not those of its {len(ids)} tokens: it is shown without numbers")
+    notes.append(
+        f"the token rows of {key} are not those of its {len(ids)} tokens: it is shown without "
+        "numbers"
+    )
     return _bare(key, ids)
 
 
@@ -175,7 +227,9 @@ def _grades(
     except StoreError as error:
         notes.append(str(error))
         return {}
-    mine = grades.filter(pc.and_(pc.equal(grades["problem"], problem), pc.equal(grades["sample"], sample)))
+    mine = grades.filter(
+        pc.and_(pc.equal(grades["problem"], problem), pc.equal(grades["sample"], sample))
+    )
     return {Trajectory(*(row[name] for name in TRAJECTORY_KEY)): row for row in mine.to_pylist()}
 
 
@@ -191,7 +245,9 @@ def _texts(store: RunStore, notes: list[str]) -> dict[int, str]:
 
 
 def _shortened(text: str) -> str:
-    """A token's text: no tokenizer has one of a thousand characters, and it may be shown a thousand times."""
+    """A token's text: no tokenizer has one of a thousand characters, and it may be shown a thousand
+    times.
+    """
     return text if len(text) <= _MOST_CHARS else f"{text[: _MOST_CHARS - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 

@@ -10,7 +10,9 @@ REDACTED = "the task set is gated: text is redacted here; --show-text shows it"
 
 
 def shown(sample: Sample, show_text: bool) -> Sample:
-    """`sample` as it may be shown: redacted where its set is gated, unless its text is asked for."""
+    """`sample` as it may be shown: redacted where its set is gated, unless its text is asked
+    for.
+    """
     return redacted(sample) if sample.gated and not show_text else sample
 
 

@@ -19,8 +19,8 @@ HIDDEN = "\N{LIGHT SHADE}"  # stands for a character that is redacted
 class Traced:
     """One trajectory.
 
-    rows:      a row a token in order, with the columns of record.TOKENS; only position and token are filled where the
-               run's own rows cannot be used
+    rows:      a row a token in order, with the columns of record.TOKENS; only position and token
+               are filled where the run's own rows cannot be used
     response:  its row of record.RESPONSES, without prompt and text
     verdict:   as in record.GRADES; None: not graded
     answer:    what its grade found as its answer, or as a guess
@@ -69,9 +69,11 @@ class Sample:
         return is_scored(self.manifest)
 
     def primary(self, key: Trajectory) -> str | None:
-        """The policy that is primary in a trajectory; None of a given response, which neither made here.
+        """The policy that is primary in a trajectory; None of a given response, which neither made
+        here.
 
-        Those of a scored run are given whatever their key says: it is the name that they had where they were made.
+        Those of a scored run are given whatever their key says: it is the name that they had where
+        they were made.
         """
         return None if self.is_scored else PRIMARY.get(key.direction)
 

@@ -1,7 +1,8 @@
-"""A sample in the terminal: divergence as background, interventions underlined, effective ones bold, and their numbers.
+"""A sample in the terminal: divergence as background, interventions underlined, effective ones
+bold, and their numbers.
 
-Where there is no colour, interventions stand in brackets. Nothing of the run is read as markup, and nothing in it
-reaches the terminal as an escape sequence.
+Where there is no colour, interventions stand in brackets. Nothing of the run is read as markup, and
+nothing in it reaches the terminal as an escape sequence.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ _MARK = "\N{BLACK RIGHT-POINTING TRIANGLE}"
 
 
 def inspect_terminal(sample: Sample, show_text: bool) -> Inspection:
-    """What rich prints, as the console that it is printed on allows. A gated set is redacted unless `show_text`."""
+    """What rich prints, as the console that it is printed on allows. A gated set is redacted unless
+    `show_text`.
+    """
     return Inspection(shown(sample, show_text))
 
 
@@ -50,7 +53,9 @@ def _header(sample: Sample, plain: bool) -> Iterator[Text]:
     yield Text(f"{visible(sample.problem)}, sample {sample.sample}", "bold")
     for note in sample.notes:
         yield Text(f"note: {visible(note)}")
-    question = ("prompt", sample.prompt) if sample.question is None else ("question", sample.question)
+    question = (
+        ("prompt", sample.prompt) if sample.question is None else ("question", sample.question)
+    )
     yield _named(question)
     yield _named(("gold answer", sample.answer or "not known"))
     yield Text("   ").join(map(_named, settings(sample.manifest)))
@@ -78,7 +83,9 @@ def _marks(plain: bool, has_primary: bool) -> Text:
     marks = Text()
     if has_primary:
         intervened, effective = ("[token]", "[*token*]") if plain else ("underlined", "and bold")
-        marks.append(intervened, Style(underline=not plain)).append(": drawn from the intervention policy; ")
+        marks.append(intervened, Style(underline=not plain)).append(
+            ": drawn from the intervention policy; "
+        )
         marks.append(effective, Style(underline=not plain, bold=not plain))
         marks.append(": and the primary would have taken another token (effective); ")
     return marks.append(f"{_MARK} here it parts from another")
@@ -108,7 +115,8 @@ def _tokens(sample: Sample, traced: Traced, aligned: Aligned, plain: bool) -> Te
     if folded:
         drawn.append(f"... {folded:,} shared tokens ", _NAME)
     columns = zip(
-        *(rows[name].to_pylist()[folded:] for name in ("token", "intervened", "effective", "js")), strict=True
+        *(rows[name].to_pylist()[folded:] for name in ("token", "intervened", "effective", "js")),
+        strict=True,
     )
     for position, (token, intervened, effective, js) in enumerate(columns, folded):
         if position == aligned.num_shared > 0:
@@ -118,7 +126,9 @@ def _tokens(sample: Sample, traced: Traced, aligned: Aligned, plain: bool) -> Te
             style = _SHARED
         elif intervened and not plain:
             style += Style(underline=True, bold=bool(effective))
-        drawn.append(_marked(flowing(text), intervened, effective) if plain else flowing(text), style)
+        drawn.append(
+            _marked(flowing(text), intervened, effective) if plain else flowing(text), style
+        )
         drawn.append("\n" * text.count("\n"))
     drawn.rstrip()
     return drawn

@@ -1,4 +1,6 @@
-"""What is said of a sample and its trajectories in words: the same on the page and in the terminal."""
+"""What is said of a sample and its trajectories in words: the same on the page and in the
+terminal.
+"""
 
 from __future__ import annotations
 
@@ -16,25 +18,32 @@ ABSENT = "\N{EN DASH}"
 _WHO = {"base": "base is primary, rl intervenes", "rl": "rl is primary, base intervenes"}
 _GIVEN = "a given response, only measured: neither policy made it here"
 _SETTINGS = (
-    "criterion", "threshold", "match", "window", "eos", "extrapolate", "extrapolate_to", "trace", "temperature",
-    "top_p", "top_k", "max_tokens", "seed", "record_threshold", "record_top_k",
+    "criterion", "threshold", "match", "window", "eos", "extrapolate", "extrapolate_to", "trace",
+    "temperature", "top_p", "top_k", "max_tokens", "seed", "record_threshold", "record_top_k",
 )  # fmt: skip
 _SIGNS = {" ": "\N{OPEN BOX}", "\n": "\N{RETURN SYMBOL}", "\t": "\N{RIGHTWARDS ARROW TO BAR}"}
 _WHITE = "".join(_SIGNS)
 _FINISHED = {"stop": "ended by itself", "length": "cut off at the length cap"}
 
 COLOUR_MEANS = (
-    f"Jensen-Shannon divergence of the two policies in nats, from 0 to ln 2 = {MAX_JS:.3f}; the colour goes with its "
+    f"Jensen-Shannon divergence of the two policies in nats, from 0 to ln 2 = {MAX_JS:.3f}; the "
+    "colour goes with its "
     "square root. No colour: not measured, as only one policy was there"
 )
-BROKEN_MEANS = "\N{REPLACEMENT CHARACTER}: a part of a character, which several tokens make together"
+BROKEN_MEANS = (
+    "\N{REPLACEMENT CHARACTER}: a part of a character, which several tokens make together"
+)
 
 
 def label(key: Trajectory) -> str:
     """What a trajectory is called among those of its sample."""
     if key.direction == GIVEN:
         return key.direction
-    return f"{key.direction}, unlimited" if key.budget is None else f"{key.direction}, budget {key.budget}"
+    return (
+        f"{key.direction}, unlimited"
+        if key.budget is None
+        else f"{key.direction}, budget {key.budget}"
+    )
 
 
 def who(primary: str | None) -> str:
@@ -45,13 +54,17 @@ def who(primary: str | None) -> str:
 def settings(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The settings that the numbers depend on, those that are set."""
     models, config, task = (part(manifest, name) for name in ("models", "config", "task"))
-    found = {f"{name} model": models.get(name) for name in ("base", "rl")} | {"task": task.get("name")}
+    found = {f"{name} model": models.get(name) for name in ("base", "rl")} | {
+        "task": task.get("name")
+    }
     found |= {name.replace("_", " "): config.get(name) for name in _SETTINGS}
     return [(name, str(value)) for name, value in found.items() if value is not None]
 
 
 def facts(traced: Traced, primary: str | None) -> list[str]:
-    """A trajectory in numbers: its length and end, its interventions if it has a primary, its verdict."""
+    """A trajectory in numbers: its length and end, its interventions if it has a primary, its
+    verdict.
+    """
     response = traced.response
     found = [f"{traced.rows.num_rows:,} tokens", _FINISHED.get(str(response["finish_reason"]), "")]
     if primary:
@@ -89,7 +102,9 @@ def spelled(text: str) -> str:
 
 
 def flowing(text: str) -> str:
-    """A token's text among others: line ends can be seen, and spaces where there is nothing else."""
+    """A token's text among others: line ends can be seen, and spaces where there is nothing
+    else.
+    """
     return signs(text, _WHITE.strip(" ") if text.strip() else _WHITE)
 
 

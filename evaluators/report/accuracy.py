@@ -1,7 +1,9 @@
-"""Accuracy of the arms of a run, and paired differences between arms of one run or of two. Pure: tables in, tables out.
+"""Accuracy of the arms of a run, and paired differences between arms of one run or of two. Pure:
+tables in, tables out.
 
-Accuracy is avg@n: each problem weighs the same, and every verdict other than correct counts 0. Intervals are over
-problems, at 95 % (evaluators.bootstrap). A control is a run of random positions that matches another (engine.match).
+Accuracy is avg@n: each problem weighs the same, and every verdict other than correct counts 0.
+Intervals are over problems, at 95 % (evaluators.bootstrap). A control is a run of random positions
+that matches another (engine.match).
 """
 
 from __future__ import annotations
@@ -48,7 +50,9 @@ DIFFERENCES = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Graded:
-    """The graded responses of a run. problems, samples: what the numbers of `outcomes` stand for."""
+    """The graded responses of a run. problems, samples: what the numbers of `outcomes` stand
+    for.
+    """
 
     name: str
     outcomes: Outcomes
@@ -57,26 +61,36 @@ class Graded:
 
     @classmethod
     def of(cls, name: str, responses: pa.Table, grades: pa.Table, grader: GraderName) -> Graded:
-        """Of responses that all have a grade; the columns that `evaluators.outcomes.read_outcomes` needs.
+        """Of responses that all have a grade; the columns that `evaluators.outcomes.read_outcomes`
+        needs.
 
         Raises XsampleError if a grade is missing or a trajectory is there twice.
         """
-        problems, samples = (tuple(sorted(pc.unique(responses[name]).to_pylist())) for name in ("problem", "sample"))
+        problems, samples = (
+            tuple(sorted(pc.unique(responses[name]).to_pylist())) for name in ("problem", "sample")
+        )
         return cls(name, read_outcomes(responses, grades, grader), problems, samples)
 
 
 def accuracy_by_budget(graded: Graded, control: bool = False, given: bool = False) -> pa.Table:
     """A row of ACCURACY an arm; budget null is unlimited.
 
-    accuracy with its interval (null for one problem) and shares of all tokens of the arm: 0 ... 1; interventions,
-    effective (interventions that changed the token) and tokens_mean: tokens, means over responses. Figure 1 and table 1
-    of arXiv 2603.22446. `control` says that these arms are some other run's control, `given` that the responses were
-    made elsewhere and are only measured: their accuracy is not that of the run's policies.
+    accuracy with its interval (null for one problem) and shares of all tokens of the arm: 0 ... 1;
+    interventions, effective (interventions that changed the token) and tokens_mean: tokens, means
+    over responses. Figure 1 and table 1 of arXiv 2603.22446. `control` says that these arms are
+    some other run's control, `given` that the responses were made elsewhere and are only measured:
+    their accuracy is not that of the run's policies.
     """
     outcomes = graded.outcomes
-    num_samples, correct = outcomes.per_problem(outcomes.everything), outcomes.per_problem(outcomes.correct)
+    num_samples, correct = (
+        outcomes.per_problem(outcomes.everything),
+        outcomes.per_problem(outcomes.correct),
+    )
     asked = num_samples > 0
-    scores = [avg_at_n(n[there], c[there]) for n, c, there in zip(num_samples, correct, asked, strict=True)]
+    scores = [
+        avg_at_n(n[there], c[there])
+        for n, c, there in zip(num_samples, correct, asked, strict=True)
+    ]
     rows = [
         {
             **arm._asdict(),
@@ -95,10 +109,12 @@ def accuracy_by_budget(graded: Graded, control: bool = False, given: bool = Fals
 
 
 def accuracy_differences(graded: Graded, against: Sequence[Graded] = ()) -> pa.Table:
-    """Rows of DIFFERENCES: each arm less those before it in the run, then less the same arm of each run of `against`.
+    """Rows of DIFFERENCES: each arm less those before it in the run, then less the same arm of each
+    run of `against`.
 
-    Only problems and samples that both have count, as these have the same noise: evaluators.metrics.paired_difference.
-    difference: of accuracies, -1 ... 1, null where nothing is in common.
+    Only problems and samples that both have count, as these have the same noise:
+    evaluators.metrics.paired_difference. difference: of accuracies, -1 ... 1, null where nothing is
+    in common.
     """
     within = [{"against_run": graded.name, **row} for row in differences(graded.outcomes)]
     between = [row for other in against for row in _between(graded, other)]
@@ -113,7 +129,10 @@ def _between(graded: Graded, other: Graded) -> list[dict[str, Any]]:
     return [
         {
             **arm._asdict(),
-            **{f"against_{name}": value for name, value in [("run", other.name), *arm._asdict().items()]},
+            **{
+                f"against_{name}": value
+                for name, value in [("run", other.name), *arm._asdict().items()]
+            },
             "problems": len(found.scores),
             "pairs": found.num_pairs,
             **(_difference(next(estimates)) if found.num_pairs else {}),
@@ -123,15 +142,23 @@ def _between(graded: Graded, other: Graded) -> list[dict[str, Any]]:
 
 
 def _paired(here: Outcomes, there: Outcomes, places: Sequence[tuple[int, int]]) -> list[Paired]:
-    """The differences here - there of the arms at `places`; samples beyond those of the other run pair with nothing."""
+    """The differences here - there of the arms at `places`; samples beyond those of the other run
+    pair with nothing.
+    """
     cubes = [
-        (outcomes.per_sample(outcomes.everything), outcomes.per_sample(outcomes.correct)) for outcomes in (there, here)
+        (outcomes.per_sample(outcomes.everything), outcomes.per_sample(outcomes.correct))
+        for outcomes in (there, here)
     ]
     num_samples = min(answered.shape[2] for answered, _ in cubes)
     return [
         paired_difference(
             *(
-                np.stack([of_run[kind][arm, :, :num_samples] for of_run, arm in zip(cubes, (old, new), strict=True)])
+                np.stack(
+                    [
+                        of_run[kind][arm, :, :num_samples]
+                        for of_run, arm in zip(cubes, (old, new), strict=True)
+                    ]
+                )
                 for kind in (0, 1)
             )
         )
@@ -164,4 +191,7 @@ def _difference(found: Estimate) -> dict[str, float | None]:
 
 
 def _interval(found: Estimate) -> dict[str, float | None]:
-    return {name: None if isnan(bound) else bound for name, bound in (("low", found.low), ("high", found.high))}
+    return {
+        name: None if isnan(bound) else bound
+        for name, bound in (("low", found.low), ("high", found.high))
+    }

@@ -1,4 +1,6 @@
-"""Build a report: open the runs, measure, draw, write. No file is written before everything is measured and drawn."""
+"""Build a report: open the runs, measure, draw, write. No file is written before everything is
+measured and drawn.
+"""
 
 from __future__ import annotations
 
@@ -57,16 +59,23 @@ class Compared:
     def notes(self) -> list[str]:
         """What is missing: of whole runs, then by section."""
         by_section = [self.measured.notes.get(section.name, []) for section in SECTIONS]
-        return [note for notes in ([run.notes for run in self.runs], by_section) for lines in notes for note in lines]
+        return [
+            note
+            for notes in ([run.notes for run in self.runs], by_section)
+            for lines in notes
+            for note in lines
+        ]
 
 
 def build_report(
     runs: Sequence[Path], out: Path, on_stage: OnStage = lambda stage: None, show_text: bool = False
 ) -> Report:
-    """Measure `runs` and write tables, figures and index.html into `out`, in place of the report that is there.
+    """Measure `runs` and write tables, figures and index.html into `out`, in place of the report
+    that is there.
 
-    on_stage: told what is being done. show_text: also show the text of tokens of gated sets. Raises RunDirectoryError
-    for a run that is none and an `out` that cannot be used, StoreError where a file cannot be written.
+    on_stage: told what is being done. show_text: also show the text of tokens of gated sets. Raises
+    RunDirectoryError for a run that is none and an `out` that cannot be used, StoreError where a
+    file cannot be written.
     """
     known = known_files()
     try:
@@ -78,18 +87,29 @@ def build_report(
             drawn = draw(tables, compared.names, on_stage)
             on_stage("page")
             page = render(compared.runs, SECTIONS, compared.measured, drawn, compared.notes)
-    except OSError as error:  # of the temporary folders that DuckDB spills into and figures are drawn in
+    except (
+        OSError
+    ) as error:  # of the temporary folders that DuckDB spills into and figures are drawn in
         where = f"the report cannot be made in {gettempdir()}"
         raise StoreError(f"{where}: {reason(error)}; TMPDIR names another folder") from error
     csv_files = {f"tables/{name}.csv": to_csv(table) for name, table in tables.items()}
-    images = {f"figures/{name}.{kind}": getattr(one, kind) for name, one in drawn.items() for kind in ("png", "svg")}
+    images = {
+        f"figures/{name}.{kind}": getattr(one, kind)
+        for name, one in drawn.items()
+        for kind in ("png", "svg")
+    }
     replace_report(out, csv_files | images, page.encode(), known)
-    tables_there, figures_there = (tuple(out / name for name in files) for files in (csv_files, images))
+    tables_there, figures_there = (
+        tuple(out / name for name in files) for files in (csv_files, images)
+    )
     return Report(out / INDEX, tables_there, figures_there, tuple(compared.notes))
 
 
 def compare(
-    database: duckdb.DuckDBPyConnection, runs: Sequence[Run], on_stage: OnStage, show_text: bool = False
+    database: duckdb.DuckDBPyConnection,
+    runs: Sequence[Run],
+    on_stage: OnStage,
+    show_text: bool = False,
 ) -> Compared:
     """All tables of all runs, and what is missing."""
     found = [measure_run(database, run, SECTIONS[1:], on_stage) for run in runs]
@@ -118,7 +138,9 @@ def known_files() -> set[str]:
     return tables | {f"figures/{name}.{kind}" for name in names for kind in ("png", "svg")}
 
 
-def draw(tables: Mapping[str, pa.Table], names: Sequence[str], on_stage: OnStage) -> dict[str, Drawn]:
+def draw(
+    tables: Mapping[str, pa.Table], names: Sequence[str], on_stage: OnStage
+) -> dict[str, Drawn]:
     """The figures whose tables are there, by name."""
     drawn: dict[str, Drawn] = {}
     with scratch() as folder:

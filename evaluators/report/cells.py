@@ -10,7 +10,9 @@ _LONGEST = 200
 
 
 def shown(value: object) -> str:
-    """Any value of a manifest or a table; control characters are written out, and a long text is cut."""
+    """Any value of a manifest or a table; control characters are written out, and a long text is
+    cut.
+    """
     if value is None:
         return ABSENT
     if isinstance(value, bool):
@@ -24,7 +26,9 @@ def shown(value: object) -> str:
 
 
 def cell(column: str, value: object) -> str:
-    """A cell of a table's preview: as `shown`, with a budget of null by its name, thousands apart, tokens as drawn."""
+    """A cell of a table's preview: as `shown`, with a budget of null by its name, thousands apart,
+    tokens as drawn.
+    """
     if column.endswith("budget") and value is None:
         return "unlimited"
     if column == "text":

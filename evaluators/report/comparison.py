@@ -1,4 +1,6 @@
-"""Which runs can be compared with which: controls, runs whose samples share their noise, and checkpoints."""
+"""Which runs can be compared with which: controls, runs whose samples share their noise, and
+checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,12 @@ _MEASURED = ("base", "temperature", "top_p", "top_k")
 
 
 def controls(runs: Sequence[Run]) -> tuple[dict[str, str], list[str]]:
-    """Name of a control -> name of the run that it is the control of, and a line for each that lacks its run.
+    """Name of a control -> name of the run that it is the control of, and a line for each that
+    lacks its run.
 
-    A control is a run of random positions that matches another. Whose numbers of interventions these are it keeps as a
-    fingerprint: a run that was moved is known by it, and another of the same name is not taken for it.
+    A control is a run of random positions that matches another. Whose numbers of interventions
+    these are it keeps as a fingerprint: a run that was moved is known by it, and another of the
+    same name is not taken for it.
     """
     found: dict[str, str] = {}
     notes: list[str] = []
@@ -35,23 +39,30 @@ def controls(runs: Sequence[Run]) -> tuple[dict[str, str], list[str]]:
             found[control.name] = matched.name
         else:
             match = control.part("config")["match"]
-            known = f"its positions are random and match the run {match}, which is not given, or has changed since"
+            known = (
+                f"its positions are random and match the run {match}, which is not given, or has"
+                " changed since"
+            )
             notes.append(f"{control.name}: {known}: give that run too to have them compared")
     return found, notes
 
 
-def compared_with(run: Run, runs: Sequence[Run], control_of: dict[str, str]) -> tuple[list[Run], list[str]]:
-    """The runs whose arms are taken from those of `run`: its controls, and of the others those before it in `runs`.
+def compared_with(
+    run: Run, runs: Sequence[Run], control_of: dict[str, str]
+) -> tuple[list[Run], list[str]]:
+    """The runs whose arms are taken from those of `run`: its controls, and of the others those
+    before it in `runs`.
 
-    With a line for each reason why some of them cannot be paired. Scored responses are not compared: they are those of
-    another run, or have no noise in common with any.
+    With a line for each reason why some of them cannot be paired. Scored responses are not
+    compared: they are those of another run, or have no noise in common with any.
     """
     made = [other for other in runs if not (run.is_scored or other.is_scored)]
     before = runs[: runs.index(run)]
     asked = [
         other
         for other in made
-        if control_of.get(other.name) == run.name or (other in before and control_of.get(run.name) != other.name)
+        if control_of.get(other.name) == run.name
+        or (other in before and control_of.get(run.name) != other.name)
     ]
     alike: list[Run] = []
     unlike: dict[str, list[str]] = {}
@@ -62,7 +73,8 @@ def compared_with(run: Run, runs: Sequence[Run], control_of: dict[str, str]) -> 
         else:
             alike.append(other)
     return alike, [
-        f"{run.name}: no paired differences with {', '.join(names)}: other {reason}" for reason, names in unlike.items()
+        f"{run.name}: no paired differences with {', '.join(names)}: other {reason}"
+        for reason, names in unlike.items()
     ]
 
 
@@ -75,10 +87,11 @@ def unpaired(run: Run, other: Run) -> str:
 
 
 def checkpoints(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
-    """The most runs that measured the same responses in the same way, under checkpoints of an RL model, by their steps.
+    """The most runs that measured the same responses in the same way, under checkpoints of an RL
+    model, by their steps.
 
-    Empty where there are not two. With a line for each run of these responses that is left out, as its model's name
-    says no step.
+    Empty where there are not two. With a line for each run of these responses that is left out, as
+    its model's name says no step.
     """
     groups: list[list[Run]] = []
     for run in runs:
@@ -92,7 +105,11 @@ def checkpoints(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     if len(set(at.values())) < 2:
         return [], []
     named = "its RL model's name says no step (as global_step_100 or checkpoint-100 do)"
-    notes = [f"{run.name}: {named}, so it is no part of the evolution" for run in chosen if run.name not in at]
+    notes = [
+        f"{run.name}: {named}, so it is no part of the evolution"
+        for run in chosen
+        if run.name not in at
+    ]
     return sorted((run for run in chosen if run.name in at), key=lambda run: at[run.name]), notes
 
 

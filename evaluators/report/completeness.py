@@ -1,4 +1,6 @@
-"""How much of what a run asked for is there: what is missing, or there twice, changes every number of the report."""
+"""How much of what a run asked for is there: what is missing, or there twice, changes every number
+of the report.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +24,25 @@ def num_expected(run: Run) -> int | None:
 
 
 def completeness_notes(run: Run) -> list[str]:
-    """A line for what is missing, and one for what is there more than once. Raises StoreError as `num_there` does."""
+    """A line for what is missing, and one for what is there more than once. Raises StoreError as
+    `num_there` does.
+    """
     there, expected = num_there(run), num_expected(run)
     once = _count(run, f"count(DISTINCT ({', '.join(TRAJECTORY_KEY)}))")
     notes = []
     if expected is not None and once < expected:
-        missing = f"{expected - once:,} of {expected:,} trajectories are missing, and all numbers are of the rest alone"
-        notes.append(f"{run.name}: {missing} (what ends early is there first): the command that made it resumes it")
+        missing = (
+            f"{expected - once:,} of {expected:,} trajectories are missing, and all numbers are of"
+            " the rest alone"
+        )
+        notes.append(
+            f"{run.name}: {missing} (what ends early is there first): the command that made it"
+            " resumes it"
+        )
     if there > once:
         notes.append(
-            f"{run.name}: {there - once:,} trajectories are there more than once and count as often: "
-            "`xsample verify` lists them"
+            f"{run.name}: {there - once:,} trajectories are there more than once and count as"
+            " often: `xsample verify` lists them"
         )
     return notes
 
@@ -40,4 +50,6 @@ def completeness_notes(run: Run) -> list[str]:
 def _count(run: Run, what: str) -> int:
     if run.tables is None:
         return 0
-    return int(run.tables.query(f"SELECT {what} AS num FROM {run.tables.responses}")["num"][0].as_py())
+    return int(
+        run.tables.query(f"SELECT {what} AS num FROM {run.tables.responses}")["num"][0].as_py()
+    )

@@ -1,4 +1,6 @@
-"""n for the captions: how many positions, responses or problems a figure is made of, by run and direction."""
+"""n for the captions: how many positions, responses or problems a figure is made of, by run and
+direction.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def positions(tables: Tables) -> str:
 
 def high_positions(tables: Tables) -> str:
     """Of these, those of high divergence."""
-    found = _shares(tables, HIGH_DIVERGENCE, lambda row: round(row["positions"] * (row["above"] or 0.0)))
+    found = _shares(
+        tables, HIGH_DIVERGENCE, lambda row: round(row["positions"] * (row["above"] or 0.0))
+    )
     return _said(found, f"positions with JS > {HIGH_DIVERGENCE:g} nats")
 
 
@@ -57,7 +61,9 @@ def responses(tables: Tables) -> str:
 
 def pairs(tables: Tables) -> str:
     """Pairs of responses of a difference, at most."""
-    return _said(_grouped(tables, "accuracy_differences", "pairs", "max"), "pairs of responses (at most)")
+    return _said(
+        _grouped(tables, "accuracy_differences", "pairs", "max"), "pairs of responses (at most)"
+    )
 
 
 def sequences(tables: Tables) -> str:
@@ -70,12 +76,16 @@ def per_step(table: str) -> Callable[[Tables], str]:
 
     def count(tables: Tables) -> str:
         rows = tables[table].to_pylist()
-        return _said({(row["label"], row["direction"]): row["positions"] or 0 for row in rows}, "positions")
+        return _said(
+            {(row["label"], row["direction"]): row["positions"] or 0 for row in rows}, "positions"
+        )
 
     return count
 
 
-def _shares(tables: Tables, cutoff: float, count: Callable[[dict[str, float]], int]) -> dict[tuple[str, str], int]:
+def _shares(
+    tables: Tables, cutoff: float, count: Callable[[dict[str, float]], int]
+) -> dict[tuple[str, str], int]:
     if "js_shares" not in tables:
         return {}
     rows = tables["js_shares"].filter(pc.equal(tables["js_shares"]["cutoff"], cutoff)).to_pylist()
@@ -88,7 +98,8 @@ def _grouped(tables: Tables, table: str, column: str, how: str) -> dict[tuple[st
 
 
 def _said(found: Mapping[tuple[str, str], int], unit: str) -> str:
-    """ "run-a forward 12, reverse 3; run-b forward 4 positions"; the run is left out where there is one only.
+    """ "run-a forward 12, reverse 3; run-b forward 4 positions"; the run is left out where there is
+    one only.
 
     Of many, the least and the most.
     """
@@ -98,4 +109,7 @@ def _said(found: Mapping[tuple[str, str], int], unit: str) -> str:
     for (run, direction), number in found.items():
         by_run.setdefault(run, []).append(f"{direction} {number:,}")
     several = len(by_run) > 1
-    return "; ".join(f"{run + ' ' if several else ''}{', '.join(of)}" for run, of in by_run.items()) + f" {unit}"
+    return (
+        "; ".join(f"{run + ' ' if several else ''}{', '.join(of)}" for run, of in by_run.items())
+        + f" {unit}"
+    )

@@ -1,4 +1,6 @@
-"""The grades of a run as far as they go: what is not graded is left out and said, with the command that grades it."""
+"""The grades of a run as far as they go: what is not graded is left out and said, with the command
+that grades it.
+"""
 
 from __future__ import annotations
 
@@ -19,27 +21,37 @@ from evaluators.outcomes import COUNTED, keyed
 from evaluators.report.accuracy import Graded
 from evaluators.report.runs import Run
 
-_COLUMNS = pa.schema([GRADES.field(name) for name in (*TRAJECTORY_KEY, "verdict", "answer")], GRADES.metadata)
+_COLUMNS = pa.schema(
+    [GRADES.field(name) for name in (*TRAJECTORY_KEY, "verdict", "answer")], GRADES.metadata
+)
 
 
 def read_graded(run: Run) -> tuple[Graded | None, list[str]]:
-    """The graded responses of a run, None where there are none, and a line for each thing that is missing.
+    """The graded responses of a run, None where there are none, and a line for each thing that is
+    missing.
 
     Raises StoreError where a part of the responses turns out to be damaged.
     """
     if run.tables is None:
         return None, []  # opening has made a note
-    responses = run.tables.query(f"SELECT {', '.join((*TRAJECTORY_KEY, *COUNTED))} FROM {run.tables.responses}")
+    responses = run.tables.query(
+        f"SELECT {', '.join((*TRAJECTORY_KEY, *COUNTED))} FROM {run.tables.responses}"
+    )
     if not (run.path / "grades.parquet").exists():
         return None, [f"{run.name}: not graded, so there is no accuracy: {_way_out(run)}"]
     try:
         grades = read_table(run.path / "grades.parquet", _COLUMNS)
         there, num_without = _with_grade(keyed(responses), keyed(grades))
         notes = [_missing(run, num_without, responses.num_rows)] if num_without else []
-        return (Graded.of(run.name, there, grades, grader_of(run)) if there.num_rows else None), notes
+        return (
+            Graded.of(run.name, there, grades, grader_of(run)) if there.num_rows else None
+        ), notes
     except StoreError:
         again = f"xsample grade {shlex.quote(one_line(run.path))}"
-        return None, [f"{run.name}: grades.parquet cannot be read, so there is no accuracy: `{again}` makes it anew"]
+        return None, [
+            f"{run.name}: grades.parquet cannot be read, so there is no accuracy: `{again}` makes"
+            " it anew"
+        ]
     except XsampleError as error:
         return None, [f"{run.name}: there is no accuracy, as {error}"]
 
@@ -62,7 +74,9 @@ def _with_grade(responses: pa.Table, grades: pa.Table) -> tuple[pa.Table, int]:
 
 
 def _missing(run: Run, num_without: int, num_responses: int) -> str:
-    few = f"{num_without:,} of {num_responses:,} responses have no grade and are left out of accuracy"
+    few = (
+        f"{num_without:,} of {num_responses:,} responses have no grade and are left out of accuracy"
+    )
     return f"{run.name}: {few}: {_way_out(run)}"
 
 

@@ -1,7 +1,9 @@
-"""All measurements of all runs, as one table each with a first column `run`; what cannot be made becomes a note.
+"""All measurements of all runs, as one table each with a first column `run`; what cannot be made
+becomes a note.
 
-A run is measured on its own first. A part that turns out to be damaged only when it is read sends it back: it is opened
-once more without its damaged parts and measured anew, so that all its numbers are of the same responses.
+A run is measured on its own first. A part that turns out to be damaged only when it is read sends
+it back: it is opened once more without its damaged parts and measured anew, so that all its numbers
+are of the same responses.
 """
 
 from __future__ import annotations
@@ -51,7 +53,9 @@ class OfRun(Measured):
 def measure_run(
     database: duckdb.DuckDBPyConnection, run: Run, sections: Sequence[Section], on_stage: OnStage
 ) -> tuple[Run, OfRun]:
-    """All tables of one run, and the run as it was read for them, maybe without its damaged parts."""
+    """All tables of one run, and the run as it was read for them, maybe without its damaged
+    parts.
+    """
     try:
         return run, _measure_run(run, sections, on_stage)
     except StoreError:
@@ -65,8 +69,12 @@ def measure_run(
         return whole, nothing
 
 
-def measure_accuracy(runs: Sequence[Run], graded: Sequence[Graded | None], section: str, measured: Measured) -> None:
-    """Accuracy of each run and differences within and between runs: tables `accuracy`, `accuracy_differences`."""
+def measure_accuracy(
+    runs: Sequence[Run], graded: Sequence[Graded | None], section: str, measured: Measured
+) -> None:
+    """Accuracy of each run and differences within and between runs: tables `accuracy`,
+    `accuracy_differences`.
+    """
     control_of, notes = controls(runs)
     of = {run.name: found for run, found in zip(runs, graded, strict=True) if found}
     there = [run for run in runs if run.name in of]
@@ -75,7 +83,11 @@ def measure_accuracy(runs: Sequence[Run], graded: Sequence[Graded | None], secti
         others, unlike = compared_with(run, there, control_of)
         notes += unlike
         graded_run = of[run.name]
-        accuracy.append(with_run(run.name, accuracy_by_budget(graded_run, run.name in control_of, run.is_scored)))
+        accuracy.append(
+            with_run(
+                run.name, accuracy_by_budget(graded_run, run.name in control_of, run.is_scored)
+            )
+        )
         if not run.is_scored:  # else they are those of the run that was scored
             against = [of[other.name] for other in others]
             differences.append(with_run(run.name, accuracy_differences(graded_run, against)))
@@ -84,7 +96,9 @@ def measure_accuracy(runs: Sequence[Run], graded: Sequence[Graded | None], secti
 
 
 def measure_together(runs: Sequence[Run], section: Section, measured: Measured) -> None:
-    """The section's tables of the runs that measured the same responses under several checkpoints, if there are two."""
+    """The section's tables of the runs that measured the same responses under several checkpoints,
+    if there are two.
+    """
     if not section.compares:
         return
     found, notes = checkpoints(runs)
@@ -100,7 +114,11 @@ def measure_together(runs: Sequence[Run], section: Section, measured: Measured) 
 def concatenated(parts: dict[str, list[pa.Table]]) -> dict[str, pa.Table]:
     """The parts of each table one under another; tables without a row are left out."""
     there = {name: [part for part in tables if part.num_rows] for name, tables in parts.items()}
-    return {name: pa.concat_tables(tables, promote_options="permissive") for name, tables in there.items() if tables}
+    return {
+        name: pa.concat_tables(tables, promote_options="permissive")
+        for name, tables in there.items()
+        if tables
+    }
 
 
 def with_run(name: str, table: pa.Table) -> pa.Table:
@@ -109,15 +127,21 @@ def with_run(name: str, table: pa.Table) -> pa.Table:
 
 
 def redact(name: str, of_run: OfRun) -> None:
-    """Leave out the tables of tokens: what responses to a gated set say is not to be published, as ids neither."""
+    """Leave out the tables of tokens: what responses to a gated set say is not to be published, as
+    ids neither.
+    """
     tables = [table for table, rows in of_run.tables.items() if "token" in rows.column_names]
     for table in tables:
         del of_run.tables[table]
     if tables:
-        of_run.note("identity", [f"{name}: a gated set, whose tokens are not shown: --show-text shows them"])
+        of_run.note(
+            "identity", [f"{name}: a gated set, whose tokens are not shown: --show-text shows them"]
+        )
 
 
-def _measure_run(run: Run, sections: Sequence[Section], on_stage: OnStage, is_last: bool = False) -> OfRun:
+def _measure_run(
+    run: Run, sections: Sequence[Section], on_stage: OnStage, is_last: bool = False
+) -> OfRun:
     """Raises StoreError where a part turns out to be damaged, unless `is_last`."""
     found = OfRun()
     on_stage(f"{run.name}: accuracy")
@@ -127,7 +151,10 @@ def _measure_run(run: Run, sections: Sequence[Section], on_stage: OnStage, is_la
         return found
     found.note("accuracy", completeness_notes(run))
     if not _has_measured(run.tables):
-        found.note(sections[0].name, [f"{run.name}: no position was measured by both policies, so accuracy is all"])
+        found.note(
+            sections[0].name,
+            [f"{run.name}: no position was measured by both policies, so accuracy is all"],
+        )
         return found
     found.note("identity", _vocabulary_notes(run))
     for section in sections:
@@ -151,7 +178,10 @@ def _measure_section(tables: RunTables, section: Section, found: OfRun, is_last:
             found.tables[measurement.table] = with_run(tables.name, table)
         else:
             empty.setdefault(measurement.empty, []).append(measurement.table)
-    lines = [f"{tables.name}: {reason}, so it has no {', '.join(missing)}" for reason, missing in empty.items()]
+    lines = [
+        f"{tables.name}: {reason}, so it has no {', '.join(missing)}"
+        for reason, missing in empty.items()
+    ]
     found.note(section.name, lines)
 
 
@@ -159,7 +189,9 @@ def _vocabulary_notes(run: Run) -> list[str]:
     file = run.path / "vocabulary.parquet"
     if decodes(file, VOCABULARY):
         return []
-    what = "its vocabulary.parquet cannot be read" if file.exists() else "holds no vocabulary.parquet"
+    what = (
+        "its vocabulary.parquet cannot be read" if file.exists() else "holds no vocabulary.parquet"
+    )
     return [f"{run.name}: {what}, so its tokens are shown by their ids"]
 
 

@@ -1,4 +1,6 @@
-"""What stands at the top of a report: the runs that were compared, and the numbers one looks for first."""
+"""What stands at the top of a report: the runs that were compared, and the numbers one looks for
+first.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from evaluators.report.completeness import num_expected, num_there
 from evaluators.report.runs import Run
 from evaluators.shifts.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
 
-MAX_ARMS = 24  # with more, the lowest and the highest budget of a direction are enough to look at first
+MAX_ARMS = (
+    24  # with more, the lowest and the highest budget of a direction are enough to look at first
+)
 _PLAIN = {("forward", 0): "0 (base)", ("reverse", 0): "0 (RL)"}
 
 
@@ -28,22 +32,47 @@ class Grid(NamedTuple):
 
 def runs_grid(runs: Sequence[Run]) -> Grid:
     """A row a run: what was asked of whom, and how much of it is there."""
-    columns = ("run", "base", "RL", "task", "criterion", "threshold", "sampling", "samples", "seed", "trajectories")
+    columns = (
+        "run",
+        "base",
+        "RL",
+        "task",
+        "criterion",
+        "threshold",
+        "sampling",
+        "samples",
+        "seed",
+        "trajectories",
+    )
     return Grid((*columns, "schema version", "created"), [_run_row(run) for run in runs])
 
 
 def accuracy_grid(tables: Mapping[str, pa.Table]) -> Grid | None:
-    """The arms as `xsample grade` shows them; of many arms only the lowest and highest budget of each direction."""
+    """The arms as `xsample grade` shows them; of many arms only the lowest and highest budget of
+    each direction.
+    """
     if "accuracy" not in tables:
         return None
     rows = tables["accuracy"].to_pylist()
     chosen = rows if len(rows) <= MAX_ARMS else _ends(rows)
-    columns = ("run", "direction", "budget", "accuracy %", "95 %", "interventions", "effective", "tokens", "responses")
+    columns = (
+        "run",
+        "direction",
+        "budget",
+        "accuracy %",
+        "95 %",
+        "interventions",
+        "effective",
+        "tokens",
+        "responses",
+    )
     return Grid(columns, [_arm_row(row) for row in chosen], frozenset(range(3)))
 
 
 def divergence_grid(tables: Mapping[str, pa.Table]) -> Grid | None:
-    """Near-zero and high-divergence shares, and how much of the responses both policies measured."""
+    """Near-zero and high-divergence shares, and how much of the responses both policies
+    measured.
+    """
     if "js_shares" not in tables:
         return None
     by_arm: dict[tuple[str, str], dict[float, dict[str, Any]]] = {}
@@ -51,7 +80,11 @@ def divergence_grid(tables: Mapping[str, pa.Table]) -> Grid | None:
         by_arm.setdefault((row["run"], row["direction"]), {})[row["cutoff"]] = row
     columns = ("run", "direction", "tokens", "measured by both", "share of tokens %")
     shares = (f"near zero (JS ≤ {NEAR_ZERO:g}) %", f"high (JS > {HIGH_DIVERGENCE:g}) %")
-    return Grid((*columns, *shares), [(*arm, *_shares(of_arm)) for arm, of_arm in by_arm.items()], frozenset(range(2)))
+    return Grid(
+        (*columns, *shares),
+        [(*arm, *_shares(of_arm)) for arm, of_arm in by_arm.items()],
+        frozenset(range(2)),
+    )
 
 
 def _run_row(run: Run) -> tuple[str, ...]:
@@ -66,7 +99,10 @@ def _run_row(run: Run) -> tuple[str, ...]:
     match = f", matches {config['match']}" if config.get("match") else ""
     return (
         run.name,
-        *(shown((config[name] or "embedded") if name in config else models.get(name)) for name in ("base", "rl")),
+        *(
+            shown((config[name] or "embedded") if name in config else models.get(name))
+            for name in ("base", "rl")
+        ),
         shown(task.get("name")),
         shown(criterion) + shown(match or ""),
         shown(config.get("threshold")),
@@ -99,9 +135,12 @@ def _arm_row(row: Mapping[str, Any]) -> tuple[str, ...]:
     budget = "unlimited" if row["budget"] is None else f"{row['budget']:,}"
     plain = {} if row["given"] else _PLAIN
     return (
-        row["run"] + (" (control)" if row["control"] else " (responses given)" if row["given"] else ""),
+        row["run"]
+        + (" (control)" if row["control"] else " (responses given)" if row["given"] else ""),
         row["direction"],
-        ABSENT if row["direction"] == GIVEN else plain.get((row["direction"], row["budget"]), budget),
+        ABSENT
+        if row["direction"] == GIVEN
+        else plain.get((row["direction"], row["budget"]), budget),
         percent(row["accuracy"]),
         interval(row["low"], row["high"]),
         f"{number(row['interventions'])} ({percent(row['interventions_share'])} %)",
@@ -115,4 +154,10 @@ def _shares(of_arm: Mapping[float, Mapping[str, Any]]) -> tuple[str, ...]:
     near, high = of_arm.get(NEAR_ZERO, {}), of_arm.get(HIGH_DIVERGENCE, {})
     tokens, positions = high.get("tokens") or 0, high.get("positions") or 0
     coverage = positions / tokens if tokens else None
-    return f"{tokens:,}", f"{positions:,}", percent(coverage), percent(near.get("at_most")), percent(high.get("above"))
+    return (
+        f"{tokens:,}",
+        f"{positions:,}",
+        percent(coverage),
+        percent(near.get("at_most")),
+        percent(high.get("above")),
+    )

@@ -1,4 +1,6 @@
-"""The page of a report: one self-contained HTML file that opens from disk, with its figures inside and no script."""
+"""The page of a report: one self-contained HTML file that opens from disk, with its figures inside
+and no script.
+"""
 
 from __future__ import annotations
 
@@ -85,12 +87,20 @@ def render(
 def tables_of(section: Section) -> list[str]:
     """Names of the tables that a section shows, in order."""
     own = [one.table for one in section.measurements] + [one.table for one in section.compares]
-    return list(dict.fromkeys([*own, *(table for drawing in section.drawings for table in drawing.tables)]))
+    return list(
+        dict.fromkeys([*own, *(table for drawing in section.drawings for table in drawing.tables)])
+    )
 
 
 def _shown(section: Section, measured: Measured, drawn: Mapping[str, Drawn]) -> Shown:
-    figures = [_figure(one, measured, drawn[one.name]) for one in section.drawings if one.name in drawn]
-    previews = [_preview(name, measured.tables[name]) for name in tables_of(section) if name in measured.tables]
+    figures = [
+        _figure(one, measured, drawn[one.name]) for one in section.drawings if one.name in drawn
+    ]
+    previews = [
+        _preview(name, measured.tables[name])
+        for name in tables_of(section)
+        if name in measured.tables
+    ]
     return Shown(section, figures, previews, measured.notes.get(section.name, []))
 
 
@@ -107,13 +117,24 @@ def _data_address(drawn: Drawn) -> str:
 
 def _preview(name: str, table: pa.Table) -> Preview:
     rows: list[dict[str, Any]] = table.slice(0, PREVIEW_ROWS).to_pylist()
-    is_text = [pa.types.is_string(kind) or pa.types.is_large_string(kind) for kind in table.schema.types]
+    is_text = [
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) for kind in table.schema.types
+    ]
     left = frozenset(place for place, text in enumerate(is_text) if text)
-    grid = Grid(tuple(table.column_names), [tuple(cell(*item) for item in row.items()) for row in rows], left)
+    grid = Grid(
+        tuple(table.column_names),
+        [tuple(cell(*item) for item in row.items()) for row in rows],
+        left,
+    )
     return Preview(name, grid, table.num_rows)
 
 
 def _style(names: Sequence[str]) -> str:
-    """The style sheet, and the colour of each run as in the figures; its colours are ours, so nothing is escaped."""
-    swatches = [f".run-{place} {{ color: {colour}; }}" for place, colour in enumerate(colours(names).values())]
+    """The style sheet, and the colour of each run as in the figures; its colours are ours, so
+    nothing is escaped.
+    """
+    swatches = [
+        f".run-{place} {{ color: {colour}; }}"
+        for place, colour in enumerate(colours(names).values())
+    ]
     return "\n".join([(_FOLDER / "page.css").read_text(encoding="utf-8"), *swatches])

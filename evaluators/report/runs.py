@@ -20,7 +20,9 @@ from evaluators.shifts.tables import RunTables, open_run
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run. manifest: its run.json, empty where it cannot be read; tables: None where no response can be read."""
+    """One run. manifest: its run.json, empty where it cannot be read; tables: None where no
+    response can be read.
+    """
 
     name: str
     path: Path
@@ -44,23 +46,38 @@ class Run:
 
 
 def open_runs(database: duckdb.DuckDBPyConnection, runs: Sequence[Path]) -> list[Run]:
-    """The runs under their short names; one that is given twice counts once. Raises RunDirectoryError."""
+    """The runs under their short names; one that is given twice counts once. Raises
+    RunDirectoryError.
+    """
     paths = list({run.resolve(): run for run in runs}.values())
-    return [open_as(database, path, name) for path, name in zip(paths, short_names(paths), strict=True)]
+    return [
+        open_as(database, path, name) for path, name in zip(paths, short_names(paths), strict=True)
+    ]
 
 
-def open_as(database: duckdb.DuckDBPyConnection, path: Path, name: str, decode: bool = False) -> Run:
-    """The run at `path`; with `decode` damaged parts are looked for. Raises RunDirectoryError where there is no run."""
+def open_as(
+    database: duckdb.DuckDBPyConnection, path: Path, name: str, decode: bool = False
+) -> Run:
+    """The run at `path`; with `decode` damaged parts are looked for. Raises RunDirectoryError where
+    there is no run.
+    """
     opened = open_run(database, path, name, decode)
     try:
         manifest = read_json(path / "run.json")
     except StoreError:  # of which opening has made a note
         manifest = {}
-    return Run(name, path, manifest, opened.tables, tuple(one_line(f"{name}: {note}") for note in opened.notes))
+    return Run(
+        name,
+        path,
+        manifest,
+        opened.tables,
+        tuple(one_line(f"{name}: {note}") for note in opened.notes),
+    )
 
 
 def short_names(runs: Sequence[Path]) -> list[str]:
-    """A name a run: its folder's, with as many folders above it as tell it from its namesakes. Printable.
+    """A name a run: its folder's, with as many folders above it as tell it from its namesakes.
+    Printable.
 
     Names that differ in case only are the same to a database: the later ones are numbered.
     """
@@ -69,7 +86,10 @@ def short_names(runs: Sequence[Path]) -> list[str]:
     while True:
         names = ["/".join(of_run[-length:]) for of_run, length in zip(parts, depth, strict=True)]
         often = Counter(names)
-        longer = [often[name] > 1 and length < len(of) for name, length, of in zip(names, depth, parts, strict=True)]
+        longer = [
+            often[name] > 1 and length < len(of)
+            for name, length, of in zip(names, depth, parts, strict=True)
+        ]
         if not any(longer):
             return _numbered(names)
         depth = [length + grows for length, grows in zip(depth, longer, strict=True)]

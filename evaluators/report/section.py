@@ -1,4 +1,6 @@
-"""The nouns of a report: a section, the measurements that it shows, and the drawings that are made of their tables."""
+"""The nouns of a report: a section, the measurements that it shows, and the drawings that are made
+of their tables.
+"""
 
 from __future__ import annotations
 
@@ -52,8 +54,8 @@ class Comparison(NamedTuple):
 class Section(NamedTuple):
     """What the page says of one measurement.
 
-    definition: 1-3 plain sentences; source: where it is defined; compares: tables of several runs together;
-    absent: what is said where nothing is there and no run gives a reason
+    definition: 1-3 plain sentences; source: where it is defined; compares: tables of several runs
+    together; absent: what is said where nothing is there and no run gives a reason
     """
 
     name: str

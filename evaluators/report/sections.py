@@ -1,4 +1,6 @@
-"""What is in a report: every section in its order, with its definition, measurements and drawings. The one list."""
+"""What is in a report: every section in its order, with its definition, measurements and drawings.
+The one list.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +21,24 @@ from evaluators.figures import sparsity as draw_sparsity
 from evaluators.figures import token_js as draw_token_js
 from evaluators.report import counts
 from evaluators.report.section import Comparison, Drawing, Measurement, Section
-from evaluators.shifts import entropy, evolution, identity, mechanics, position, robustness, sparsity
+from evaluators.shifts import (
+    entropy,
+    evolution,
+    identity,
+    mechanics,
+    position,
+    robustness,
+    sparsity,
+)
 from evaluators.shifts.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
 
 _PAPER = "arXiv 2603.22446"
 _NONE_HIGH = f"no position has a JS above {HIGH_DIVERGENCE:g} nats"
 
 
-def _alone(draw: Callable[[pa.Table], Figure | None]) -> Callable[[pa.Table, Sequence[str]], Figure | None]:
+def _alone(
+    draw: Callable[[pa.Table], Figure | None],
+) -> Callable[[pa.Table, Sequence[str]], Figure | None]:
     """A drawing whose colours are not those of the runs."""
     return lambda table, runs: draw(table)
 
@@ -34,35 +46,38 @@ def _alone(draw: Callable[[pa.Table], Figure | None]) -> Callable[[pa.Table, Seq
 ACCURACY = Section(
     "accuracy",
     "Accuracy against the budget",
-    "A response is written by its primary policy (forward: base, reverse: RL); where the criterion fires, and while "
-    "the budget lasts, the other policy draws the token: an intervention. It is effective where the primary would "
-    "have drawn another token from the same noise. Accuracy is avg@n, each problem weighing the same; intervals are "
-    "over problems (bootstrap, 95 %); differences are of the same problems and samples, which have the same noise. "
-    "Responses that were given and only measured are in the tables, and not in the figures.",
-    f"{_PAPER}, section 3; random-position control: arXiv 2603.22117; paired differences: Miller 2024",
+    "A response is written by its primary policy (forward: base, reverse: RL); where the criterion"
+    " fires, and while the budget lasts, the other policy draws the token: an intervention. It is"
+    " effective where the primary would have drawn another token from the same noise. Accuracy is"
+    " avg@n, each problem weighing the same; intervals are over problems (bootstrap, 95 %);"
+    " differences are of the same problems and samples, which have the same noise. Responses that"
+    " were given and only measured are in the tables, and not in the figures.",
+    f"{_PAPER}, section 3; random-position control: arXiv 2603.22117; paired differences: Miller"
+    " 2024",
     (),
     (
         Drawing(
             "accuracy_by_budget",
             draw_accuracy.by_budget,
             ("accuracy",),
-            "Accuracy (%) against the budget (most interventions a response), with 95 % intervals over problems. The"
-            " lines of both policies alone are for reference. n: {n}.",
+            "Accuracy (%) against the budget (most interventions a response), with 95 % intervals"
+            " over problems. The lines of both policies alone are for reference. n: {n}.",
             counts.responses,
         ),
         Drawing(
             "accuracy_by_share",
             draw_accuracy.by_share,
             ("accuracy",),
-            "Accuracy (%) against the share of tokens (%) that were replaced, with 95 % intervals over problems. n: "
-            "{n}.",
+            "Accuracy (%) against the share of tokens (%) that were replaced, with 95 % intervals"
+            " over problems. n: {n}.",
             counts.responses,
         ),
         Drawing(
             "accuracy_differences",
             draw_differences.forest,
             ("accuracy_differences", "accuracy"),
-            "Paired differences of accuracy (percentage points) with 95 % intervals over problems. n: {n}.",
+            "Paired differences of accuracy (percentage points) with 95 % intervals over problems."
+            " n: {n}.",
             counts.pairs,
         ),
     ),
@@ -73,10 +88,11 @@ SECTIONS = (
     Section(
         "sparsity",
         "Sparsity: how often the policies differ",
-        "JS is the Jensen-Shannon divergence, in nats (0 ... ln 2), between the next-token distributions of the two "
-        "policies as they are sampled from: truncated to the nucleus and renormalised. It is measured where both "
-        f"policies saw the position. Near zero is JS ≤ {NEAR_ZERO:g}, high divergence JS > {HIGH_DIVERGENCE:g} nats. "
-        "Percentiles, here and below, are within 0.14 % of the value; all else is exact.",
+        "JS is the Jensen-Shannon divergence, in nats (0 ... ln 2), between the next-token"
+        " distributions of the two policies as they are sampled from: truncated to the nucleus and"
+        " renormalised. It is measured where both policies saw the position. Near zero is JS ≤"
+        f" {NEAR_ZERO:g}, high divergence JS > {HIGH_DIVERGENCE:g} nats. Percentiles, here and"
+        " below, are within 0.14 % of the value; all else is exact.",
         f"{_PAPER}, section 2",
         (
             Measurement("js_shares", sparsity.js_shares),
@@ -88,22 +104,23 @@ SECTIONS = (
                 "js_histogram",
                 draw_sparsity.histogram,
                 ("js_histogram",),
-                "Share of positions (%) by JS (nats), both axes logarithmic; positions where JS is exactly 0 are at "
-                "the left. n: {n}.",
+                "Share of positions (%) by JS (nats), both axes logarithmic; positions where JS is"
+                " exactly 0 are at the left. n: {n}.",
             ),
             Drawing(
                 "js_percentiles",
                 draw_sparsity.percentiles,
                 ("js_percentiles",),
-                "Percentiles of JS (nats): the share of positions (%) with at most this JS. n: {n}.",
+                "Percentiles of JS (nats): the share of positions (%) with at most this JS. n:"
+                " {n}.",
             ),
         ),
     ),
     Section(
         "position",
         "Position: where in a response they differ",
-        "JS against the position t of a token over the length of its response, in 50 bins of equal width. Every "
-        "measured position weighs the same.",
+        "JS against the position t of a token over the length of its response, in 50 bins of equal"
+        " width. Every measured position weighs the same.",
         f"{_PAPER}, section 2",
         (Measurement("js_by_position", position.js_by_position),),
         (
@@ -117,16 +134,16 @@ SECTIONS = (
                 "js_by_position_bands",
                 draw_position.bands,
                 ("js_by_position",),
-                "Mean and median JS (nats) against t / length, with the bands between the 25th and 75th, and the 5th"
-                " and 95th percentile. n: {n}.",
+                "Mean and median JS (nats) against t / length, with the bands between the 25th and"
+                " 75th, and the 5th and 95th percentile. n: {n}.",
             ),
         ),
     ),
     Section(
         "entropy",
         "Entropy: how sure the policies are where they differ",
-        "Entropy of each policy's full next-token distribution at temperature 1, in nats, apart for positions near "
-        "zero, between, and of high divergence.",
+        "Entropy of each policy's full next-token distribution at temperature 1, in nats, apart for"
+        " positions near zero, between, and of high divergence.",
         f"{_PAPER}, section 2",
         (
             Measurement("entropy_histogram", entropy.entropy_histogram),
@@ -138,8 +155,8 @@ SECTIONS = (
                 "entropy_distributions",
                 draw_entropy.distributions,
                 ("entropy_histogram",),
-                "Distribution of the entropy (nats, bins of 0.1) of base and RL at positions of low and of high "
-                "divergence. n: {n}.",
+                "Distribution of the entropy (nats, bins of 0.1) of base and RL at positions of low"
+                " and of high divergence. n: {n}.",
                 counts.low_and_high,
             ),
             Drawing(
@@ -152,8 +169,8 @@ SECTIONS = (
                 "entropy_sequences",
                 draw_entropy.sequences,
                 ("sequences",),
-                "A dot a response: its mean JS against its mean entropies (nats). At most 5,000 responses a "
-                "direction. n: {n}.",
+                "A dot a response: its mean JS against its mean entropies (nats). At most 5,000"
+                " responses a direction. n: {n}.",
                 counts.sequences,
             ),
         ),
@@ -161,9 +178,9 @@ SECTIONS = (
     Section(
         "identity",
         "Identity: which tokens",
-        f"The tokens that responses took most often where JS > {HIGH_DIVERGENCE:g} and where JS ≤ {NEAR_ZERO:g} nats,"
-        " and all JS values of those most frequent at high divergence: a token that is frequent there can still be "
-        "near zero elsewhere.",
+        f"The tokens that responses took most often where JS > {HIGH_DIVERGENCE:g} and where JS ≤"
+        f" {NEAR_ZERO:g} nats, and all JS values of those most frequent at high divergence: a token"
+        " that is frequent there can still be near zero elsewhere.",
         f"{_PAPER}, section 2",
         (
             Measurement("frequent_tokens", identity.frequent_tokens),
@@ -174,15 +191,16 @@ SECTIONS = (
                 "token_cloud",
                 draw_identity.token_cloud,
                 ("frequent_tokens",),
-                "The most frequent tokens at high and at low divergence: size is frequency, colour the share of a "
-                "token's positions that are of high divergence. n: {n}.",
+                "The most frequent tokens at high and at low divergence: size is frequency, colour"
+                " the share of a token's positions that are of high divergence. n: {n}.",
                 counts.low_and_high,
             ),
             Drawing(
                 "token_js",
                 draw_token_js.heat_rows,
                 ("token_js",),
-                "All JS values (nats) of the tokens that are most frequent at high divergence. n: {n}.",
+                "All JS values (nats) of the tokens that are most frequent at high divergence. n:"
+                " {n}.",
                 counts.of_tokens,
             ),
         ),
@@ -190,9 +208,10 @@ SECTIONS = (
     Section(
         "mechanics",
         "Mechanics at high divergence",
-        f"At positions with JS > {HIGH_DIVERGENCE:g} nats: how much the lists of the k most probable tokens overlap; "
-        "which rank and probability the one policy gives the other's most probable token; and how many positions are"
-        " unshifted (RL's first choice is base's first), marginal (second or third) or shifted (further down).",
+        f"At positions with JS > {HIGH_DIVERGENCE:g} nats: how much the lists of the k most"
+        " probable tokens overlap; which rank and probability the one policy gives the other's"
+        " most probable token; and how many positions are unshifted (RL's first choice is base's"
+        " first), marginal (second or third) or shifted (further down).",
         f"{_PAPER}, section 4; shift classes: Lin et al. 2023, arXiv 2312.01552",
         (
             Measurement("topk_overlap", mechanics.topk_overlap, _NONE_HIGH + " and stored lists"),
@@ -205,30 +224,33 @@ SECTIONS = (
                 "topk_overlap",
                 draw_mechanics.topk_overlap,
                 ("topk_overlap",),
-                "Mean share (%) of the k most probable tokens that both policies have in common, where their lists are "
-                "stored (JS of at least the run's record_threshold). n: {n}.",
+                "Mean share (%) of the k most probable tokens that both policies have in common,"
+                " where their lists are stored (JS of at least the run's record_threshold). n:"
+                " {n}.",
                 counts.with_lists,
             ),
             Drawing(
                 "top1_ranks",
                 draw_mechanics.top1_ranks,
                 ("top1_ranks",),
-                "Rank of RL's most probable token under base, and of base's under RL (% of positions). n: {n}.",
+                "Rank of RL's most probable token under base, and of base's under RL (% of"
+                " positions). n: {n}.",
                 counts.high_positions,
             ),
             Drawing(
                 "tail_probability",
                 draw_mechanics.tail_probability,
                 ("tail_probability",),
-                "How often (% of positions) the one policy gives the other's most probable token less than a "
-                "probability. n: {n}.",
+                "How often (% of positions) the one policy gives the other's most probable token"
+                " less than a probability. n: {n}.",
                 counts.high_positions,
             ),
             Drawing(
                 "shift_classes",
                 draw_mechanics.shift_classes,
                 ("shift_classes",),
-                "Unshifted, marginal and shifted positions (%), of all and of those of high divergence. n: {n}.",
+                "Unshifted, marginal and shifted positions (%), of all and of those of high"
+                " divergence. n: {n}.",
                 counts.all_and_high,
             ),
         ),
@@ -236,9 +258,9 @@ SECTIONS = (
     Section(
         "evolution",
         "Evolution over checkpoints",
-        "Runs that measured the same responses under several checkpoints, in the order of their steps: the "
-        "distribution of JS, and the Jaccard overlap |A and B| / |A or B| of the positions of high divergence with "
-        "those of the last checkpoint.",
+        "Runs that measured the same responses under several checkpoints, in the order of their"
+        " steps: the distribution of JS, and the Jaccard overlap |A and B| / |A or B| of the"
+        " positions of high divergence with those of the last checkpoint.",
         f"{_PAPER}, section 4",
         (),
         (
@@ -253,7 +275,8 @@ SECTIONS = (
                 "high_overlap",
                 _alone(draw_evolution.high_overlap),
                 ("high_overlap",),
-                "Jaccard overlap of the positions of high divergence with the last checkpoint's, by step. n: {n}.",
+                "Jaccard overlap of the positions of high divergence with the last checkpoint's, by"
+                " step. n: {n}.",
                 counts.per_step("high_overlap"),
             ),
         ),
@@ -261,15 +284,16 @@ SECTIONS = (
             Comparison("js_by_step", evolution.js_by_step),
             Comparison("high_overlap", evolution.high_overlap),
         ),
-        "Needs two runs or more that measured the same responses under several checkpoints, whose names say their step "
-        "(global_step_100, checkpoint-100): `xsample score RESPONSES` with each as --rl, and `xsample report` with all "
-        "of these runs.",
+        "Needs two runs or more that measured the same responses under several checkpoints, whose"
+        " names say their step (global_step_100, checkpoint-100): `xsample score RESPONSES` with"
+        " each as --rl, and `xsample report` with all of these runs.",
     ),
     Section(
         "robustness",
         "Robustness: other truncations",
-        "The same sparsity under other truncations of the distributions. What the stored data cannot give exactly is"
-        " a lower bound of JS, and marked; `xsample score RUN --top-p P` measures any other truncation exactly.",
+        "The same sparsity under other truncations of the distributions. What the stored data"
+        " cannot give exactly is a lower bound of JS, and marked; `xsample score RUN --top-p P`"
+        " measures any other truncation exactly.",
         f"{_PAPER}, appendices",
         (Measurement("truncations", robustness.truncations),),
         (
@@ -277,7 +301,8 @@ SECTIONS = (
                 "truncations",
                 draw_robustness.truncations,
                 ("truncations",),
-                "Share of positions (%) near zero and of high divergence under each truncation. n: {n}.",
+                "Share of positions (%) near zero and of high divergence under each truncation. n:"
+                " {n}.",
             ),
         ),
     ),

@@ -1,11 +1,12 @@
 """What "near zero" and "high" mean, in nats: the one place that says it."""
 
-NEAR_ZERO = 0.01  # a position at or below it is "near zero", of low divergence: arXiv 2603.22446 does not say; ours
+# a position at or below it is "near zero", of low divergence: arXiv 2603.22446 does not say; ours
+NEAR_ZERO = 0.01
 HIGH_DIVERGENCE = 0.1  # a position above it is of high divergence: section 4 of arXiv 2603.22446
 
-IS_MEASURED = (
-    "isfinite(js)"  # neither null nor NaN; `BETWEEN` may be answered from a part's statistics, which know no NaN
-)
-# js is float32 and a bare number in SQL a decimal: both are compared as double, as NumPy and Arrow do.
+# neither null nor NaN; `BETWEEN` may be answered from a part's statistics, which know no NaN
+IS_MEASURED = "isfinite(js)"
+# js is float32 and a bare number in SQL a decimal: both are compared as double, as NumPy and Arrow
+# do.
 IS_NEAR_ZERO = f"js <= {NEAR_ZERO}::DOUBLE"
 IS_HIGH = f"js > {HIGH_DIVERGENCE}::DOUBLE"

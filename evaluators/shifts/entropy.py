@@ -1,7 +1,9 @@
-"""Entropy: where the policies are uncertain, at low and at high divergence. Section 2 of arXiv 2603.22446.
+"""Entropy: where the policies are uncertain, at low and at high divergence. Section 2 of arXiv
+2603.22446.
 
-Entropies are of the full distributions at temperature 1, in nats, in bins of 0.1 nats from 0; the last bin, from 25.5,
-also holds what is above. Over the measured positions of each direction whose two entropies are finite.
+Entropies are of the full distributions at temperature 1, in nats, in bins of 0.1 nats from 0; the
+last bin, from 25.5, also holds what is above. Over the measured positions of each direction whose
+two entropies are finite.
 """
 
 from __future__ import annotations
@@ -18,23 +20,24 @@ MAX_SEQUENCES = 5_000
 DIVERGENCES = ("low", "middle", "high")
 
 _HISTOGRAM = {
-    "direction": TEXT, "policy": TEXT, "divergence": TEXT, "entropy_low": FLOAT, "entropy_high": FLOAT,
-    "positions": INT, "share": FLOAT,
+    "direction": TEXT, "policy": TEXT, "divergence": TEXT, "entropy_low": FLOAT,
+    "entropy_high": FLOAT, "positions": INT, "share": FLOAT,
 }  # fmt: skip
 _JOINT = {
     "direction": TEXT, "entropy_base_low": FLOAT, "entropy_rl_low": FLOAT, "positions": INT,
 }  # fmt: skip
 _SEQUENCES = {
-    "direction": TEXT, "problem": TEXT, "sample": INT, "budget": INT, "positions": INT, "js_mean": FLOAT,
-    "entropy_base_mean": FLOAT, "entropy_rl_mean": FLOAT,
+    "direction": TEXT, "problem": TEXT, "sample": INT, "budget": INT, "positions": INT,
+    "js_mean": FLOAT, "entropy_base_mean": FLOAT, "entropy_rl_mean": FLOAT,
 }  # fmt: skip
 
 
 def entropy_histogram(run: RunTables) -> pa.Table:
-    """Entropy of each policy (base, rl) at low (js <= NEAR_ZERO), middle and high (js > HIGH_DIVERGENCE) divergence.
+    """Entropy of each policy (base, rl) at low (js <= NEAR_ZERO), middle and high (js >
+    HIGH_DIVERGENCE) divergence.
 
-    Bins without a gap from 0 to the largest that the policy reaches in any class, for each class that has positions;
-    share: of the positions of that class. Raises MissingColumns.
+    Bins without a gap from 0 to the largest that the policy reaches in any class, for each class
+    that has positions; share: of the positions of that class. Raises MissingColumns.
     """
     joint = _joint_counts(run)
     return tidy(
@@ -43,7 +46,8 @@ def entropy_histogram(run: RunTables) -> pa.Table:
                 SELECT direction, 'base' AS policy, class, base AS bin, positions FROM {joint}
                 UNION ALL SELECT direction, 'rl', class, rl, positions FROM {joint}
             ),
-            counted AS (SELECT direction, policy, class, bin, sum(positions) AS positions FROM single GROUP BY ALL),
+            counted AS (SELECT direction, policy, class, bin, sum(positions) AS positions FROM
+                single GROUP BY ALL),
             wanted AS (
                 SELECT direction, policy, unnest(list(DISTINCT class)) AS class, max(bin) AS last
                 FROM counted GROUP BY direction, policy
@@ -52,7 +56,8 @@ def entropy_histogram(run: RunTables) -> pa.Table:
             SELECT direction, policy, ['low', 'middle', 'high'][class + 1] AS divergence,
                 bin / {BINS_PER_NAT} AS entropy_low, (bin + 1) / {BINS_PER_NAT} AS entropy_high,
                 coalesce(positions, 0) AS positions,
-                coalesce(positions, 0) / sum(positions) OVER (PARTITION BY direction, policy, class) AS share
+                coalesce(positions, 0) / sum(positions) OVER (PARTITION BY direction, policy,
+                    class) AS share
             FROM bins LEFT JOIN counted USING (direction, policy, class, bin)
             ORDER BY direction, policy, class, bin
         """),
@@ -61,10 +66,13 @@ def entropy_histogram(run: RunTables) -> pa.Table:
 
 
 def entropy_joint(run: RunTables) -> pa.Table:
-    """Positions by the entropies of both policies at once; bins that are not empty. Raises MissingColumns."""
+    """Positions by the entropies of both policies at once; bins that are not empty. Raises
+    MissingColumns.
+    """
     return tidy(
         run.query(f"""
-            SELECT direction, base / {BINS_PER_NAT} AS entropy_base_low, rl / {BINS_PER_NAT} AS entropy_rl_low,
+            SELECT direction, base / {BINS_PER_NAT} AS entropy_base_low, rl / {BINS_PER_NAT} AS
+                entropy_rl_low,
                 sum(positions) AS positions
             FROM {_joint_counts(run)} GROUP BY ALL ORDER BY ALL
         """),
@@ -75,8 +83,8 @@ def entropy_joint(run: RunTables) -> pa.Table:
 def sequences(run: RunTables) -> pa.Table:
     """Means of js and of both entropies over each trajectory's measured positions, in nats.
 
-    At most MAX_SEQUENCES a direction, those whose (problem, sample) have the smallest MD5: the same each time, and the
-    same in both directions. Raises MissingColumns.
+    At most MAX_SEQUENCES a direction, those whose (problem, sample) have the smallest MD5: the same
+    each time, and the same in both directions. Raises MissingColumns.
     """
     run.require("js", "entropy_base", "entropy_rl")
     return tidy(
@@ -86,7 +94,8 @@ def sequences(run: RunTables) -> pa.Table:
                 avg(entropy_rl::DOUBLE) AS entropy_rl_mean
             FROM {run.measured} WHERE isfinite(entropy_base) AND isfinite(entropy_rl)
             GROUP BY direction, problem, sample
-            QUALIFY row_number() OVER (PARTITION BY direction ORDER BY md5(concat(problem, ' ', sample)))
+            QUALIFY row_number() OVER (PARTITION BY direction ORDER BY md5(concat(problem, ' ',
+                sample)))
                 <= {MAX_SEQUENCES}
             ORDER BY direction, problem, sample
         """),
@@ -95,16 +104,20 @@ def sequences(run: RunTables) -> pa.Table:
 
 
 def _joint_counts(run: RunTables) -> str:
-    """Name of a table of positions by direction, class (place in DIVERGENCES) and the bins of both entropies."""
+    """Name of a table of positions by direction, class (place in DIVERGENCES) and the bins of both
+    entropies.
+    """
     run.require("js", "entropy_base", "entropy_rl")
     base, rl = (
-        f"least(greatest(floor(entropy_{policy}::DOUBLE * {BINS_PER_NAT}), 0), {MAX_BIN})::UTINYINT AS {policy}"
+        f"least(greatest(floor(entropy_{policy}::DOUBLE * {BINS_PER_NAT}), 0), "
+        f"{MAX_BIN})::UTINYINT AS {policy}"
         for policy in ("base", "rl")
     )
     return run.kept(
         "entropy_counts",
         f"""
-            SELECT direction, CASE WHEN {IS_NEAR_ZERO} THEN 0 WHEN {IS_HIGH} THEN 2 ELSE 1 END::UTINYINT AS class,
+            SELECT direction, CASE WHEN {IS_NEAR_ZERO} THEN 0 WHEN {IS_HIGH} THEN 2 ELSE 1
+                END::UTINYINT AS class,
                 {base}, {rl}, count(*) AS positions
             FROM {run.measured} WHERE isfinite(entropy_base) AND isfinite(entropy_rl) GROUP BY ALL
         """,

@@ -1,7 +1,9 @@
-"""Evolution: how js and the set of high-divergence positions grow over checkpoints. Section 4 of arXiv 2603.22446.
+"""Evolution: how js and the set of high-divergence positions grow over checkpoints. Section 4 of
+arXiv 2603.22446.
 
-The runs are checkpoints of one training, in its order, and the last is the reference. Positions are compared only
-where all checkpoints have measured the same responses, as `xsample score` does with one run after another.
+The runs are checkpoints of one training, in its order, and the last is the reference. Positions are
+compared only where all checkpoints have measured the same responses, as `xsample score` does with
+one run after another.
 """
 
 from __future__ import annotations
@@ -26,12 +28,15 @@ _BY_STEP = {
     "share_high": FLOAT, "positions": INT,
 }  # fmt: skip
 _OVERLAP = {
-    "direction": TEXT, "step": INT, "label": TEXT, "shared": INT, "either": INT, "jaccard": FLOAT, "positions": INT,
+    "direction": TEXT, "step": INT, "label": TEXT, "shared": INT, "either": INT, "jaccard": FLOAT,
+    "positions": INT,
 }  # fmt: skip
 
 
 def step_of(manifest: Mapping[str, Any]) -> int | None:
-    """The training step that the rl model's name says: 100 of global_step_100/actor or checkpoint-100; else None."""
+    """The training step that the rl model's name says: 100 of global_step_100/actor or
+    checkpoint-100; else None.
+    """
     found = _STEP.findall(str(part(manifest, "models").get("rl", "")))
     return int(found[-1]) if found else None
 
@@ -39,23 +44,39 @@ def step_of(manifest: Mapping[str, Any]) -> int | None:
 def js_by_step(runs: Sequence[RunTables]) -> pa.Table:
     """Mean, quantiles and share of high divergence of each run's measured positions; js in nats.
 
-    Quantiles are the inverted CDF, within 0.14 % (see `grid`); mean and share are exact. Raises MissingColumns.
+    Quantiles are the inverted CDF, within 0.14 % (see `grid`); mean and share are exact. Raises
+    MissingColumns.
     """
     rows = []
     for run, step in zip(runs, _steps(runs), strict=True):
-        high = run.query(f"SELECT direction, sum(high)::BIGINT AS high FROM {js_counts(run)} GROUP BY ALL").to_pylist()
+        high = run.query(
+            f"SELECT direction, sum(high)::BIGINT AS high FROM {js_counts(run)} GROUP BY ALL"
+        ).to_pylist()
         num_high = {row["direction"]: row["high"] for row in high}
         for (direction,), counts in groups(run.query(f"FROM {js_counts(run)}"), ["direction"]):
             quantiles = counts.quantiles(list(QUANTILES.values())).tolist()
             share_high = num_high[direction] / counts.num_positions
-            rows.append((direction, step, run.name, counts.mean, *quantiles, share_high, counts.num_positions))
+            rows.append(
+                (
+                    direction,
+                    step,
+                    run.name,
+                    counts.mean,
+                    *quantiles,
+                    share_high,
+                    counts.num_positions,
+                )
+            )
     return tidy(sorted(rows, key=lambda row: row[0]), _BY_STEP)
 
 
 def same_responses(a: RunTables, b: RunTables) -> bool:
-    """Whether both runs hold the same trajectories with the same tokens, in the arms that are looked at."""
+    """Whether both runs hold the same trajectories with the same tokens, in the arms that are
+    looked at.
+    """
     one, other = (
-        f"SELECT problem, sample, direction, budget, hash(token_ids) FROM {run.arm_responses}" for run in (a, b)
+        f"SELECT problem, sample, direction, budget, hash(token_ids) FROM {run.arm_responses}"
+        for run in (a, b)
     )
     sql = f"SELECT EXISTS(({one}) EXCEPT ({other})) OR EXISTS(({other}) EXCEPT ({one})) AS differ"
     return not a.query(sql)["differ"][0].as_py()
@@ -64,16 +85,24 @@ def same_responses(a: RunTables, b: RunTables) -> bool:
 def high_overlap(runs: Sequence[RunTables]) -> pa.Table:
     """Jaccard index of each run's positions of high divergence with the last run's.
 
-    Over the positions that both have measured: shared are high in both, either in at least one; jaccard is shared /
-    either, null where none is high. No rows where the runs have not all measured the same responses. Raises
-    MissingColumns.
+    Over the positions that both have measured: shared are high in both, either in at least one;
+    jaccard is shared / either, null where none is high. No rows where the runs have not all
+    measured the same responses. Raises MissingColumns.
     """
     for run in runs:
         run.require("js")
     if not runs or not all(same_responses(run, runs[-1]) for run in runs[:-1]):
         return tidy([], _OVERLAP)
     rows = [
-        (row["direction"], step, run.name, row["shared"], row["either"], row["jaccard"], row["positions"])
+        (
+            row["direction"],
+            step,
+            run.name,
+            row["shared"],
+            row["either"],
+            row["jaccard"],
+            row["positions"],
+        )
         for run, step in zip(runs, _steps(runs), strict=True)
         for row in run.query(_overlap(run, runs[-1])).to_pylist()
     ]
@@ -85,13 +114,16 @@ def _steps(runs: Sequence[RunTables]) -> list[int | None]:
 
 
 def _overlap(run: RunTables, last: RunTables) -> str:
-    """Only rows of high divergence and rows that are not measured are joined: both are few, the others many.
+    """Only rows of high divergence and rows that are not measured are joined: both are few, the
+    others many.
 
-    `ours` and `theirs` are the two runs' rows at a position. Positions that both have measured are all but those that
-    one of them has not.
+    `ours` and `theirs` are the two runs' rows at a position. Positions that both have measured are
+    all but those that one of them has not.
     """
     key = "direction, problem, sample, position"
-    high, last_high = (f"SELECT {key}, true AS high FROM {r.measured} WHERE {IS_HIGH}" for r in (run, last))
+    high, last_high = (
+        f"SELECT {key}, true AS high FROM {r.measured} WHERE {IS_HIGH}" for r in (run, last)
+    )
     unmeasured, last_unmeasured = (
         f"SELECT {key} FROM {r.arm_tokens} WHERE ({IS_MEASURED}) IS NOT TRUE" for r in (run, last)
     )

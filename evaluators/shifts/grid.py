@@ -1,8 +1,10 @@
-"""JS counted on a fine logarithmic grid: distributions of any number of positions in a few thousand counts.
+"""JS counted on a fine logarithmic grid: distributions of any number of positions in a few thousand
+counts.
 
-The key of a value is floor(256 log2 js): 256 keys an octave. Zero has a key of its own and all below 2^-40 nats share
-one. The value of a key is its geometric middle, which differs from any value in it by at most 0.14 % (half a key is
-a factor 2^(1/512)). Edges at 2^(n/4) fall between keys. Counts and means are exact.
+The key of a value is floor(256 log2 js): 256 keys an octave. Zero has a key of its own and all
+below 2^-40 nats share one. The value of a key is its geometric middle, which differs from any value
+in it by at most 0.14 % (half a key is a factor 2^(1/512)). Edges at 2^(n/4) fall between keys.
+Counts and means are exact.
 
 Dimensions: K keys, Q quantiles.
 """
@@ -25,8 +27,8 @@ ZERO_KEY = LOWEST_KEY - 1
 
 # The same for a column `js` in SQL.
 KEY = (
-    f"CASE WHEN js > 0 THEN greatest(floor(log2(js::DOUBLE) * {KEYS_PER_OCTAVE}), {LOWEST_KEY})::SMALLINT "
-    f"ELSE {ZERO_KEY}::SMALLINT END"
+    f"CASE WHEN js > 0 THEN greatest(floor(log2(js::DOUBLE) * {KEYS_PER_OCTAVE}),"
+    f" {LOWEST_KEY})::SMALLINT ELSE {ZERO_KEY}::SMALLINT END"
 )
 # Columns of a grouped query that `groups` reads, beside `key`.
 TOTALS = "count(*) AS positions, sum(js::DOUBLE) AS total"
@@ -41,7 +43,9 @@ class Bin(NamedTuple):
 
 
 class JsCounts(NamedTuple):
-    """A distribution of js: ascending keys [K], their positions [K], and the sum of all js in nats."""
+    """A distribution of js: ascending keys [K], their positions [K], and the sum of all js in
+    nats.
+    """
 
     keys: NDArray[np.int64]
     positions: NDArray[np.int64]
@@ -57,7 +61,8 @@ class JsCounts(NamedTuple):
         return self.total / self.num_positions
 
     def quantiles(self, shares: Sequence[float]) -> NDArray[np.float64]:
-        """The inverted CDF at `shares` [Q]: the smallest value whose cumulative share is at least that; nats.
+        """The inverted CDF at `shares` [Q]: the smallest value whose cumulative share is at least
+        that; nats.
 
         As `numpy.quantile(method="inverted_cdf")` of values rounded to the middle of their key.
         """
@@ -82,7 +87,9 @@ def keys(js: NDArray[np.float32]) -> NDArray[np.int64]:
     """The keys of js [...] in nats."""
     found = np.full(js.shape, ZERO_KEY, np.int64)
     some = js > 0
-    found[some] = np.maximum(np.floor(np.log2(js[some].astype(np.float64)) * KEYS_PER_OCTAVE), LOWEST_KEY)
+    found[some] = np.maximum(
+        np.floor(np.log2(js[some].astype(np.float64)) * KEYS_PER_OCTAVE), LOWEST_KEY
+    )
     return found
 
 
@@ -92,7 +99,9 @@ def middle(of_keys: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def js_counts(run: RunTables) -> str:
-    """Name of a table of direction, key, TOTALS, and how many of these positions are near zero or high."""
+    """Name of a table of direction, key, TOTALS, and how many of these positions are near zero or
+    high.
+    """
     run.require("js")
     ours = f"count_if({IS_NEAR_ZERO})::BIGINT AS near_zero, count_if({IS_HIGH})::BIGINT AS high"
     sql = f"SELECT direction, {KEY} AS key, {TOTALS}, {ours} FROM {run.measured} GROUP BY ALL"
@@ -100,13 +109,24 @@ def js_counts(run: RunTables) -> str:
 
 
 def groups(table: pa.Table, names: Sequence[str]) -> Iterator[tuple[tuple[Any, ...], JsCounts]]:
-    """The distribution of each group of rows with equal `names`, in their order; `table` has key and TOTALS."""
+    """The distribution of each group of rows with equal `names`, in their order; `table` has key
+    and TOTALS.
+    """
     ordered = table.sort_by([(name, "ascending") for name in (*names, "key")])
     key, positions, total = (ordered[name].to_numpy() for name in ("key", "positions", "total"))
     counted = ordered.group_by(list(names), use_threads=False).aggregate([([], "count_all")])
-    found = counted.sort_by([(name, "ascending") for name in names])  # groups come in no order that Arrow promises
+    found = counted.sort_by(
+        [(name, "ascending") for name in names]
+    )  # groups come in no order that Arrow promises
     stops = np.cumsum(found["count_all"].to_numpy())
     for place, stop in enumerate(stops.tolist()):
         rows = slice(stops[place - 1] if place else 0, stop)
         group = tuple(found[name][place].as_py() for name in names)
-        yield group, JsCounts(key[rows].astype(np.int64), positions[rows].astype(np.int64), float(total[rows].sum()))
+        yield (
+            group,
+            JsCounts(
+                key[rows].astype(np.int64),
+                positions[rows].astype(np.int64),
+                float(total[rows].sum()),
+            ),
+        )

@@ -1,4 +1,5 @@
-"""How many tokens two top-k lists share, for every k at once. NumPy on Arrow lists; knows no tables.
+"""How many tokens two top-k lists share, for every k at once. NumPy on Arrow lists; knows no
+tables.
 
 Compared in NumPy, column against column: in SQL it would be a loop over the lists of every row.
 
@@ -18,7 +19,9 @@ Counts = NDArray[np.int64]
 
 
 class Overlap(NamedTuple):
-    """Sums over positions, [K] each: tokens that the k first of both lists share, and positions with k in both."""
+    """Sums over positions, [K] each: tokens that the k first of both lists share, and positions
+    with k in both.
+    """
 
     shared: Counts
     positions: Counts
@@ -36,7 +39,10 @@ def count_overlap(base: pa.ListArray, rl: pa.ListArray, rows: NDArray[np.int64])
     found = NOTHING
     for length in np.unique(lengths[lengths > 0]).tolist():
         here = lengths == length
-        columns = [[ids[start[here] + k] for k in range(length)] for ids, start in zip(tokens, starts, strict=True)]
+        columns = [
+            [ids[start[here] + k] for k in range(length)]
+            for ids, start in zip(tokens, starts, strict=True)
+        ]
         found = add(found, Overlap(_shared(*columns), np.full(length, np.count_nonzero(here))))
     return found
 
@@ -44,12 +50,16 @@ def count_overlap(base: pa.ListArray, rl: pa.ListArray, rows: NDArray[np.int64])
 def add(one: Overlap, other: Overlap) -> Overlap:
     """Both sums together; the shorter one has seen nothing at larger k."""
     length = max(len(one.shared), len(other.shared))
-    padded = ([np.pad(sums, (0, length - len(sums))) for sums in overlap] for overlap in (one, other))
+    padded = (
+        [np.pad(sums, (0, length - len(sums))) for sums in overlap] for overlap in (one, other)
+    )
     return Overlap(*(a + b for a, b in zip(*padded, strict=True)))
 
 
 def _shared(base: list[NDArray[np.int32]], rl: list[NDArray[np.int32]]) -> Counts:
-    """Tokens shared by the k first, summed over rows. One at i in one list and j in the other is from k > i, j on."""
+    """Tokens shared by the k first, summed over rows. One at i in one list and j in the other is
+    from k > i, j on.
+    """
     at = np.zeros(len(base), np.int64)
     for i, ours in enumerate(base):
         for j, theirs in enumerate(rl):

@@ -1,8 +1,9 @@
-"""Which parts of a run directory can be read, judged by their footers, or by all that they hold. Knows no DuckDB.
+"""Which parts of a run directory can be read, judged by their footers, or by all that they hold.
+Knows no DuckDB.
 
-A part is a file of responses and the file of tokens of the same number. Runs of older schema versions lack columns and
-are welcome; a part is left out, and a note says why, where a file or a column that names its rows is missing or is of
-a type that ours cannot hold without loss.
+A part is a file of responses and the file of tokens of the same number. Runs of older schema
+versions lack columns and are welcome; a part is left out, and a note says why, where a file or a
+column that names its rows is missing or is of a type that ours cannot hold without loss.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ _UNREADABLE = (OSError, pa.ArrowException, ValueError)
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One readable part: its files, and the columns of ours that each of them holds, with their types, by folder."""
+    """One readable part: its files, and the columns of ours that each of them holds, with their
+    types, by folder.
+    """
 
     files: dict[str, Path]
     schemas: dict[str, pa.Schema]
@@ -38,11 +41,13 @@ class _LeftOutError(Exception):
     """Why a part is left out; goes no further than `readable_parts`."""
 
 
-def readable_parts(run: Path, decode: bool, foreign: Collection[str] = ()) -> tuple[list[Part], list[str]]:
+def readable_parts(
+    run: Path, decode: bool, foreign: Collection[str] = ()
+) -> tuple[list[Part], list[str]]:
     """The parts of `run` in the order of their numbers, and a note for each one that is left out.
 
-    foreign: names of files that belong to another run. decode: also decode every page of every file, which takes as
-    long as reading the whole run.
+    foreign: names of files that belong to another run. decode: also decode every page of every
+    file, which takes as long as reading the whole run.
     """
     parts, notes = [], []
     for _, name in sorted(part_numbers(run / "responses").items()):
@@ -58,7 +63,10 @@ def readable_parts(run: Path, decode: bool, foreign: Collection[str] = ()) -> tu
 
 def missing_columns(parts: Sequence[Part]) -> list[str]:
     """A note for each column of the tokens that some of the parts lack, and others have."""
-    lacking = {name: sum(name not in part.schemas["tokens"].names for part in parts) for name in TOKENS.names}
+    lacking = {
+        name: sum(name not in part.schemas["tokens"].names for part in parts)
+        for name in TOKENS.names
+    }
     some = [name for name in TOKENS.names if 0 < lacking[name] < len(parts)]
     return [f"{lacking[name]} of {len(parts)} parts hold no {name}" for name in some]
 
@@ -82,7 +90,9 @@ def _schema(folder: str, file: Path) -> pa.Schema:
     for field in known:
         wanted = ours.field(field.name).type
         if not _holds(wanted, field.type):
-            raise _LeftOutError(f"{folder}/{file.name} has {field.name} as {field.type}, not {wanted}")
+            raise _LeftOutError(
+                f"{folder}/{file.name} has {field.name} as {field.type}, not {wanted}"
+            )
     lacking = [name for name in _ESSENTIAL[folder] if name not in found.names]
     if lacking:
         raise _LeftOutError(f"{folder}/{file.name} has no column {', '.join(lacking)}")
@@ -112,4 +122,6 @@ def _decode(file: Path, columns: list[str]) -> None:
             if num_rows != parquet.metadata.num_rows:
                 raise _LeftOutError(f"{file.parent.name}/{file.name} holds fewer rows than it says")
     except _UNREADABLE as error:
-        raise _LeftOutError(f"{file.parent.name}/{file.name} cannot be decoded ({reason(error)})") from None
+        raise _LeftOutError(
+            f"{file.parent.name}/{file.name} cannot be decoded ({reason(error)})"
+        ) from None

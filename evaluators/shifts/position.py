@@ -1,4 +1,6 @@
-"""Position: js against where in the response it is, t / length. Section 2 of arXiv 2603.22446: high at the start."""
+"""Position: js against where in the response it is, t / length. Section 2 of arXiv 2603.22446: high
+at the start.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +20,19 @@ _COLUMNS = {
 
 
 def js_by_position(run: RunTables) -> pa.Table:
-    """Mean and quantiles of js in nats at floor(50 position / length), for each bin that has measured positions.
+    """Mean and quantiles of js in nats at floor(50 position / length), for each bin that has
+    measured positions.
 
-    start, stop: the bin's edges in t / length. Quantiles are the inverted CDF, within 0.14 % (see `grid`); the mean
-    is exact. Raises MissingColumns.
+    start, stop: the bin's edges in t / length. Quantiles are the inverted CDF, within 0.14 % (see
+    `grid`); the mean is exact. Raises MissingColumns.
     """
     run.require("js")
     counts = run.query(f"""
-        SELECT direction, ({NUM_BINS} * position::BIGINT // length)::SMALLINT AS bin, {KEY} AS key, {TOTALS}
+        SELECT direction, ({NUM_BINS} * position::BIGINT // length)::SMALLINT AS bin, {KEY} AS key,
+            {TOTALS}
         FROM {run.measured}
-        JOIN (SELECT problem, sample, direction, max(tokens) AS length FROM {run.arm_responses} GROUP BY ALL)
+        JOIN (SELECT problem, sample, direction, max(tokens) AS length FROM {run.arm_responses}
+            GROUP BY ALL)
             USING (problem, sample, direction)
         WHERE position BETWEEN 0 AND length - 1
         GROUP BY ALL

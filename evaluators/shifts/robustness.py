@@ -1,8 +1,10 @@
-"""Robustness: is the picture one of the truncation? js under other truncations than the run's, as far as is stored.
+"""Robustness: is the picture one of the truncation? js under other truncations than the run's, as
+far as is stored.
 
-arXiv 2603.22446 repeats its measurements with other top-p and with full distributions. From the stored rows of one run
-come its own truncation, top-1 exactly, and a lower bound for full distributions. Any other truncation has to be
-measured: `xsample score RUN --top-p ...` makes a run of the same responses, which gives its own rows as "measured".
+arXiv 2603.22446 repeats its measurements with other top-p and with full distributions. From the
+stored rows of one run come its own truncation, top-1 exactly, and a lower bound for full
+distributions. Any other truncation has to be measured: `xsample score RUN --top-p ...` makes a run
+of the same responses, which gives its own rows as "measured".
 """
 
 from __future__ import annotations
@@ -23,29 +25,34 @@ FULL = "full distribution"
 MEASURED, EXACT, BOUND = "measured", "stored data, exact", "stored data, a lower bound"
 
 _COLUMNS = {
-    "direction": TEXT, "truncation": TEXT, "source": TEXT, "positions": INT, "near_zero": FLOAT, "high": FLOAT,
-    "mean": FLOAT,
+    "direction": TEXT, "truncation": TEXT, "source": TEXT, "positions": INT, "near_zero": FLOAT,
+    "high": FLOAT, "mean": FLOAT,
 }  # fmt: skip
 
 
 def truncations(run: RunTables) -> pa.Table:
-    """Share near zero (js <= NEAR_ZERO), share high (js > HIGH_DIVERGENCE) and mean of js, a row a truncation.
+    """Share near zero (js <= NEAR_ZERO), share high (js > HIGH_DIVERGENCE) and mean of js, a row a
+    truncation.
 
-    measured: the run's own js. Exact: of top-1 distributions js is 0 where the top tokens agree and ln 2 where not.
-    A lower bound: js of the full distributions at temperature 1 is at least that of {the token taken, all others},
-    by the data processing inequality (Cover and Thomas, Elements of Information Theory, 2.8, for KL, of which js is a
-    mean); so mean and high are lower bounds too, and near_zero is an upper one, up to the rounding of the stored
-    float32. Raises MissingColumns.
+    measured: the run's own js. Exact: of top-1 distributions js is 0 where the top tokens agree and
+    ln 2 where not. A lower bound: js of the full distributions at temperature 1 is at least that of
+    {the token taken, all others}, by the data processing inequality (Cover and Thomas, Elements of
+    Information Theory, 2.8, for KL, of which js is a mean); so mean and high are lower bounds too,
+    and near_zero is an upper one, up to the rounding of the stored float32. Raises MissingColumns.
     """
     run.require("js", "top1_base", "top1_rl", "logp_base", "logp_rl")
     measured = f"""
-        SELECT direction, 0 AS place, {quoted(_own(run.manifest))} AS truncation, '{MEASURED}' AS source,
-            sum(positions) AS positions, sum(near_zero) AS near_zero, sum(high) AS high, sum(total) AS total
+        SELECT direction, 0 AS place, {quoted(_own(run.manifest))} AS truncation, '{MEASURED}' AS
+            source,
+            sum(positions) AS positions, sum(near_zero) AS near_zero, sum(high) AS high, sum(total)
+                AS total
         FROM {js_counts(run)} GROUP BY direction
     """
     stored = f"""
-        SELECT direction, unnest([1, 2]) AS place, unnest(['{GREEDY}', '{FULL}, lower bound']) AS truncation,
-            unnest(['{EXACT}', '{BOUND}']) AS source, unnest([count(agree), count(bound)]) AS positions,
+        SELECT direction, unnest([1, 2]) AS place, unnest(['{GREEDY}', '{FULL}, lower bound']) AS
+            truncation,
+            unnest(['{EXACT}', '{BOUND}']) AS source, unnest([count(agree), count(bound)]) AS
+                positions,
             unnest([count_if(agree), count_if(bound <= {NEAR_ZERO}::DOUBLE)]) AS near_zero,
             unnest([count_if(NOT agree), count_if(bound > {HIGH_DIVERGENCE}::DOUBLE)]) AS high,
             unnest([ln(2) * count_if(NOT agree), sum(bound)]) AS total
@@ -73,19 +80,24 @@ def _own(manifest: dict[str, Any]) -> str:
     """The truncation of the run, or that it is not known."""
     config = part(manifest, "config")
     try:
-        return truncation_name(float(config["temperature"]), float(config["top_p"]), int(config["top_k"] or 0))
+        return truncation_name(
+            float(config["temperature"]), float(config["top_p"]), int(config["top_k"] or 0)
+        )
     except (TypeError, ValueError, KeyError):
         return "as sampled (not known)"
 
 
 def _per_position(measured: str) -> str:
-    """SQL of direction, agree (the top tokens are equal) and bound: js of (p, 1 - p) and (q, 1 - q), in nats.
+    """SQL of direction, agree (the top tokens are equal) and bound: js of (p, 1 - p) and (q, 1 -
+    q), in nats.
 
     js = (KL(P || M) + KL(Q || M)) / 2 with M = (P + Q) / 2, over the two outcomes.
     """
 
     def terms(p: str, q: str) -> str:
-        return " + ".join(f"CASE WHEN {x} > 0 THEN {x} * ln(2 * {x} / ({p} + {q})) ELSE 0 END" for x in (p, q))
+        return " + ".join(
+            f"CASE WHEN {x} > 0 THEN {x} * ln(2 * {x} / ({p} + {q})) ELSE 0 END" for x in (p, q)
+        )
 
     return f"""
         SELECT direction, agree, CASE WHEN p IS NOT NULL AND q IS NOT NULL
@@ -99,5 +111,7 @@ def _per_position(measured: str) -> str:
 
 
 def _probability(logp: str) -> str:
-    """SQL: null and NaN are null, which `least` alone would leave out and take for a probability of 1."""
+    """SQL: null and NaN are null, which `least` alone would leave out and take for a probability of
+    1.
+    """
     return f"CASE WHEN NOT isnan({logp}) THEN exp(least({logp}::DOUBLE, 0)) END"

@@ -1,4 +1,5 @@
-"""Sparsity: how js is distributed over positions. Section 2 of arXiv 2603.22446: most positions are near zero.
+"""Sparsity: how js is distributed over positions. Section 2 of arXiv 2603.22446: most positions are
+near zero.
 
 Every function is over the measured positions of each direction; js in nats. No positions, no rows.
 """
@@ -16,10 +17,17 @@ BINS_PER_OCTAVE = 4
 PERCENTILES = (*(half / 2 for half in range(200)), 99.9, 99.99, 100.0)
 CUTOFFS = (0.0, 1e-4, NEAR_ZERO, HIGH_DIVERGENCE, 0.2, 0.5)
 
-_HISTOGRAM = {"direction": TEXT, "js_low": FLOAT, "js_high": FLOAT, "positions": INT, "share": FLOAT}
+_HISTOGRAM = {
+    "direction": TEXT,
+    "js_low": FLOAT,
+    "js_high": FLOAT,
+    "positions": INT,
+    "share": FLOAT,
+}
 _PERCENTILES = {"direction": TEXT, "percentile": FLOAT, "js": FLOAT}
 _SHARES = {
-    "direction": TEXT, "cutoff": FLOAT, "positions": INT, "at_most": FLOAT, "above": FLOAT, "tokens": INT,
+    "direction": TEXT, "cutoff": FLOAT, "positions": INT, "at_most": FLOAT, "above": FLOAT,
+    "tokens": INT,
 }  # fmt: skip
 
 
@@ -39,7 +47,9 @@ def js_histogram(run: RunTables) -> pa.Table:
 
 
 def js_percentiles(run: RunTables) -> pa.Table:
-    """The percentile curve of js: the inverted CDF, within 0.14 % (see `grid`). Raises MissingColumns."""
+    """The percentile curve of js: the inverted CDF, within 0.14 % (see `grid`). Raises
+    MissingColumns.
+    """
     shares = [percentile / 100 for percentile in PERCENTILES]
     return tidy(
         [
@@ -62,7 +72,8 @@ def js_shares(run: RunTables) -> pa.Table:
         run.query(f"""
             WITH counted AS (
                 SELECT direction, count(*) AS tokens, count_if({IS_MEASURED}) AS positions,
-                    unnest([{", ".join(map(str, CUTOFFS))}]::DOUBLE[]) AS cutoff, unnest([{counts}]) AS below
+                    unnest([{", ".join(map(str, CUTOFFS))}]::DOUBLE[]) AS cutoff,
+                        unnest([{counts}]) AS below
                 FROM {run.arm_tokens} GROUP BY direction
             )
             SELECT direction, cutoff, positions, below / positions AS at_most,

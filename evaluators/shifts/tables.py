@@ -1,7 +1,8 @@
-"""The tables of one run as DuckDB views, whatever of them is readable; all measurements scan through here.
+"""The tables of one run as DuckDB views, whatever of them is readable; all measurements scan
+through here.
 
-DuckDB, because it streams Parquet parts with a hard memory limit, spills what does not fit, unites parts of
-different schemas, and a measurement is one readable SQL query.
+DuckDB, because it streams Parquet parts with a hard memory limit, spills what does not fit, unites
+parts of different schemas, and a measurement is one readable SQL query.
 """
 
 from __future__ import annotations
@@ -47,15 +48,16 @@ class OutOfMemory(NotMeasurable):
 
 @dataclass(frozen=True, slots=True)
 class RunTables:
-    """One run. The views are named in SQL; all have the columns of `engine.record`, null where a part lacks them.
+    """One run. The views are named in SQL; all have the columns of `engine.record`, null where a
+    part lacks them.
 
     name:          what the run is called in tables and figures, unique among the runs of a report
     path:          its directory;  manifest: its run.json, empty where that is unreadable
     responses:     view of the committed responses that are readable
-    tokens:        view of their tokens
-    arm_responses: view of the responses of the arms that are looked at: of each direction the one with the largest
-                   budget (null, unlimited, is the largest), whose stem holds what the smaller ones share.
-                   A direction has one arm there, so (problem, sample, direction) is a trajectory
+    tokens:        view of their tokens arm_responses: view of the responses of the arms that are
+                   looked at: of each direction the one with the largest budget (null, unlimited, is
+                   the largest), whose stem holds what the smaller ones share. A direction has one
+                   arm there, so (problem, sample, direction) is a trajectory
     arm_tokens:    view of their tokens
     measured:      view of those that both policies have measured: js is neither null nor NaN
     columns:       columns of `tokens` that at least one part holds
@@ -73,21 +75,27 @@ class RunTables:
     columns: frozenset[str]
 
     def query(self, sql: str) -> pa.Table:
-        """The rows of a query, all at once. Raises StoreError where a part turns out to be damaged; OutOfMemory."""
+        """The rows of a query, all at once. Raises StoreError where a part turns out to be damaged;
+        OutOfMemory.
+        """
         with self._failures():
             return interruptibly(self.database, lambda: self.database.sql(sql).to_arrow_table())
 
     def batches(self, sql: str, rows: int = 1 << 16) -> Iterator[pa.RecordBatch]:
         """The rows of a query, streamed. Raises StoreError where a part turns out to be damaged."""
         with self._failures():
-            reader = interruptibly(self.database, lambda: self.database.sql(sql).to_arrow_reader(rows))
+            reader = interruptibly(
+                self.database, lambda: self.database.sql(sql).to_arrow_reader(rows)
+            )
             while (batch := interruptibly(self.database, lambda: next(reader, None))) is not None:
                 yield batch
 
     def kept(self, name: str, sql: str) -> str:
-        """The table of a query, by its name in SQL: counted once however many measurements ask for it.
+        """The table of a query, by its name in SQL: counted once however many measurements ask for
+        it.
 
-        For counts, not for rows: it stays until the run is opened anew. Raises StoreError as `query` does.
+        For counts, not for rows: it stays until the run is opened anew. Raises StoreError as
+        `query` does.
         """
         table = f"{schema_of(self.name)}.{name}"
         with self._failures():
@@ -96,13 +104,15 @@ class RunTables:
         return table
 
     def require(self, *columns: str) -> None:
-        """Raises MissingColumns where no part of the run holds one of these columns of the tokens."""
+        """Raises MissingColumns where no part of the run holds one of these columns of the
+        tokens.
+        """
         missing = [name for name in columns if name not in self.columns]
         if missing:
             version = self.manifest.get("schema_version", "unknown")
             raise MissingColumns(
-                f"{self.path} holds no {', '.join(missing)} (its schema_version is {version}, now {SCHEMA_VERSION}): "
-                "make the run again with this xsample"
+                f"{self.path} holds no {', '.join(missing)} (its schema_version is {version}, now"
+                f" {SCHEMA_VERSION}): make the run again with this xsample"
             )
 
     @contextmanager
@@ -113,23 +123,30 @@ class RunTables:
             raise  # a fault of the query, not of the data
         except duckdb.OutOfMemoryException as error:
             raise OutOfMemory(
-                f"{self.path}: a measurement needs more than {MEMORY_LIMIT_MIB} MiB: report fewer runs at once"
+                f"{self.path}: a measurement needs more than {MEMORY_LIMIT_MIB} MiB: report fewer"
+                " runs at once"
             ) from error
         except (duckdb.Error, pa.ArrowException, OSError) as error:
-            raise StoreError(f"{self.path}: its tables cannot be read: {reason(error)[:300]}") from error
+            raise StoreError(
+                f"{self.path}: its tables cannot be read: {reason(error)[:300]}"
+            ) from error
 
 
 def interruptibly(database: duckdb.DuckDBPyConnection, work: Callable[[], T]) -> T:
-    """What `work` returns, done in a thread: Ctrl-C and SIGTERM reach this one at once, and end the query.
+    """What `work` returns, done in a thread: Ctrl-C and SIGTERM reach this one at once, and end the
+    query.
 
-    In the main thread DuckDB would make a RuntimeError of them, and let its own threads go on to the end of the query.
+    In the main thread DuckDB would make a RuntimeError of them, and let its own threads go on to
+    the end of the query.
     """
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(work)
         try:
             return future.result()
         except KeyboardInterrupt:
-            while not future.done():  # a query that has not begun yet would forget that it is interrupted
+            while (
+                not future.done()
+            ):  # a query that has not begun yet would forget that it is interrupted
                 database.interrupt()
                 wait([future], timeout=0.05)
             raise
@@ -137,7 +154,9 @@ def interruptibly(database: duckdb.DuckDBPyConnection, work: Callable[[], T]) ->
 
 @dataclass(frozen=True, slots=True)
 class OpenedRun:
-    """A run as far as it can be read: None where nothing can, and what to know about it, a line each."""
+    """A run as far as it can be read: None where nothing can, and what to know about it, a line
+    each.
+    """
 
     tables: RunTables | None
     notes: tuple[str, ...]
@@ -145,7 +164,9 @@ class OpenedRun:
 
 @contextmanager
 def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB of our own in memory that spills into a temporary folder and loads nothing from a network."""
+    """A DuckDB of our own in memory that spills into a temporary folder and loads nothing from a
+    network.
+    """
     with scratch() as spill:
         settings: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": f"{MEMORY_LIMIT_MIB}MiB",
@@ -159,16 +180,21 @@ def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
             yield database
 
 
-def open_run(database: duckdb.DuckDBPyConnection, path: Path, name: str, decode: bool = False) -> OpenedRun:
-    """The run at `path`, called `name` in `database`, also while it is being written; a run of that name is replaced.
+def open_run(
+    database: duckdb.DuckDBPyConnection, path: Path, name: str, decode: bool = False
+) -> OpenedRun:
+    """The run at `path`, called `name` in `database`, also while it is being written; a run of that
+    name is replaced.
 
-    Takes what the footers call readable. Where a query then raises StoreError, open the run once more with `decode`:
-    every page is decoded first, and parts that are damaged are left out. Raises RunDirectoryError where there is no
-    run.json.
+    Takes what the footers call readable. Where a query then raises StoreError, open the run once
+    more with `decode`: every page is decoded first, and parts that are damaged are left out. Raises
+    RunDirectoryError where there is no run.json.
     """
     manifest, notes = _manifest(path)
     foreign = {file.name for file in foreign_parts(path, digest_of(part(manifest, "identity")))}
-    if foreign == set(part_numbers(path / "responses").values()):  # then it is run.json that someone has changed
+    if foreign == set(
+        part_numbers(path / "responses").values()
+    ):  # then it is run.json that someone has changed
         foreign = set()
     parts, left_out = readable_parts(path, decode, foreign)
     notes += left_out
@@ -179,9 +205,13 @@ def open_run(database: duckdb.DuckDBPyConnection, path: Path, name: str, decode:
     except duckdb.Error as error:
         if not decode:
             return open_run(database, path, name, decode=True)
-        return OpenedRun(None, (*notes, f"{path}: its tables cannot be read: {reason(error)[:300]}"))
+        return OpenedRun(
+            None, (*notes, f"{path}: its tables cannot be read: {reason(error)[:300]}")
+        )
     columns = frozenset().union(*(one.schemas["tokens"].names for one in parts))
-    tables = RunTables(database=database, name=name, path=path, manifest=manifest, columns=columns, **views)
+    tables = RunTables(
+        database=database, name=name, path=path, manifest=manifest, columns=columns, **views
+    )
     return OpenedRun(tables, (*notes, *missing_columns(parts)))
 
 
@@ -193,4 +223,8 @@ def _manifest(path: Path) -> tuple[dict[str, Any], list[str]]:
     except StoreError as error:
         return {}, [f"{error}: its settings are not known"]
     version = manifest.get("schema_version")
-    return manifest, [] if version == SCHEMA_VERSION else [f"its schema_version is {version}, now {SCHEMA_VERSION}"]
+    return manifest, (
+        []
+        if version == SCHEMA_VERSION
+        else [f"its schema_version is {version}, now {SCHEMA_VERSION}"]
+    )

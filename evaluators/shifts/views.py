@@ -1,4 +1,6 @@
-"""The views of a run in SQL, over those of its parts that are readable. Every file's name and value is quoted here."""
+"""The views of a run in SQL, over those of its parts that are readable. Every file's name and value
+is quoted here.
+"""
 
 from __future__ import annotations
 
@@ -24,21 +26,36 @@ _SQL_TYPES = {
 }
 
 
-def create_views(database: duckdb.DuckDBPyConnection, run: str, parts: Sequence[Part]) -> dict[str, str]:
-    """The views that RunTables describes, by its names for them; they replace those of a run of the same name.
+def create_views(
+    database: duckdb.DuckDBPyConnection, run: str, parts: Sequence[Part]
+) -> dict[str, str]:
+    """The views that RunTables describes, by its names for them; they replace those of a run of the
+    same name.
 
     Raises duckdb.Error where a part is not what its footer says.
     """
     schema = schema_of(run)
     database.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}")
-    views = {name: f"{schema}.{name}" for name in ("responses", "tokens", "arm_responses", "arm_tokens", "measured")}
-    database.execute(f"CREATE VIEW {views['responses']} AS {_select('responses', RESPONSES, parts)}")
+    views = {
+        name: f"{schema}.{name}"
+        for name in ("responses", "tokens", "arm_responses", "arm_tokens", "measured")
+    }
+    database.execute(
+        f"CREATE VIEW {views['responses']} AS {_select('responses', RESPONSES, parts)}"
+    )
     database.execute(f"CREATE VIEW {views['tokens']} AS {_select('tokens', TOKENS, parts)}")
-    arms = database.sql(f"SELECT DISTINCT direction, budget FROM {views['responses']} WHERE direction IS NOT NULL")
+    arms = database.sql(
+        f"SELECT DISTINCT direction, budget FROM {views['responses']} WHERE direction IS NOT NULL"
+    )
     of_arms = _of_arms(arms.fetchall())
     for name in ("responses", "tokens"):
-        database.execute(f"CREATE VIEW {views[f'arm_{name}']} AS SELECT * FROM {views[name]} WHERE {of_arms}")
-    database.execute(f"CREATE VIEW {views['measured']} AS SELECT * FROM {views['arm_tokens']} WHERE {IS_MEASURED}")
+        database.execute(
+            f"CREATE VIEW {views[f'arm_{name}']} AS SELECT * FROM {views[name]} WHERE {of_arms}"
+        )
+    database.execute(
+        f"CREATE VIEW {views['measured']} AS SELECT * FROM {views['arm_tokens']} WHERE"
+        f" {IS_MEASURED}"
+    )
     return views
 
 
@@ -60,25 +77,30 @@ def quoted(text: str) -> str:
 def _select(folder: str, schema: pa.Schema, parts: Sequence[Part]) -> str:
     held = frozenset().union(*(part.schemas[folder].names for part in parts))
     columns = [
-        f"CAST({field.name if field.name in held else 'NULL'} AS {_SQL_TYPES[str(field.type)]}) AS {field.name}"
+        f"CAST({field.name if field.name in held else 'NULL'} AS {_SQL_TYPES[str(field.type)]}) AS"
+        f" {field.name}"
         for field in schema
     ]
     files = ", ".join(literal(part.files[folder]) for part in parts)
     # Uniting reads all footers for each query; else the types of the first part are those of all.
     unite = any(part.schemas[folder] != parts[0].schemas[folder] for part in parts)
     return (
-        f"SELECT {', '.join(columns)} FROM read_parquet([{files}], union_by_name = {unite}, hive_partitioning = false)"
+        f"SELECT {', '.join(columns)} FROM read_parquet([{files}], union_by_name = {unite},"
+        " hive_partitioning = false)"
     )
 
 
 def _of_arms(arms: list[tuple[str, int | None]]) -> str:
-    """Which rows are of the arms that are looked at. Nothing is asked of the rows where that is all of them."""
+    """Which rows are of the arms that are looked at. Nothing is asked of the rows where that is all
+    of them.
+    """
     largest: dict[str, float] = {}
     for direction, budget in arms:
         largest[direction] = max(largest.get(direction, 0.0), inf if budget is None else budget)
     if len(largest) == len(arms):
         return "true"
     return " OR ".join(
-        f"(direction = {quoted(direction)} AND budget {'IS NULL' if budget == inf else f'= {int(budget)}'})"
+        f"(direction = {quoted(direction)} AND budget"
+        f" {'IS NULL' if budget == inf else f'= {int(budget)}'})"
         for direction, budget in largest.items()
     )

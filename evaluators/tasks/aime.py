@@ -1,10 +1,11 @@
 r"""AIME: the American Invitational Mathematics Examination, two papers of 15 problems a year.
 
-    {"id": 7, "problem": "Find the number of positive divisors of $2^{3}\cdot 5^{17}$.", "answer": "072"}
+    {"id": 7, "problem": "Find the number of positive divisors of $2^{3}\cdot 5^{17}$.", "answer":
+    "072"}
 
-becomes the Problem ``aime24/7``, whose answer is ``72``: every answer is an integer from 0 to 999, and the
-exam writes three digits. (The example is ours.) The sets differ in their columns (see `columns.py`), in
-leading zeros and in boxes; nothing else is accepted as an answer.
+becomes the Problem ``aime24/7``, whose answer is ``72``: every answer is an integer from 0 to 999,
+and the exam writes three digits. (The example is ours.) The sets differ in their columns (see
+`columns.py`), in leading zeros and in boxes; nothing else is accepted as an answer.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from evaluators.tasks.task_set import Loaded, TaskSet
 def _load(task_set: TaskSet, config: RunConfig) -> Loaded:
     place = config.task_data or task_set.source
     entries, notes = read_entries(config, place, "task_data", gold=_integer)
-    problems = [Problem(f"{task_set.name}/{entry.id}", entry.question, entry.answer) for entry in entries]
+    problems = [
+        Problem(f"{task_set.name}/{entry.id}", entry.question, entry.answer) for entry in entries
+    ]
     return Loaded(problems, place, notes)
 
 
@@ -31,7 +34,8 @@ def _integer(entry: Entry) -> str:
     answer = aime_integer(entry.answer)
     if answer is None:
         raise TaskError(
-            f"{entry.where}: the gold answer {entry.answer[:80]!r} is no integer from 0 to 999, as AIME's are"
+            f"{entry.where}: the gold answer {entry.answer[:80]!r} is no integer from 0 to 999, as"
+            " AIME's are"
         )
     return answer
 

@@ -5,8 +5,8 @@
     19+60 = 79,  79+20 = 99,  99-49 = 50: two or three operations, left to right, and every
     intermediate result has two digits.
 
-A problem belongs to the test split by a hash of its expression alone, so that whoever draws training
-problems here cannot meet a test problem, whatever the seed. Nothing heavy is imported.
+A problem belongs to the test split by a hash of its expression alone, so that whoever draws
+training problems here cannot meet a test problem, whatever the seed. Nothing heavy is imported.
 """
 
 import hashlib
@@ -35,7 +35,9 @@ def load() -> list[Problem]:
 
 
 def problem(expression: str) -> Problem:
-    return Problem(id=f"arithmetic/{expression}", question=question(expression), answer=str(solve(expression)))
+    return Problem(
+        id=f"arithmetic/{expression}", question=question(expression), answer=str(solve(expression))
+    )
 
 
 def question(expression: str) -> str:
@@ -50,12 +52,16 @@ def solve(expression: str) -> int:
 def terms(expression: str) -> list[int]:
     """The signed numbers of a chain: ``19+60-49`` is ``[19, 60, -49]``."""
     if not _EXPRESSION.fullmatch(expression):
-        raise ValueError(f"not a chain of two-digit additions and subtractions: {expression!r}; write 19+60-49")
+        raise ValueError(
+            f"not a chain of two-digit additions and subtractions: {expression!r}; write 19+60-49"
+        )
     return [int(term) for term in re.findall(r"[+-]?\d\d", expression)]
 
 
 def is_held_out(expression: str) -> bool:
-    """True for the test split: the first four bytes of the expression's SHA-256 fall in its bucket."""
+    """True for the test split: the first four bytes of the expression's SHA-256 fall in its
+    bucket.
+    """
     bucket = int.from_bytes(hashlib.sha256(expression.encode()).digest()[:4], "big")
     return bucket < HELD_OUT_SHARE * 2**32
 
@@ -90,7 +96,8 @@ def _load(task_set: TaskSet, config: RunConfig) -> Loaded:
     for option in ("task_data", "question_column", "answer_column", "id_column"):
         if (value := getattr(config, option)) is not None:
             raise TaskError(
-                f"{option} is {value!r}, but the task {task_set.name!r} is embedded and has no data to read"
+                f"{option} is {value!r}, but the task {task_set.name!r} is embedded and has no data"
+                " to read"
             )
     return Loaded(load(), task_set.source, [])
 

@@ -1,7 +1,8 @@
-"""Which column is which, over the schemas that are around, and what a cell says as text. Pure functions.
+"""Which column is which, over the schemas that are around, and what a cell says as text. Pure
+functions.
 
-Names are compared without regard to case, and `_`, `-` and spaces are one. A path with dots goes into
-structs, also where a struct is written as a JSON string (`reward_model.ground_truth`).
+Names are compared without regard to case, and `_`, `-` and spaces are one. A path with dots goes
+into structs, also where a struct is written as a JSON string (`reward_model.ground_truth`).
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from evaluators.tasks.rows import Row, shown
 
 Path = tuple[str, ...]
 
-# The first that is there is taken: a bare problem before one with a prompt around it, an answer before a solution.
+# The first that is there is taken: a bare problem before one with a prompt around it, an answer
+# before a solution.
 QUESTION = (
-    "problem", "question", "extra_info.raw_problem", "raw_problem", "extra_info.question", "prompt", "query",
+    "problem", "question", "extra_info.raw_problem", "raw_problem", "extra_info.question", "prompt",
+    "query",
 )  # fmt: skip
 ANSWER = (
-    "answer", "final_answer", "gold", "gold_answer", "ground_truth", "target", "reward_model.ground_truth",
-    "expected_answer", "reference_answer", "solution",
+    "answer", "final_answer", "gold", "gold_answer", "ground_truth", "target",
+    "reward_model.ground_truth", "expected_answer", "reference_answer", "solution",
 )  # fmt: skip
 ID = ("id", "problem_id", "unique_id", "uid", "record_id", "question_id", "problem_idx")
 SOLUTION = "solution"
@@ -46,16 +49,21 @@ def paths(rows: Iterable[Row]) -> list[Path]:
     return list(found)
 
 
-def find(columns: Sequence[Path], usual: Sequence[str], given: str | None, role: str, label: str) -> Path | None:
-    """The column `given` by the user, or the first of the `usual` ones; None if none of those is there.
+def find(
+    columns: Sequence[Path], usual: Sequence[str], given: str | None, role: str, label: str
+) -> Path | None:
+    """The column `given` by the user, or the first of the `usual` ones; None if none of those is
+    there.
 
-    role is "question", "answer", "id", ... and label the table, for messages. Raises TaskError for a given column
-    that is not there, and where two columns fit.
+    role is "question", "answer", "id", ... and label the table, for messages. Raises TaskError for
+    a given column that is not there, and where two columns fit.
     """
     if given is not None:
         fitting = [path for path in columns if ".".join(path) == given] or _fitting(columns, given)
         if not fitting:
-            raise TaskError(f"{role}_column is {given!r}: {label} has no such column; it has {names(columns)}")
+            raise TaskError(
+                f"{role}_column is {given!r}: {label} has no such column; it has {names(columns)}"
+            )
     else:
         fitting = next((fits for name in usual if (fits := _fitting(columns, name))), [])
     if len(fitting) > 1:
@@ -78,7 +86,9 @@ def cell(row: Row, path: Path) -> Any:
 
 
 def as_text(value: Any) -> str | None:
-    """A cell as text, stripped; 73.0 is "73"; None where there is nothing. Raises TypeError for lists and structs."""
+    """A cell as text, stripped; 73.0 is "73"; None where there is nothing. Raises TypeError for
+    lists and structs.
+    """
     if isinstance(value, (list, tuple)) and len(value) == 1:
         value = value[0]
     if isinstance(value, float):
@@ -95,18 +105,29 @@ def as_text(value: Any) -> str | None:
 
 
 def question_text(value: Any) -> str | None:
-    """The question in a cell: text, or a chat of one message; a known prompt around it is taken off."""
+    """The question in a cell: text, or a chat of one message; a known prompt around it is taken
+    off.
+    """
     chat = _parsed(value) if isinstance(value, str) else value
-    if isinstance(chat, list) and chat and all(isinstance(turn, dict) and "content" in turn for turn in chat):
+    if (
+        isinstance(chat, list)
+        and chat
+        and all(isinstance(turn, dict) and "content" in turn for turn in chat)
+    ):
         if len(chat) > 1:
-            raise TypeError(f"a chat of {len(chat)} messages: one message of the user is asked, and nothing left out")
+            raise TypeError(
+                f"a chat of {len(chat)} messages: one message of the user is asked, and nothing "
+                "left out"
+            )
         value = chat[0]["content"] if chat[0].get("role", "user") == "user" else None
     text = as_text(value)
     return text and unwrapped(text)
 
 
 def answer_text(value: Any) -> str | None:
-    """The answer in a cell: text, a number, or a list of one of them, which may be written as JSON."""
+    """The answer in a cell: text, a number, or a list of one of them, which may be written as
+    JSON.
+    """
     listed = _parsed(value) if isinstance(value, str) and value.startswith('["') else value
     return as_text(listed if isinstance(listed, list) and len(listed) == 1 else value)
 

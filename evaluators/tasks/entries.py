@@ -1,4 +1,6 @@
-"""From the rows of a source to its distinct problems: what every task that is read from somewhere does."""
+"""From the rows of a source to its distinct problems: what every task that is read from somewhere
+does.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from evaluators.tasks.rows import Row
 
 
 class Schema(NamedTuple):
-    """Usual names of the columns that a task needs; `others` are the wrong options of a multiple choice."""
+    """Usual names of the columns that a task needs; `others` are the wrong options of a multiple
+    choice.
+    """
 
     question: Sequence[str] = columns.QUESTION
     answer: Sequence[str] = columns.ANSWER
@@ -24,7 +28,10 @@ class Schema(NamedTuple):
 
     def __str__(self) -> str:
         """For messages: what a local copy must hold."""
-        return f"{', '.join([self.question[0], self.answer[0], *self.others])} and, if there is one, {self.id[0]}"
+        return (
+            f"{', '.join([self.question[0], self.answer[0], *self.others])} and, if there is one,"
+            f" {self.id[0]}"
+        )
 
 
 USUAL = Schema()
@@ -49,8 +56,9 @@ def read_entries(
 ) -> tuple[list[Entry], list[str]]:
     """The distinct problems at `place`, each with an id, and notes for the user.
 
-    option is the setting that named the place, subset a configuration of a hub set (`source.read`), gold gives an
-    entry's final gold answer. Columns that the configuration names go before the usual ones. Raises TaskError.
+    option is the setting that named the place, subset a configuration of a hub set (`source.read`),
+    gold gives an entry's final gold answer. Columns that the configuration names go before the
+    usual ones. Raises TaskError.
     """
     reading = source.read(place, option, str(schema), subset)
     found: list[Entry] = []
@@ -69,13 +77,17 @@ def _table(rows: list[Row], schema: Schema, config: RunConfig) -> Table:
         path = columns.find(there, usual, given, role, label)
         if path is None:
             way_out = f"; say which is, with --{role}-column" if role in columns.ROLES else ""
-            raise TaskError(f"{label}: none of its columns ({columns.names(there)}) is called like the {role}{way_out}")
+            raise TaskError(
+                f"{label}: none of its columns ({columns.names(there)}) is called like the"
+                f" {role}{way_out}"
+            )
         return path
 
     if options := columns.find(there, columns.OPTIONS, None, "options", label):
         raise TaskError(
-            f"{label}: the options in its column {'.'.join(options)!r} would not be asked: write them "
-            "into the questions, with their letters, drop the column, and give --grader choice"
+            f"{label}: the options in its column {'.'.join(options)!r} would not be asked: write"
+            " them into the questions, with their letters, drop the column, and give --grader"
+            " choice"
         )
     return Table(
         needed(schema.question, config.question_column, "question"),
@@ -102,7 +114,10 @@ def _gold(row: Row, path: Path, answer: str) -> str:
         return gold_answer(answer)
     gold = gold_of_solution(answer)
     if gold is None:
-        raise TaskError(rf"{row.where}: the solution holds no \boxed{{}}: say with --answer-column where the answer is")
+        raise TaskError(
+            rf"{row.where}: the solution holds no \boxed{{}}: say with --answer-column where the"
+            r" answer is"
+        )
     return gold
 
 
@@ -119,4 +134,6 @@ def _text(row: Row, path: Path, read: Callable[[Any], str | None]) -> str | None
     except TypeError as error:
         raise TaskError(f"{row.where}: {'.'.join(path)!r} is {error}") from None
     except UnicodeEncodeError:
-        raise TaskError(f"{row.where}: {'.'.join(path)!r} is not valid Unicode (half of a surrogate pair)") from None
+        raise TaskError(
+            f"{row.where}: {'.'.join(path)!r} is not valid Unicode (half of a surrogate pair)"
+        ) from None

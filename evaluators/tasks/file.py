@@ -1,10 +1,12 @@
-"""Any task of your own: `--task FILE`, a CSV, JSON Lines, JSON or Parquet file, a folder of them, or a hub id.
+"""Any task of your own: `--task FILE`, a CSV, JSON Lines, JSON or Parquet file, a folder of them,
+or a hub id.
 
     problem,answer
     "What is the sum of the first 40 odd numbers?",1600
 
-becomes a Problem with the answer 1600 and, having no id of its own, a hash of its question for one. Columns
-are found by their usual names (`columns.py`) or named by --question-column, --answer-column, --id-column.
+becomes a Problem with the answer 1600 and, having no id of its own, a hash of its question for one.
+Columns are found by their usual names (`columns.py`) or named by --question-column,
+--answer-column, --id-column.
 """
 
 from __future__ import annotations
@@ -20,19 +22,29 @@ from evaluators.tasks.task_set import Loaded, TaskSet
 
 
 def file_task(place: str) -> TaskSet:
-    """The task set at a path or hub id, which gives it its name. Raises TaskError for a name of no use."""
+    """The task set at a path or hub id, which gives it its name. Raises TaskError for a name of no
+    use.
+    """
     path = source.existing(place)
     name = _stem(path) if path else place.rpartition("/")[2]
     if not name.isprintable():
-        raise TaskError(f"task is {place!r}: the task is called after it, so its name must be printable: rename it")
+        raise TaskError(
+            f"task is {place!r}: the task is called after it, so its name must be printable:"
+            " rename it"
+        )
     return TaskSet(name, f"problems of {place}", place, None, _load)
 
 
 def _load(task_set: TaskSet, config: RunConfig) -> Loaded:
     if config.task_data is not None:
-        raise TaskError(f"task_data is {config.task_data!r}, but task names a place already, {config.task!r}: give one")
+        raise TaskError(
+            f"task_data is {config.task_data!r}, but task names a place already, {config.task!r}:"
+            " give one"
+        )
     entries, notes = read_entries(config, config.task, "task")
-    problems = [Problem(f"{task_set.name}/{entry.id}", entry.question, entry.answer) for entry in entries]
+    problems = [
+        Problem(f"{task_set.name}/{entry.id}", entry.question, entry.answer) for entry in entries
+    ]
     return Loaded(problems, config.task, notes)
 
 

@@ -1,7 +1,9 @@
-"""Given responses, to be measured under a pair: those of a run directory, or a row a response of a file.
+"""Given responses, to be measured under a pair: those of a run directory, or a row a response of a
+file.
 
-The file comes through the same reader as the files of a task (`local.py`), its rows through `given_rows.py`.
-Whether ids fit the vocabulary and a response the models' context is checked where the models are known.
+The file comes through the same reader as the files of a task (`local.py`), its rows through
+`given_rows.py`. Whether ids fit the vocabulary and a response the models' context is checked where
+the models are known.
 """
 
 from __future__ import annotations
@@ -22,12 +24,22 @@ from evaluators.tasks.given_rows import RowReader
 from evaluators.tasks.registry import load_task
 from evaluators.tasks.rows import label
 
-_ASKED = ("task", "task_data", "question_column", "answer_column", "id_column", "prompt", "prompt_template")
+_ASKED = (
+    "task",
+    "task_data",
+    "question_column",
+    "answer_column",
+    "id_column",
+    "prompt",
+    "prompt_template",
+)
 _COLUMNS = [*TRAJECTORY_KEY, "prompt_token_ids", "token_ids", "finish_reason"]
 
 
 def is_run(place: Path) -> bool:
-    """True for a run directory, False for a file of responses. Raises TaskError for what is neither."""
+    """True for a run directory, False for a file of responses. Raises TaskError for what is
+    neither.
+    """
     if (place / "run.json").is_file():
         return True
     if place.is_file() and local.is_data(place.name):
@@ -37,20 +49,27 @@ def is_run(place: Path) -> bool:
         else "ends like no file that is read" if place.exists()
         else "does not exist"
     )  # fmt: skip
-    raise TaskError(f"{label(place)} {what}: give a run directory, or a .jsonl, .json, .csv or .parquet file")
+    raise TaskError(
+        f"{label(place)} {what}: give a run directory, or a .jsonl, .json, .csv or .parquet file"
+    )
 
 
 def task_of(place: Path, config: RunConfig) -> Task | None:
     """The task that the responses at `place` answer, if the configuration names one.
 
-    Raises TaskError where that is out of place: a run directory holds its problems; and what says how a task is read
-    or graded says nothing without one.
+    Raises TaskError where that is out of place: a run directory holds its problems; and what says
+    how a task is read or graded says nothing without one.
     """
-    asked = [name for name in _ASKED if name in config.model_fields_set and getattr(config, name) is not None]
+    asked = [
+        name
+        for name in _ASKED
+        if name in config.model_fields_set and getattr(config, name) is not None
+    ]
     if is_run(place):
         if asked:
             raise TaskError(
-                f"{asked[0]} is {str(getattr(config, asked[0]))!r}, but {label(place)} is a run directory, "
+                f"{asked[0]} is {str(getattr(config, asked[0]))!r}, but {label(place)} is a run "
+                "directory, "
                 f"which holds its problems and prompts: leave {asked[0]} out"
             )
         return None
@@ -72,11 +91,12 @@ def read_given(
     stop_token_ids: tuple[int, ...],
     context_length: int,
 ) -> GivenSet:
-    """The responses at `place`, their keys unique, with the problems among those of `task` that they answer.
+    """The responses at `place`, their keys unique, with the problems among those of `task` that
+    they answer.
 
-    The tokenizer is the pair's: it takes text, and renders the prompts of `task`. A response without a finish_reason
-    has stopped by itself when its last id is one of stop_token_ids. Raises TaskError, RunDirectoryError; ModelError for
-    a chat template of no use.
+    The tokenizer is the pair's: it takes text, and renders the prompts of `task`. A response
+    without a finish_reason has stopped by itself when its last id is one of stop_token_ids. Raises
+    TaskError, RunDirectoryError; ModelError for a chat template of no use.
     """
     reader = RowReader(tokenizer, stop_token_ids, context_length, task)
     found = _of_run(place, config) if is_run(place) else _of_file(place, task, reader)
@@ -86,9 +106,15 @@ def read_given(
 
 def _of_run(place: Path, config: RunConfig) -> GivenSet:
     store = RunStore.read(place)
-    responses = tuple(_of_record(place, row) for part in store.response_parts(_COLUMNS) for row in part.to_pylist())
+    responses = tuple(
+        _of_record(place, row)
+        for part in store.response_parts(_COLUMNS)
+        for row in part.to_pylist()
+    )
     if not responses:
-        raise RunDirectoryError(f"run directory {label(place)} holds no responses yet: nothing to score")
+        raise RunDirectoryError(
+            f"run directory {label(place)} holds no responses yet: nothing to score"
+        )
     answered = {given.key.problem for given in responses}
     problems = tuple(problem for problem in store.problems() if problem.id in answered)
     return GivenSet(
@@ -105,8 +131,12 @@ def _of_record(place: Path, row: dict[str, Any]) -> Given:
     key = Trajectory(*(row[name] for name in TRAJECTORY_KEY))
     where = f"{label(place)}: {key}"
     if not row["token_ids"] or not row["prompt_token_ids"]:
-        raise RunDirectoryError(f"{where} has no tokens: have it made again, or give another run directory")
-    return Given(key, row["prompt_token_ids"], row["token_ids"], row["finish_reason"] == "stop", where)
+        raise RunDirectoryError(
+            f"{where} has no tokens: have it made again, or give another run directory"
+        )
+    return Given(
+        key, row["prompt_token_ids"], row["token_ids"], row["finish_reason"] == "stop", where
+    )
 
 
 def _of_file(place: Path, task: Task | None, reader: RowReader) -> GivenSet:
@@ -120,7 +150,9 @@ def _of_file(place: Path, task: Task | None, reader: RowReader) -> GivenSet:
         name=label(Path(name).with_suffix("")),
         source=str(place),
         responses=responses,
-        problems=tuple(problem for problem in task.problems if problem.id in answered) if task else (),
+        problems=tuple(problem for problem in task.problems if problem.id in answered)
+        if task
+        else (),
         grader=task.grader if task else "math",
         gated=task.gated if task else False,
         notes=(*(task.notes if task else ()), *reading.notes, *reader.notes),

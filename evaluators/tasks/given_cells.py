@@ -19,7 +19,11 @@ _USUAL: dict[str, Sequence[str]] = {
     "finish_reason": ("finish_reason",),
     "prompt ids": ("prompt_token_ids",),
     "prompt": ("prompt",),
-    "problem": ("problem_id", "problem", "id"),  # a row with its own problem_id may call the question a problem
+    "problem": (
+        "problem_id",
+        "problem",
+        "id",
+    ),  # a row with its own problem_id may call the question a problem
     "sample": ("sample",),
     "direction": ("direction",),
     "budget": ("budget",),
@@ -29,7 +33,9 @@ _MAX_INT32 = 2**31 - 1
 
 
 def called(rows: Sequence[Row]) -> dict[str, str]:
-    """By what it stands for, how a column of this table is called. Raises TaskError where two could be meant."""
+    """By what it stands for, how a column of this table is called. Raises TaskError where two could
+    be meant.
+    """
     there = [(name,) for name in dict.fromkeys(name for row in rows for name in row.cells)]
     label = rows[0].where.rpartition(", ")[0]
     found = {role: columns.find(there, usual, None, role, label) for role, usual in _USUAL.items()}
@@ -58,10 +64,14 @@ class Cells:
         if value is None:
             return None
         if not isinstance(value, list):
-            raise self._wrong(role, f"is a {type(value).__name__}: token ids are a list of whole numbers >= 0")
+            raise self._wrong(
+                role, f"is a {type(value).__name__}: token ids are a list of whole numbers >= 0"
+            )
         for place, item in enumerate(value):
             if type(item) is not int or item < 0:
-                raise self._wrong(role, f"holds {item!r:.40} at place {place}: token ids are whole numbers >= 0")
+                raise self._wrong(
+                    role, f"holds {item!r:.40} at place {place}: token ids are whole numbers >= 0"
+                )
         return value
 
     def text(self, role: str) -> str | None:
@@ -70,11 +80,15 @@ class Cells:
         if value is None:
             return None
         if not isinstance(value, str):
-            raise self._wrong(role, f"is a {type(value).__name__}, not text: write it out as the model saw it")
+            raise self._wrong(
+                role, f"is a {type(value).__name__}, not text: write it out as the model saw it"
+            )
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise self._wrong(role, "is not valid Unicode (half of a surrogate pair): mend the text") from None
+            raise self._wrong(
+                role, "is not valid Unicode (half of a surrogate pair): mend the text"
+            ) from None
         return value
 
     def name(self, role: str) -> str | None:
@@ -84,16 +98,23 @@ class Cells:
         except (TypeError, UnicodeEncodeError):
             raise self._wrong(role, "is no text or number that a problem may be called") from None
         if value and not (value.isprintable() and len(value) <= MAX_ID_CHARS):
-            raise self._wrong(role, f"is no printable line of at most {MAX_ID_CHARS} characters: give the problem's id")
+            raise self._wrong(
+                role,
+                f"is no printable line of at most {MAX_ID_CHARS} characters: give the problem's id",
+            )
         return value
 
     def number(self, role: str) -> int | None:
         """A whole number that fits into its column; None where there is nothing, or "unlimited"."""
         value = self._cell(role)
         if isinstance(value, str):  # a cell of CSV
-            value = None if value in ("", "unlimited") else int(value) if value.isdecimal() else value
+            value = (
+                None if value in ("", "unlimited") else int(value) if value.isdecimal() else value
+            )
         if value is not None and not (type(value) is int and 0 <= value <= _MAX_INT32):
-            raise self._wrong(role, f"is {value!r:.40}: give whole numbers >= 0, or leave the column out")
+            raise self._wrong(
+                role, f"is {value!r:.40}: give whole numbers >= 0, or leave the column out"
+            )
         return value
 
     def finish_reason(self) -> str | None:
@@ -102,11 +123,15 @@ class Cells:
     def direction(self) -> str:
         direction = self._one_of("direction", _DIRECTIONS)
         if direction is None:
-            raise self._wrong("direction", f"is empty: give {', '.join(_DIRECTIONS)}, or leave the column out")
+            raise self._wrong(
+                "direction", f"is empty: give {', '.join(_DIRECTIONS)}, or leave the column out"
+            )
         return direction
 
     def _one_of(self, role: str, known: Sequence[str]) -> str | None:
         value = self._cell(role)
         if value is not None and value != "" and value not in known:
-            raise self._wrong(role, f"is {value!r:.40}: give {' or '.join(known)}, or leave the column out")
+            raise self._wrong(
+                role, f"is {value!r:.40}: give {' or '.join(known)}, or leave the column out"
+            )
         return value or None

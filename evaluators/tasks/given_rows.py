@@ -1,7 +1,9 @@
-"""Rows of a file -> given responses: which column is which, ids or text, and what each row is called.
+"""Rows of a file -> given responses: which column is which, ids or text, and what each row is
+called.
 
-Ids are taken as they are. Text is tokenised once, with the pair's tokenizer and no special tokens but those that are
-written out in it; a response that has stopped by itself ends in EOS, so text without one is given it.
+Ids are taken as they are. Text is tokenised once, with the pair's tokenizer and no special tokens
+but those that are written out in it; a response that has stopped by itself ends in EOS, so text
+without one is given it.
 """
 
 from __future__ import annotations
@@ -21,14 +23,23 @@ from evaluators.tasks.rows import Row
 
 _NO_RESPONSE = "give token_ids (a list of whole numbers) or response (text)"
 _NO_PROMPT = (
-    "give prompt_token_ids, prompt (text as the model saw it, special tokens written out), or problem with --task"
+    "give prompt_token_ids, prompt (text as the model saw it, special tokens written out), or"
+    " problem with --task"
 )
 
 
 class RowReader:
-    """Reads the rows of one source, in order: what a row is called may depend on those before it."""
+    """Reads the rows of one source, in order: what a row is called may depend on those before
+    it.
+    """
 
-    def __init__(self, tokenizer: Any, stop_token_ids: tuple[int, ...], context_length: int, task: Task | None) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        stop_token_ids: tuple[int, ...],
+        context_length: int,
+        task: Task | None,
+    ) -> None:
         self._tokenizer, self._stop_token_ids, self._task = tokenizer, stop_token_ids, task
         self._context_length = context_length
         self._known = {problem.id for problem in task.problems} if task else set()
@@ -44,8 +55,9 @@ class RowReader:
             notes.append(f"{self._num_with_both:,} rows hold token ids and text: the ids are taken")
         if self._num_without_end:
             notes.append(
-                f"{self._num_without_end:,} rows of text have no finish_reason and are taken as cut at a length cap, "
-                "without EOS: give finish_reason stop for those that ended by themselves"
+                f"{self._num_without_end:,} rows of text have no finish_reason and are taken as cut"
+                " at a length cap, without EOS: give finish_reason stop for those that ended by"
+                " themselves"
             )
         return notes
 
@@ -75,7 +87,9 @@ class RowReader:
             return problem
         few = ", ".join(map(repr, sorted(self._known)[:3]))
         what = "names no problem" if problem is None else f"names the problem {problem!r}"
-        raise TaskError(f"{cells.where} {what}: those of the task {self._task.name!r} are called {few}, ...")
+        raise TaskError(
+            f"{cells.where} {what}: those of the task {self._task.name!r} are called {few}, ..."
+        )
 
     def _prompt(self, cells: Cells, problem: str | None) -> list[int]:
         prompt = cells.ids("prompt ids")
@@ -84,7 +98,9 @@ class RowReader:
         if prompt is None and problem is not None and self._task is not None:
             prompt = self._prompt_of[problem]
         if not prompt:
-            raise TaskError(f"{cells.where} has {'no' if prompt is None else 'an empty'} prompt: {_NO_PROMPT}")
+            raise TaskError(
+                f"{cells.where} has {'no' if prompt is None else 'an empty'} prompt: {_NO_PROMPT}"
+            )
         return prompt
 
     def _response(self, cells: Cells) -> tuple[list[int], bool]:
@@ -94,11 +110,15 @@ class RowReader:
             ids = self._encoded(text, cells)
             if ids and reason == "stop" and ids[-1] not in self._stop_token_ids:
                 ids = [*ids, self._eos]
-            self._num_without_end += bool(ids) and reason is None and ids[-1] not in self._stop_token_ids
+            self._num_without_end += (
+                bool(ids) and reason is None and ids[-1] not in self._stop_token_ids
+            )
         elif text is not None:
             self._num_with_both += 1
         if not ids:
-            raise TaskError(f"{cells.where} has {'no' if ids is None else 'an empty'} response: {_NO_RESPONSE}")
+            raise TaskError(
+                f"{cells.where} has {'no' if ids is None else 'an empty'} response: {_NO_RESPONSE}"
+            )
         return ids, ids[-1] in self._stop_token_ids if reason is None else reason == "stop"
 
     def _key(self, cells: Cells, problem: str) -> Trajectory:
@@ -117,13 +137,16 @@ class RowReader:
 
     @cached_property
     def _most_characters(self) -> int:
-        """Longer text cannot fit into the context, however well it is tokenised; trying may take all memory."""
+        """Longer text cannot fit into the context, however well it is tokenised; trying may take
+        all memory.
+        """
         return self._context_length * max(map(len, self._tokenizer.get_vocab()))
 
     def _encoded(self, text: str, cells: Cells) -> list[int]:
         if len(text) > self._most_characters:
             raise TaskError(
-                f"{cells.where}: a text of {len(text):,} characters is more than a context of {self._context_length} "
-                "tokens can hold: give a pair with a longer context, or leave this row out"
+                f"{cells.where}: a text of {len(text):,} characters is more than a context of"
+                f" {self._context_length} tokens can hold: give a pair with a longer context, or"
+                " leave this row out"
             )
         return list(map(int, self._tokenizer(text, add_special_tokens=False)["input_ids"]))

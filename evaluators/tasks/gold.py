@@ -1,4 +1,6 @@
-r"""The gold answer out of the cell that holds it: bare, boxed, at the end of a solution, behind GSM8K's `####`."""
+r"""The gold answer out of the cell that holds it: bare, boxed, at the end of a solution, behind
+GSM8K's `####`.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,16 @@ _GSM8K_END = re.compile(r"^####(.*)\Z", re.MULTILINE)
 
 
 def gold_answer(cell: str) -> str:
-    r"""The answer in an answer column: what follows a last line's `####`, what a box holds that is all of the cell."""
+    r"""The answer in an answer column: what follows a last line's `####`, what a box holds that is
+    all of the cell.
+    """
     if match := _GSM8K_END.search(cell):
         cell = match[1]
     bare = cell.strip("$ \t\n")
     inside = last_boxed(bare)
-    is_all = inside is not None and re.fullmatch(r"\\boxed\s*\{\s*" + re.escape(inside) + r"\s*\}", bare)
+    is_all = inside is not None and re.fullmatch(
+        r"\\boxed\s*\{\s*" + re.escape(inside) + r"\s*\}", bare
+    )
     return inside if inside is not None and is_all else cell.strip()
 
 
@@ -27,6 +33,8 @@ def gold_of_solution(cell: str) -> str | None:
 
 
 def aime_integer(answer: str) -> str | None:
-    r"""An AIME answer without leading zeros, 0 to 999 (of `073`, `$73^\circ$`, `73.0`); None for anything else."""
+    r"""An AIME answer without leading zeros, 0 to 999 (of `073`, `$73^\circ$`, `73.0`); None for
+    anything else.
+    """
     match = _INTEGER.fullmatch(_DECORATION.sub("", answer).strip())
     return str(int(match[1])) if match else None

@@ -1,8 +1,9 @@
-"""GPQA-Diamond: graduate-level science questions with four options (Rein et al., 2023, arXiv:2311.12022).
+"""GPQA-Diamond: graduate-level science questions with four options (Rein et al., 2023,
+arXiv:2311.12022).
 
-    Record ID    rec07
-    Question     Which of these gases is the lightest at the same pressure and temperature?
-    Correct Answer  helium    Incorrect Answer 1  neon    Incorrect Answer 2  argon    Incorrect Answer 3  xenon
+    Record ID    rec07 Question     Which of these gases is the lightest at the same pressure and
+    temperature? Correct Answer  helium    Incorrect Answer 1  neon    Incorrect Answer 2  argon
+    Incorrect Answer 3  xenon
 
 is asked, with --seed 0, as
 
@@ -13,10 +14,11 @@ is asked, with --seed 0, as
     C) argon
     D) helium
 
-with the gold answer D and the options (1, 3, 2, 0): at letter A stands option 1 of the source, at D option
-0, the right one. (The example is ours.) The order comes from a hash of record and seed and from nothing
-else, so that it stays as it is for ever. The set is gated, and its authors ask that its examples do not
-appear in plain text anywhere: none is in this repository, and messages name rows, not what they hold.
+with the gold answer D and the options (1, 3, 2, 0): at letter A stands option 1 of the source, at D
+option 0, the right one. (The example is ours.) The order comes from a hash of record and seed and
+from nothing else, so that it stays as it is for ever. The set is gated, and its authors ask that
+its examples do not appear in plain text anywhere: none is in this repository, and messages name
+rows, not what they hold.
 """
 
 from __future__ import annotations
@@ -56,11 +58,14 @@ def _problem(name: str, entry: Entry, seed: int) -> Problem:
 
 
 def option_order(record_id: str, seed: int) -> tuple[int, ...]:
-    """Which option of the source stands at A, B, C, D: the options by the SHA-256 of (seed, option, record).
+    """Which option of the source stands at A, B, C, D: the options by the SHA-256 of (seed, option,
+    record).
 
     Every order is as likely as any other, as the four hashes are independent.
     """
-    return tuple(sorted(range(len(LETTERS)), key=lambda option: _hash(f"{seed}/{option}/{record_id}")))
+    return tuple(
+        sorted(range(len(LETTERS)), key=lambda option: _hash(f"{seed}/{option}/{record_id}"))
+    )
 
 
 def _hash(text: str) -> bytes:

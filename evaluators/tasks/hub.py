@@ -1,6 +1,7 @@
 """Rows of a set on the Hugging Face hub, through the `datasets` library and the user's cache of it.
 
-Data alone is loaded: the library runs no code of a data set. What the cache holds is read without a network.
+Data alone is loaded: the library runs no code of a data set. What the cache holds is read without a
+network.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ def _reachable(hub_id: str, local_copy: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise TaskError(
-            f"{hub_id} cannot be loaded from the Hugging Face hub (nor is it a file or folder here): "
-            f"{_reason(hub_id, error)}; a local copy is read with {local_copy}"
+            f"{hub_id} cannot be loaded from the Hugging Face hub (nor is it a file or folder"
+            f" here): {_reason(hub_id, error)}; a local copy is read with {local_copy}"
         ) from error
 
 
@@ -77,10 +78,19 @@ def _reason(hub_id: str, error: BaseException) -> str:
     kinds = {kind.__name__ for kind in type(error).__mro__}
     text = str(error)
     if "GatedRepoError" in kinds or re.search(r"gated (dataset|repo)", text):
-        return f"it is gated: accept its conditions on its page there (datasets/{hub_id}) and log in (`hf auth login`)"
+        return (
+            f"it is gated: accept its conditions on its page there (datasets/{hub_id}) and log in"
+            " (`hf auth login`)"
+        )
     if "OfflineModeIsEnabled" in {*kinds, *re.findall(r"\w+", text)}:
         return "HF_HUB_OFFLINE is set, and the cache does not hold it"
-    if kinds & {"ConnectionError", "ConnectError", "TimeoutException", "ConnectTimeout", "ReadTimeout"}:
+    if kinds & {
+        "ConnectionError",
+        "ConnectError",
+        "TimeoutException",
+        "ConnectTimeout",
+        "ReadTimeout",
+    }:
         return "there is no connection to it, and the cache does not hold it"
     if kinds & {"DatasetNotFoundError", "RepositoryNotFoundError"}:
         return "it is not there, or it is private and you are not logged in (`hf auth login`)"

@@ -2,10 +2,10 @@ r"""What is asked around a question: prompts by name, and a template file of the
 
 A prompt is part of the measurement, so those of others are quoted to the letter:
 
-    boxed   the sentence that Qwen's and DeepSeek's model cards ask for in mathematics
-    dapo    the prompt of DAPO's training and AIME data (BytedTsinghua-SIA/AIME-2024)
-    gpqa    the multiple-choice prompt of OpenAI's simple-evals; the options are part of our question
-    plain   the question alone
+    boxed   the sentence that Qwen's and DeepSeek's model cards ask for in mathematics dapo    the
+    prompt of DAPO's training and AIME data (BytedTsinghua-SIA/AIME-2024) gpqa    the
+    multiple-choice prompt of OpenAI's simple-evals; the options are part of our question plain
+    the question alone
 """
 
 from __future__ import annotations
@@ -22,29 +22,38 @@ PROMPTS: dict[PromptName, str] = {
     "plain": "{question}",
     "boxed": "{question}\nPlease reason step by step, and put your final answer within \\boxed{}.",
     "dapo": (
-        "Solve the following math problem step by step. The last line of your response should be of the form "
-        "Answer: $Answer (without quotes) where $Answer is the answer to the problem.\n\n"
-        '{question}\n\nRemember to put your answer on its own line after "Answer:".'
+        "Solve the following math problem step by step. The last line of your response should be of"
+        " the form Answer: $Answer (without quotes) where $Answer is the answer to the"
+        ' problem.\n\n{question}\n\nRemember to put your answer on its own line after "Answer:".'
     ),
     "gpqa": (
-        "Answer the following multiple choice question. The last line of your response should be of the following "
-        "format: 'Answer: $LETTER' (without quotes) where LETTER is one of ABCD. Think step by step before answering."
-        "\n\n{question}"
+        "Answer the following multiple choice question. The last line of your response should be of"
+        " the following format: 'Answer: $LETTER' (without quotes) where LETTER is one of ABCD."
+        " Think step by step before answering.\n\n{question}"
     ),
 }
 
 
 def unwrapped(text: str) -> str:
-    """The question inside one of PROMPTS: some data sets bring their prompt along, and two would be one too many."""
+    """The question inside one of PROMPTS: some data sets bring their prompt along, and two would be
+    one too many.
+    """
     for prompt in PROMPTS.values():
         before, after = (part.strip() for part in prompt.split(PLACEHOLDER))
-        if before + after and text.startswith(before) and text.endswith(after) and len(text) > len(before + after):
+        if (
+            before + after
+            and text.startswith(before)
+            and text.endswith(after)
+            and len(text) > len(before + after)
+        ):
             return text[len(before) : len(text) - len(after)].strip()
     return text
 
 
 def read_template(path: Path) -> str:
-    """A user turn from a UTF-8 file that holds `{question}` once; one final newline is dropped. Raises ConfigError."""
+    """A user turn from a UTF-8 file that holds `{question}` once; one final newline is dropped.
+    Raises ConfigError.
+    """
     try:
         with path.expanduser().open("rb") as file:
             content = file.read(MAX_TEMPLATE_BYTES + 1)
@@ -55,7 +64,11 @@ def read_template(path: Path) -> str:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"prompt_template {path} cannot be read: {reason}") from None
     if len(content) > MAX_TEMPLATE_BYTES:
-        raise ConfigError(f"prompt_template {path} is longer than {MAX_TEMPLATE_BYTES:,} bytes: no prompt is")
+        raise ConfigError(
+            f"prompt_template {path} is longer than {MAX_TEMPLATE_BYTES:,} bytes: no prompt is"
+        )
     if (count := text.count(PLACEHOLDER)) != 1:
-        raise ConfigError(f"prompt_template {path} holds {PLACEHOLDER} {count} times: it must stand there once")
+        raise ConfigError(
+            f"prompt_template {path} holds {PLACEHOLDER} {count} times: it must stand there once"
+        )
     return text

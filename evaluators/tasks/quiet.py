@@ -1,4 +1,6 @@
-"""The one way into the `datasets` library: no bars, log lines or warnings of it reach the terminal."""
+"""The one way into the `datasets` library: no bars, log lines or warnings of it reach the
+terminal.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The task sets by name, and the one way to a Task. A new set is a file like `aime.py`, and a line in TASKS.
+"""The task sets by name, and the one way to a Task. A new set is a file like `aime.py`, and a line
+in TASKS.
 
-`load_task` proves a task before anything runs: it has problems, their ids are unique, and every gold
-answer grades as correct through the task's own grader.
+`load_task` proves a task before anything runs: it has problems, their ids are unique, and every
+gold answer grades as correct through the task's own grader.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ TASKS: dict[str, TaskSet] = {task.name: task for task in (ARITHMETIC, AIME24, AI
 def load_task(config: RunConfig) -> Task:
     """The task that the configuration names, with its prompt, template, grader and limit applied.
 
-    Raises TaskError: unknown, not to be read, empty, ids given twice, or a gold answer that its own grader does not
-    take; ConfigError for a prompt template that cannot be used.
+    Raises TaskError: unknown, not to be read, empty, ids given twice, or a gold answer that its own
+    grader does not take; ConfigError for a prompt template that cannot be used.
     """
     task_set = find(config.task)
     template = read_template(config.prompt_template) if config.prompt_template else None
@@ -62,12 +63,19 @@ def find(name: str) -> TaskSet:
 
 
 def prove(task: Task) -> None:
-    """Raise TaskError unless there are problems, ids are unique and every gold answer grades as correct."""
+    """Raise TaskError unless there are problems, ids are unique and every gold answer grades as
+    correct.
+    """
     if not task.problems:
         raise TaskError(f"task {task.name!r} has no problems")
-    double = [id for id, count in Counter(problem.id for problem in task.problems).items() if count > 1]
+    double = [
+        id for id, count in Counter(problem.id for problem in task.problems).items() if count > 1
+    ]
     if double:
-        raise TaskError(f"task {task.name!r} has {len(double)} problem ids more than once, among them {double[0]!r}")
+        raise TaskError(
+            f"task {task.name!r} has {len(double)} problem ids more than once, among them"
+            f" {double[0]!r}"
+        )
     _prove_gold_answers(task)
 
 
@@ -82,18 +90,24 @@ def _prove_gold_answers(task: Task) -> None:
     if wrong:
         worst = min(wrong, key=lambda grade: grade.key.problem)
         raise TaskError(
-            f"task {task.name!r}: the gold answers of {len(wrong):,} of {len(task.problems):,} problems do not grade "
-            f"as correct, among them that of {worst.key.problem!r}: the grader {task.grader!r} reads "
-            f"{worst.answer!r} and says {worst.verdict}; mend them, or give another --answer-column or --grader"
+            f"task {task.name!r}: the gold answers of {len(wrong):,} of {len(task.problems):,}"
+            f" problems do not grade as correct, among them that of {worst.key.problem!r}: the"
+            f" grader {task.grader!r} reads {worst.answer!r} and says {worst.verdict}; mend them,"
+            " or give another --answer-column or --grader"
         )
 
 
 def _response(task: Task, problem: Problem) -> str:
     """What a model would say that knows the answer."""
-    return f"Answer: {problem.answer}" if task.grader == "choice" else rf"\boxed{{{problem.answer}}}"
+    return (
+        f"Answer: {problem.answer}" if task.grader == "choice" else rf"\boxed{{{problem.answer}}}"
+    )
 
 
 def _unexpected_number(task_set: TaskSet, loaded: Loaded) -> list[str]:
     if task_set.num_problems in (None, len(loaded.problems)):
         return []
-    return [f"{task_set.name} has {task_set.num_problems} problems, {loaded.source} holds {len(loaded.problems):,}"]
+    return [
+        f"{task_set.name} has {task_set.num_problems} problems, {loaded.source} holds"
+        f" {len(loaded.problems):,}"
+    ]

@@ -20,7 +20,9 @@ class Row(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What a source holds: the rows of each of its tables (files, splits), and notes for the user, a line each."""
+    """What a source holds: the rows of each of its tables (files, splits), and notes for the user,
+    a line each.
+    """
 
     tables: list[list[Row]]
     notes: list[str]
@@ -31,8 +33,12 @@ def numbered(cells: Iterable[dict[str, Any]], label: str) -> list[Row]:
     return [Row(f"{label}, row {number}", row) for number, row in enumerate(cells, start=1)]
 
 
-def meant(items: Sequence[_Item], name: Callable[[_Item], str], label: str) -> tuple[list[_Item], list[str]]:
-    """The splits or files to take: those called test where others are not, else all; a note if some are left out."""
+def meant(
+    items: Sequence[_Item], name: Callable[[_Item], str], label: str
+) -> tuple[list[_Item], list[str]]:
+    """The splits or files to take: those called test where others are not, else all; a note if some
+    are left out.
+    """
     tests = [item for item in items if "test" in re.split(r"[\W_\d]+", name(item).lower())]
     if not tests or len(tests) == len(items):
         return list(items), []
@@ -48,7 +54,10 @@ def label(path: Path) -> str:
 
 def shown(names: Iterable[str], most: int = 20) -> str:
     """Names for a message, in quotes: nobody knows what is in them."""
-    quoted = [repr(name if len(name) <= _MAX_NAME_CHARS else f"{name[:_MAX_NAME_CHARS]}...") for name in names]
+    quoted = [
+        repr(name if len(name) <= _MAX_NAME_CHARS else f"{name[:_MAX_NAME_CHARS]}...")
+        for name in names
+    ]
     return ", ".join(quoted[:most]) + (", ..." if len(quoted) > most else "")
 
 

@@ -1,7 +1,7 @@
 """Which file, folder or hub id a name of the user means.
 
-An existing path wins; then a name that ends like a data file is a missing file; then `org/name` is a hub id.
-URLs are refused: what the library underneath takes for one never comes from a user.
+An existing path wins; then a name that ends like a data file is a missing file; then `org/name` is
+a hub id. URLs are refused: what the library underneath takes for one never comes from a user.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ def read(source: str, option: str, columns: str, subset: str | None = None) -> R
 
 
 def existing(source: str) -> Path | None:
-    """The path that `source` means, `~` expanded; None if there is none. Raises TaskError where one may not look."""
+    """The path that `source` means, `~` expanded; None if there is none. Raises TaskError where one
+    may not look.
+    """
     try:
         path = Path(source).expanduser()
         return path if source and path.exists() else None
@@ -51,7 +53,9 @@ def is_hub_id(source: str) -> bool:
 
 
 def is_place(source: str) -> bool:
-    """True for what can only be meant as a path, a URL or a hub id, whether or not anything is there."""
+    """True for what can only be meant as a path, a URL or a hub id, whether or not anything is
+    there.
+    """
     return "/" in source or "::" in source or source.startswith("~") or local.is_data(source)
 
 

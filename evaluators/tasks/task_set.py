@@ -1,4 +1,6 @@
-"""What a task set brings along: how it is loaded, and what it runs with when the user says nothing else."""
+"""What a task set brings along: how it is loaded, and what it runs with when the user says nothing
+else.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from engine.problem import GraderName, Problem
 
 
 class Loaded(NamedTuple):
-    """What `TaskSet.load` found: all problems of the source, before any limit; notes are for the user, a line each."""
+    """What `TaskSet.load` found: all problems of the source, before any limit; notes are for the
+    user, a line each.
+    """
 
     problems: list[Problem]
     source: str
@@ -22,11 +26,13 @@ class Loaded(NamedTuple):
 class TaskSet:
     """A set of problems by name, not read yet.
 
-    source:       hub id that it is loaded from, or "embedded"
-    num_problems: how many there should be; None where nobody can know
-    samples:      samples a problem; max_tokens: length cap of a response, in tokens; both where the user gives none
+    source:       hub id that it is loaded from, or "embedded" num_problems: how many there should
+                  be; None where nobody can know
+    samples:      samples a problem; max_tokens: length cap of a response, in tokens; both where the
+                  user gives none
     gated:        its text must not be published
-    load:         reads it, with the columns and the file that the configuration names; raises TaskError
+    load:         reads it, with the columns and the file that the configuration names; raises
+                  TaskError
     """
 
     name: str

@@ -1,4 +1,6 @@
-"""CSV and JSON as they are written: a CSV cell is its text, a JSON value is Python's. Pure functions on lines."""
+"""CSV and JSON as they are written: a CSV cell is its text, a JSON value is Python's. Pure
+functions on lines.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from evaluators.tasks.rows import Row
 
 
 def csv_rows(lines: list[str], label: str) -> list[Row]:
-    """Rows under a header line; quoted cells may hold line breaks. Raises TaskError, naming the line."""
+    """Rows under a header line; quoted cells may hold line breaks. Raises TaskError, naming the
+    line.
+    """
     reader = csv.reader(lines, strict=True)
     records: list[tuple[int, list[str]]] = []
     line = 1
@@ -30,9 +34,13 @@ def csv_rows(lines: list[str], label: str) -> list[Row]:
     for line, cells in records[1:]:
         if len(cells) != len(header):
             raise TaskError(
-                f"{label}, line {line} has {len(cells)} cells, the header {len(header)}: is a quote missing?"
+                f"{label}, line {line} has {len(cells)} cells, the header {len(header)}: is a quote"
+                " missing?"
             )
-    return [Row(f"{label}, line {line}", dict(zip(header, cells, strict=True))) for line, cells in records[1:]]
+    return [
+        Row(f"{label}, line {line}", dict(zip(header, cells, strict=True)))
+        for line, cells in records[1:]
+    ]
 
 
 def json_rows(lines: list[str], label: str) -> list[Row]:
@@ -40,7 +48,9 @@ def json_rows(lines: list[str], label: str) -> list[Row]:
     first = next((line for line in lines if line.strip()), "")
     if first.lstrip().startswith("["):
         values = _parsed("".join(lines), label, 1)
-        return [_row(f"{label}, row {number}", value) for number, value in enumerate(values, start=1)]
+        return [
+            _row(f"{label}, row {number}", value) for number, value in enumerate(values, start=1)
+        ]
     return [
         _row(f"{label}, line {number}", _parsed(line.rstrip("\n"), label, number))
         for number, line in enumerate(lines, start=1)
@@ -56,7 +66,9 @@ def _row(where: str, value: object) -> Row:
 
 def _parsed(text: str, label: str, line: int) -> Any:
     try:
-        return json.loads(text, parse_constant=lambda _: None)  # NaN, as pandas writes a missing cell
+        return json.loads(
+            text, parse_constant=lambda _: None
+        )  # NaN, as pandas writes a missing cell
     except json.JSONDecodeError as error:
         raise TaskError(f"{label}, line {line + error.lineno - 1}: not JSON: {error.msg}") from None
     except (ValueError, RecursionError) as error:
