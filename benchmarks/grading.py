@@ -20,8 +20,7 @@ from random import Random
 from rich.table import Table
 
 from benchmarks.result import Result, machine, options, row, spread
-from engine.problem import Problem
-from engine.record import Trajectory
+from engine.core import Problem, Trajectory
 from evaluators.grading.formula import Question
 from evaluators.grading.grader import Grader
 from evaluators.grading.judges import JUDGES

@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from benchmarks.synthetic_tokens import token_columns
+from engine.arrays import Ints
 from engine.fork import branch
 from engine.launch import POLICIES
 from engine.sampler import Phase
@@ -25,8 +25,6 @@ from engine.worker import _BATCH as SEQUENCES_PER_MESSAGE
 from engine.worker import Finished, Progress, Requests
 
 MEDIAN_LENGTH, SPREAD, MAX_LENGTH = 1_500, 0.6, 8_000  # tokens of a response; lognormal, capped
-
-Ints = npt.NDArray[np.int64]
 
 
 class Lease:

@@ -23,13 +23,11 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from rich.table import Table
 
 from benchmarks.result import Result
+from engine.arrays import Ints
 from engine.scheduler import lease_stems
-
-Ints = npt.NDArray[np.int64]
 
 
 class Leases(NamedTuple):

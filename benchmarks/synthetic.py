@@ -35,9 +35,9 @@ from benchmarks.synthetic_tokens import (
     Ints,
     token_columns,
 )
+from engine.core import Grade, Problem, Trajectory
 from engine.machine import usable_cores
-from engine.problem import Problem
-from engine.record import RESPONSES, TOKENS, Grade, Trajectory
+from engine.record import RESPONSES, TOKENS
 from engine.store import ROWS_PER_GROUP, RunStore
 from engine.tables import conform, write_table
 

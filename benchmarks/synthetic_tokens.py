@@ -21,9 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+from engine.arrays import Bools, Floats, Ints
+
 Generator = np.random.Generator
 Columns = dict[str, Any]
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from engine.core import GRADERS, GraderName
 from engine.errors import (
     GivenUpError,
     IncompleteRunError,
@@ -18,7 +19,6 @@ from engine.errors import (
     UsageError,
     XsampleError,
 )
-from engine.problem import GRADERS, GraderName
 from engine.shell import Stopped, debug_option, say, show, sigterm_like_ctrl_c
 from engine.terminal import one_line
 
@@ -41,7 +41,7 @@ def finish(
 
     Raises IncompleteRunError, at the end, where trajectories are missing.
     """
-    from engine.record import TRAJECTORY_KEY
+    from engine.core import TRAJECTORY_KEY
     from evaluators.divergence import measured
     from evaluators.summary import COUNTED, render, render_measured, summarise, summarise_ungraded
 
@@ -128,7 +128,7 @@ def grade_command(run: Path, grader: GraderName | None, workers: int, deadline: 
     Gold answers and the order of options are those that the run keeps: neither the task's file nor
     a network is needed, and the same grader gives the same grades.
     """
-    from engine.record import TRAJECTORY_KEY
+    from engine.core import TRAJECTORY_KEY
     from engine.store import RunStore
     from evaluators.grading.grader import grade_responses
 

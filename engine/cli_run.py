@@ -21,7 +21,7 @@ from engine.terminal import visible
 
 if TYPE_CHECKING:
     from engine.config import RunConfig
-    from engine.given import GivenSet
+    from engine.core import GivenSet
     from engine.plan import Plan
     from engine.preflight import PairInfo
     from engine.store import RunStore

@@ -11,8 +11,8 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from engine.core import GraderName
 from engine.errors import ConfigError
-from engine.problem import GraderName
 from engine.shard import parse_shard
 from engine.switching import (
     CriterionName,

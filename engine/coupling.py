@@ -13,14 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from engine.arrays import Bools, Floats, Ints, UInts
 from engine.distribution import Nuclei, js_divergence, stack
-from engine.noise import UInt64, gumbel
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+from engine.noise import gumbel
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +30,7 @@ class Both:
 
     nuclei: Nuclei
     forward: Bools
-    key: UInt64
+    key: UInts
     position: Ints
     primary: Ints
     other: Ints
@@ -45,7 +41,7 @@ class Both:
         return self.nuclei.take(where + len(self.forward) * self.forward[where])
 
 
-def sample(nuclei: Nuclei, key: UInt64, position: Ints) -> Ints:
+def sample(nuclei: Nuclei, key: UInts, position: Ints) -> Ints:
     """One token a row, [B], by Gumbel-max over the nucleus; key and position [B] say which noise.
 
     Equal scores go to the more probable token.
@@ -61,7 +57,7 @@ def sample(nuclei: Nuclei, key: UInt64, position: Ints) -> Ints:
     return token
 
 
-def couple(base: Nuclei, rl: Nuclei, forward: Bools, key: UInt64, position: Ints) -> Both:
+def couple(base: Nuclei, rl: Nuclei, forward: Bools, key: UInts, position: Ints) -> Both:
     """Draw from both policies with the same noise, and measure how far they are apart."""
     nuclei, num_rows = stack(base, rl), len(key)
     token = sample(nuclei, np.concatenate((key, key)), np.concatenate((position, position)))

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.coupling import Bools, Both, Floats, Ints
+from engine.arrays import Bools, Floats, Ints
+from engine.coupling import Both
 from engine.noise import POSITIONS, uniform
 from engine.switching import CriterionName
 

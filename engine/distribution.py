@@ -15,13 +15,10 @@ from dataclasses import dataclass, replace
 from math import log
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from engine.arrays import Floats, Ints
 from engine.passes import at_least, entropy, num_greater
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 # exp of it is still a positive number. What lies below has no share in any sample: a token that the
 # model masks.

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.coupling import Bools
+from engine.arrays import Bools
 
 
 class Branch(NamedTuple):

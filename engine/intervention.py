@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.coupling import Bools, Both, Floats, Ints, sample
+from engine.arrays import Bools, Floats, Ints, UInts
+from engine.coupling import Both, sample
 from engine.distribution import Nuclei, js_divergence
-from engine.noise import UInt64
 from engine.switching import Rule
 
 # Budget of a trajectory that may intervene wherever the criterion fires.
@@ -81,7 +81,7 @@ def _without_stops(
     return where[~stops], drawn[~stops]
 
 
-def follow(primary: Nuclei, key: UInt64, position: Ints) -> Decisions:
+def follow(primary: Nuclei, key: UInts, position: Ints) -> Decisions:
     """Decide one position of B rows that the primary carries alone."""
     token = sample(primary, key, position)
     never = np.zeros(len(token), np.bool_)

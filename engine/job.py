@@ -11,16 +11,14 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from engine.arrays import Ints
 from engine.criterion import random_positions
 from engine.intervention import UNLIMITED
 from engine.sampler import Phase, Ragged
 from engine.switching import Rule
 from engine.worker import Requests
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

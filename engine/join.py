@@ -12,13 +12,13 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.coupling import Bools
+from engine.arrays import Bools, Ints
+from engine.core import Trajectory
 from engine.errors import LockstepError
-from engine.record import RESPONSES, TOKENS, Trajectory
+from engine.record import RESPONSES, TOKENS
 
 _SHARED = ("sequence", "position", "token", "intervened", "effective", "primary_token", "js")
 _ALWAYS = ("sequence", "position", "token")
@@ -90,7 +90,7 @@ def without_twin(tokens: pa.Table, spent: Bools, forward: Bools, both: bool) -> 
     return pa.table(columns)
 
 
-def lengths(tokens: pa.Table, sequence: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def lengths(tokens: pa.Table, sequence: Ints) -> Ints:
     """Rows that `tokens` holds of each of `sequence`, [F]."""
     column = tokens.column("sequence").to_numpy()
     return np.searchsorted(column, sequence, "right") - np.searchsorted(column, sequence, "left")
@@ -114,9 +114,9 @@ def token_rows(tokens: pa.Table, keys: Sequence[Trajectory]) -> pa.Table:
 def response_rows(
     tokens: pa.Table,
     keys: Sequence[Trajectory],
-    sequence: npt.NDArray[np.int64],
+    sequence: Ints,
     prompts: Sequence[list[int]],
-    stopped: npt.NDArray[np.bool_],
+    stopped: Bools,
     forked_from: Sequence[int | None],
     tokenizer: Any,
     seed: int,

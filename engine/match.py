@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from engine.core import TRAJECTORY_KEY, Trajectory
 from engine.digest import digest
 from engine.errors import ConfigError
 from engine.manifest import is_scored, part
-from engine.record import TRAJECTORY_KEY, Trajectory
 from engine.store import RunStore
 
 # What must be the same for a trajectory here to have its like there.

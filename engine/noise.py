@@ -15,9 +15,8 @@ from __future__ import annotations
 from hashlib import blake2b
 
 import numpy as np
-import numpy.typing as npt
 
-UInt64 = npt.NDArray[np.uint64]
+from engine.arrays import Floats, Ints, UInts
 
 # SplitMix64's increment (2**64 / golden ratio) and multipliers.
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -36,15 +35,13 @@ def stream_key(seed: int, problem: str, sample: int) -> int:
     return int.from_bytes(digest, "little")
 
 
-def _mix(x: UInt64) -> UInt64:
+def _mix(x: UInts) -> UInts:
     x = (x ^ (x >> np.uint64(30))) * _MIX_1
     x = (x ^ (x >> np.uint64(27))) * _MIX_2
     return x ^ (x >> np.uint64(31))
 
 
-def uniform(
-    key: UInt64, position: npt.NDArray[np.int64], token: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
+def uniform(key: UInts, position: Ints, token: Ints) -> Floats:
     """Uniform numbers in the open interval (0, 1); arguments of shape [N], or broadcastable
     to it.
     """
@@ -52,15 +49,13 @@ def uniform(
     bits = _mix(state + (token.astype(np.uint64) + np.uint64(1)) * _GOLDEN)
     # 52 bits, not 53: with 53 the half is rounded away at the top, and the greatest hashes would
     # give 1.
-    unit: npt.NDArray[np.float64] = ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+    unit: Floats = ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
     return unit
 
 
-def gumbel(
-    key: UInt64, position: npt.NDArray[np.int64], token: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
+def gumbel(key: UInts, position: Ints, token: Ints) -> Floats:
     """Standard Gumbel noise [N]: argmax over tokens of log p + gumbel is a draw from p
     (Gumbel-max).
     """
-    noise: npt.NDArray[np.float64] = -np.log(-np.log(uniform(key, position, token)))
+    noise: Floats = -np.log(-np.log(uniform(key, position, token)))
     return noise

@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from engine.arrays import Bools, Ints
 from engine.errors import LockstepError
 from engine.fork import branch, stems
 from engine.job import Job, Member, Segment, phase_of
@@ -24,8 +24,6 @@ from engine.join import join_sides, lengths, rows_of, without_twin
 from engine.launch import POLICIES, PairConfig, Twins
 from engine.switching import Rule
 from engine.worker import Finished, PolicyWorker, Progress
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,7 @@ class Completed:
     """
 
     job: Ints
-    stopped: npt.NDArray[np.bool_]
+    stopped: Bools
     tokens: pa.Table
     stem: Ints
 
@@ -58,8 +56,8 @@ class _Batch(NamedTuple):
     """
 
     sequence: Ints
-    stopped: npt.NDArray[np.bool_]
-    handed_back: npt.NDArray[np.bool_]
+    stopped: Bools
+    handed_back: Bools
     tokens: pa.Table
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-Ints = npt.NDArray[np.int64]
+from engine.arrays import Ints
 
 # Numbers in a block on a CPU: 1 MB, what a core's own cache holds of the input beside what is made
 # of it.

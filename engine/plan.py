@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.config import RunConfig
-from engine.given import GivenSet
+from engine.core import GivenSet, GraderName, Problem, Task
 from engine.log import LogConfig
 from engine.machine import usable_cores, visible_gpus
 from engine.preflight import (
@@ -28,7 +28,6 @@ from engine.preflight import (
     estimate_memory,
     inspect_pair,
 )
-from engine.problem import GraderName, Problem, Task
 from engine.prompt import render_prompts
 from engine.shard import WHOLE, Shard, parse_shard
 from engine.switching import WITHOUT_THRESHOLD, Rule

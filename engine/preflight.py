@@ -14,8 +14,8 @@ from typing import Any
 
 from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import RunConfig
+from engine.core import GivenSet
 from engine.errors import ConfigError, ModelError
-from engine.given import GivenSet
 from engine.machine import available_memory, visible_gpus
 
 TINY_PAIR = Path(__file__).parent / "tiny_pair"

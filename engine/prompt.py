@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from engine.bounded import bounded
+from engine.core import Task
 from engine.errors import ModelError
-from engine.problem import Task
 
 _CPU_S, _MEMORY_MIB = 5, 1024  # for all prompts; a tenth of a second more for each
 

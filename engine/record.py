@@ -7,36 +7,13 @@ up when a column changes its name, type or meaning.
 from __future__ import annotations
 
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 
+from engine.core import Trajectory
+
 SCHEMA_VERSION = 4
-
-GIVEN = "given"  # the direction of a response that was made elsewhere
-TRAJECTORY_KEY = ("problem", "sample", "direction", "budget")
-
-
-class Trajectory(NamedTuple):
-    """Key of one trajectory. `budget` None is unlimited; `direction` is "forward", "reverse" or
-    "given".
-    """
-
-    problem: str
-    sample: int
-    direction: str
-    budget: int | None
-
-    def __str__(self) -> str:
-        """For messages."""
-        budget = (
-            ""
-            if self.direction == GIVEN
-            else " budget unlimited"
-            if self.budget is None
-            else f" budget {self.budget}"
-        )
-        return f"{self.problem} sample {self.sample} {self.direction}{budget}"
 
 
 def expected_trajectories(expected: dict[str, Any]) -> dict[Trajectory, None]:
@@ -48,26 +25,6 @@ def expected_trajectories(expected: dict[str, Any]) -> dict[Trajectory, None]:
     samples = range(expected["samples"])
     keys = product(expected["problems"], samples, expected["directions"], expected["budgets"])
     return dict.fromkeys(Trajectory(*key) for key in keys)
-
-
-class Grade(NamedTuple):
-    """The verdict on one trajectory; the columns of GRADES after the key."""
-
-    key: Trajectory
-    answer: str | None
-    guess: str | None
-    method: str | None
-    verdict: str
-    correct: bool | None
-    options: tuple[int, ...] | None = None
-
-
-class Failure(NamedTuple):
-    """A trajectory that was given up; the columns of FAILURES after the key."""
-
-    key: Trajectory
-    attempts: int
-    error: str
 
 
 def _field(

@@ -28,6 +28,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from engine.arrays import Ints
 from engine.distribution import Nuclei
 from engine.errors import LockstepError
 
@@ -46,9 +47,9 @@ class Rows:
     each [B].
     """
 
-    sequence: npt.NDArray[np.int64]
-    position: npt.NDArray[np.int64]
-    previous: npt.NDArray[np.int64]
+    sequence: Ints
+    position: Ints
+    previous: Ints
 
 
 def exchange(link: Link, rows: Rows, mine: Nuclei, meanwhile: Meanwhile | None = None) -> Nuclei:
@@ -86,7 +87,7 @@ def exchange_numbers(link: Link, mine: npt.NDArray[Number], num_theirs: int) -> 
     return np.frombuffer(theirs, mine.dtype)
 
 
-def _first_difference(mine: npt.NDArray[np.int64], theirs: npt.NDArray[np.int64]) -> str:
+def _first_difference(mine: Ints, theirs: Ints) -> str:
     row = int(np.flatnonzero((mine != theirs).any(0))[0])
     names = ("sequence", "position", "previous token")
     parts = [

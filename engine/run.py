@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine import cluster
+from engine.core import TRAJECTORY_KEY, Failure, Grade, Trajectory
 from engine.display import Display, Snapshot
 from engine.errors import EngineError, GivenUpError, IncompleteRunError
 from engine.join import response_rows, token_rows
@@ -25,7 +26,6 @@ from engine.log import record, write_logs
 from engine.pair import Completed, Pair
 from engine.plan import Plan, prepare
 from engine.prompt import token_texts
-from engine.record import TRAJECTORY_KEY, Failure, Grade, Trajectory
 from engine.scheduler import Done, GivenUp, Note, Scheduler
 from engine.shard import WHOLE
 from engine.signals import HeldSignals

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from engine.arrays import Bools, Floats, Ints, UInts
 from engine.coupling import Both, couple
 from engine.criterion import ASKS_ENTROPY, Answers, fires, query
 from engine.distribution import Nuclei, Sampling, extrapolate, log_probabilities, nuclei
@@ -28,8 +28,6 @@ from engine.rendezvous import Link, Rows, exchange, exchange_numbers
 from engine.switching import Rule
 from engine.trace import Trace
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 Side = TypeVar("Side")
 
 # An extrapolated distribution is made of so many of the most probable tokens of the policy that it
@@ -74,8 +72,8 @@ class Phase:
 
     paired: bool
     rule: Rule
-    key: npt.NDArray[np.uint64]
-    forward: npt.NDArray[np.bool_]
+    key: UInts
+    forward: Bools
     budget: Ints
     offset: Ints
     stop_token: int | None
@@ -205,7 +203,7 @@ class CrossSampler:
         )
         return decide(phase.rule, both, where, extrapolated), theirs.top1
 
-    def _fires(self, rows: Rows, both: Both, log_p: torch.Tensor) -> npt.NDArray[np.bool_]:
+    def _fires(self, rows: Rows, both: Both, log_p: torch.Tensor) -> Bools:
         """Where the criterion fires, [B]. What it asks of the full distributions goes over the link
         first.
         """
@@ -263,7 +261,7 @@ class CrossSampler:
         return (mine, theirs) if self.config.policy == "base" else (theirs, mine)
 
 
-def _is_in(values: Ints, ascending: Ints) -> npt.NDArray[np.bool_]:
+def _is_in(values: Ints, ascending: Ints) -> Bools:
     """Whether each of `values` is in `ascending`; np.isin would sort all of that at every step."""
     if not len(ascending):
         return np.zeros(len(values), np.bool_)

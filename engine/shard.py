@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from engine.record import Trajectory
+    from engine.core import Trajectory
 
 
 class Shard(NamedTuple):

@@ -18,6 +18,7 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from engine.core import GRADERS, TRAJECTORY_KEY, Failure, Grade, GraderName, Problem, Trajectory
 from engine.digest import digest_of
 from engine.errors import RunDirectoryError, StoreError
 from engine.files import read_json, reason, remove, sync_folder, write_json
@@ -33,7 +34,6 @@ from engine.parts import (
     refuse_foreign,
     refuse_unreadable,
 )
-from engine.problem import GRADERS, GraderName, Problem
 from engine.record import (
     FAILURES,
     GRADES,
@@ -41,11 +41,7 @@ from engine.record import (
     RESPONSES,
     SCHEMA_VERSION,
     TOKENS,
-    TRAJECTORY_KEY,
     VOCABULARY,
-    Failure,
-    Grade,
-    Trajectory,
     expected_trajectories,
 )
 from engine.shard import WHOLE, Shard

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
+from engine.arrays import Ints
 from engine.distribution import Nuclei, measure
 from engine.intervention import Decisions
 from engine.passes import BLOCK
@@ -49,9 +50,9 @@ class _Step(NamedTuple):
 
     rows: Rows
     decisions: Decisions
-    nucleus: npt.NDArray[np.int64]
-    top1: npt.NDArray[np.int64]
-    other_top1: npt.NDArray[np.int64]
+    nucleus: Ints
+    top1: Ints
+    other_top1: Ints
     log_p: torch.Tensor
 
 
@@ -69,7 +70,7 @@ class Trace:
         self._host: list[npt.NDArray[np.void]] = []
         self._device: list[torch.Tensor] = []
         self._top_k: list[torch.Tensor] = []
-        self._top_k_row: list[npt.NDArray[np.int64]] = []
+        self._top_k_row: list[Ints] = []
         self._num_rows = 0
 
     def append(
@@ -77,7 +78,7 @@ class Trace:
         rows: Rows,
         decisions: Decisions,
         mine: Nuclei,
-        other_top1: npt.NDArray[np.int64],
+        other_top1: Ints,
         log_p: torch.Tensor,
     ) -> None:
         """Add one step: B rows, the twin's most probable tokens [B] and this side's
@@ -116,7 +117,7 @@ class Trace:
         self._host.append(host)
         self._num_rows += len(host)
 
-    def collect(self, finished: npt.NDArray[np.int64]) -> pa.RecordBatch:
+    def collect(self, finished: Ints) -> pa.RecordBatch:
         """Take out the rows of the sequences `finished`, ordered by (sequence, position)."""
         self._measure()
         host = np.concatenate([np.empty(0, _HOST), *self._host])
@@ -139,10 +140,10 @@ class Trace:
 
     def _keep(
         self,
-        rows: npt.NDArray[np.int64],
+        rows: Ints,
         host: npt.NDArray[np.void],
         device: torch.Tensor,
-        listed: npt.NDArray[np.int64],
+        listed: Ints,
         top_k: torch.Tensor,
     ) -> None:
         self.clear()
@@ -167,19 +168,19 @@ def _host_rows(steps: list[_Step]) -> npt.NDArray[np.void]:
     return host
 
 
-def _last_of_each(host: npt.NDArray[np.void], rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _last_of_each(host: npt.NDArray[np.void], rows: Ints) -> Ints:
     """Those of `rows` that are the last of their (sequence, position), in that order."""
     order = rows[np.lexsort((rows, host["position"][rows], host["sequence"][rows]))]
     key = (host["sequence"][order].astype(np.int64) << 32) + host["position"][order]
     last = np.append(key[1:] != key[:-1], True) if len(order) else np.empty(0, np.bool_)
-    kept: npt.NDArray[np.int64] = order[last]
+    kept: Ints = order[last]
     return kept
 
 
 def _to_arrow(
     host: npt.NDArray[np.void],
     measured: npt.NDArray[np.float32],
-    listed: npt.NDArray[np.int64],
+    listed: Ints,
     top_k: npt.NDArray[np.int32],
 ) -> pa.RecordBatch:
     columns = {name: pa.array(np.ascontiguousarray(host[name])) for name in _HOST.names or ()}

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from engine.core import TRAJECTORY_KEY, Trajectory
 from engine.parts import foreign_parts, part_numbers
-from engine.record import TRAJECTORY_KEY, Trajectory
 from engine.store import RunStore
 
 

@@ -10,7 +10,6 @@ sampler's configuration rides in the engine's additional_config.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 from vllm.config import VllmConfig
@@ -18,6 +17,7 @@ from vllm.distributed import get_tensor_model_parallel_rank
 from vllm.sampling_params import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDirectionality
 
+from engine.arrays import Ints
 from engine.distribution import Sampling
 from engine.errors import LockstepError
 from engine.rendezvous import Meeting, Opening, join
@@ -57,7 +57,7 @@ class CrossSamplingV1(LogitsProcessor):
         self._rows: dict[
             int, tuple[int, list[int]]
         ] = {}  # batch index -> (sequence, its output tokens)
-        self._sequence: npt.NDArray[np.int64] = np.empty(0, np.int64)
+        self._sequence: Ints = np.empty(0, np.int64)
         self._outputs: list[list[int]] = []
 
     def is_argmax_invariant(self) -> bool:
@@ -158,9 +158,9 @@ class SamplerCalls:
 
     def xsample_collect(
         self,
-        sequence: npt.NDArray[np.int64],
-        emitted: npt.NDArray[np.int64],
-        last: npt.NDArray[np.int64],
+        sequence: Ints,
+        emitted: Ints,
+        last: Ints,
     ) -> pa.RecordBatch | None:
         """Settle sequences that have ended; their rows from rank 0, None from the others."""
         sampler = _the_sampler()

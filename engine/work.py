@@ -12,12 +12,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from engine.config import DIRECTIONS, RunConfig
+from engine.core import Given, GivenSet, GraderName, Problem, Task, Trajectory
 from engine.digest import digest
-from engine.given import Given, GivenSet
 from engine.match import Matched, fingerprint
 from engine.noise import stream_key
-from engine.problem import GraderName, Problem, Task
-from engine.record import Trajectory
 
 if TYPE_CHECKING:
     from engine.job import Job

@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from engine.arrays import Bools, Ints
 from engine.errors import EngineError
 from engine.log import LogConfig, redirect_streams
 from engine.rendezvous import Meeting
@@ -71,9 +71,9 @@ class Finished:
     `trace.Trace.collect`.
     """
 
-    sequence: npt.NDArray[np.int64]
-    emitted: npt.NDArray[np.int64]
-    stopped: npt.NDArray[np.bool_]
+    sequence: Ints
+    emitted: Ints
+    stopped: Bools
     trace: pa.RecordBatch
 
 

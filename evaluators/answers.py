@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from engine.problem import GraderName
+from engine.core import GraderName
 from evaluators.grading.latex import tidy
 from evaluators.grading.numbers import integer, rational
 from evaluators.grading.options import letter

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evaluators.metrics import Scores
+from engine.arrays import Floats
 
 _NUM_RESAMPLES = 10_000  # of Hesterberg 2015: enough for routine use
 # Of many thousand problems fewer do, as their percentiles are those of a normal distribution.
@@ -32,7 +32,7 @@ class Estimate(NamedTuple):
     high: float
 
 
-def estimate(scores: Sequence[Scores], confidence: float = 0.95, seed: int = 0) -> list[Estimate]:
+def estimate(scores: Sequence[Floats], confidence: float = 0.95, seed: int = 0) -> list[Estimate]:
     """The mean of each of `scores`, [P] with one score a problem, P of its own, and its interval.
 
     The expanded percentile interval of Hesterberg 2015, "What Teachers Should Know About the
@@ -83,7 +83,7 @@ def student_quantile(probability: float, degrees: int) -> float:
     return x + math.fsum(term / degrees**power for power, term in enumerate(terms, 1))
 
 
-def _resampled_means(scores: Scores, seed: int) -> Scores:
+def _resampled_means(scores: Floats, seed: int) -> Floats:
     """Means [M, B] of M `scores` [M, P] on the same resamples; in blocks, so that memory does not
     grow with P.
     """
@@ -97,7 +97,7 @@ def _resampled_means(scores: Scores, seed: int) -> Scores:
     return np.asarray(sums / num_problems)
 
 
-def _times_drawn(rng: np.random.Generator, size: int, num_problems: int) -> Scores:
+def _times_drawn(rng: np.random.Generator, size: int, num_problems: int) -> Floats:
     """How often each problem is in each of `size` resamples [size, P]."""
     drawn = (
         rng.integers(0, num_problems, (size, num_problems))

@@ -1,4 +1,4 @@
-"""Scores of problems from counts of answers: avg@n, pass@k, maj@k. Pure functions on arrays; no
+"""Floats of problems from counts of answers: avg@n, pass@k, maj@k. Pure functions on arrays; no
 files, no tables.
 
 P problems, J classes of equal wrong answers. A metric is the mean over problems of its scores [P],
@@ -11,10 +11,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Counts = NDArray[np.int64]
-Scores = NDArray[np.float64]
+from engine.arrays import Bools, Floats, Ints
 
 # Largest k < n of maj@k: its exact count takes about n k^3 steps a problem, and C(n, k) must be a
 # finite float.
@@ -26,22 +24,22 @@ class Votes(NamedTuple):
     each wrong one, largest class first and padded with zeros, `silent` [P] for nothing.
     """
 
-    correct: Counts
-    wrong: Counts
-    silent: Counts
+    correct: Ints
+    wrong: Ints
+    silent: Ints
 
     @property
-    def num_samples(self) -> Counts:
+    def num_samples(self) -> Ints:
         return np.asarray(self.correct + self.wrong.sum(axis=1) + self.silent)
 
 
-def avg_at_n(num_samples: Counts, num_correct: Counts) -> Scores:
+def avg_at_n(num_samples: Ints, num_correct: Ints) -> Floats:
     """Share of correct responses to each problem [P]: avg@32 of the AIME literature, for any n."""
     _check(num_samples, num_correct)
     return np.asarray(num_correct / num_samples)
 
 
-def pass_at_k(num_samples: Counts, num_correct: Counts, k: int) -> Scores | None:
+def pass_at_k(num_samples: Ints, num_correct: Ints, k: int) -> Floats | None:
     """Probability [P] that one of k samples is correct.
 
     The unbiased estimator 1 - C(n - c, k) / C(n, k) of Chen et al. 2021, "Evaluating Large Language
@@ -59,7 +57,7 @@ def pass_at_k(num_samples: Counts, num_correct: Counts, k: int) -> Scores | None
     return np.asarray(1.0 - np.prod(np.clip(wrong_left, 0, None) / left, axis=1))
 
 
-def maj_at_k(votes: Votes, k: int) -> Scores | None:
+def maj_at_k(votes: Votes, k: int) -> Floats | None:
     """Probability [P] that the answer given most often by k samples is correct; None also for 64 <
     k < n.
 
@@ -83,11 +81,11 @@ class Paired(NamedTuple):
     of responses.
     """
 
-    scores: Scores
+    scores: Floats
     num_pairs: int
 
 
-def paired_difference(there: NDArray[np.bool_], correct: NDArray[np.bool_]) -> Paired:
+def paired_difference(there: Bools, correct: Bools) -> Paired:
     """Share of correct responses of arm 1 less that of arm 0; `there` and `correct` are [2, P, S].
 
     Only samples that both arms have count: the same sample of a problem has the same noise in both,
@@ -108,14 +106,14 @@ def ratio(part: float, whole: float) -> float:
     return float(part) / float(whole) if whole else 0.0
 
 
-def _plurality(votes: Votes) -> Scores:
+def _plurality(votes: Votes) -> Floats:
     """maj@k of all samples: 1 for the most votes, a share of it for a tie, 0 for fewer or none."""
     correct, wrong = votes.correct, votes.wrong
     on_top = (correct > 0) & (correct >= wrong.max(axis=1, initial=0))
     return np.where(on_top, 1.0 / (1 + (wrong == correct[:, None]).sum(axis=1)), 0.0)
 
 
-def _expected_plurality(votes: Votes, k: int) -> Scores:
+def _expected_plurality(votes: Votes, k: int) -> Floats:
     """Sum over the correct answer's number of votes, `top`: ways to draw them, times ways to draw
     the others.
     """
@@ -127,7 +125,7 @@ def _expected_plurality(votes: Votes, k: int) -> Scores:
     return np.asarray(won / choose[num_samples, k])
 
 
-def _ways_not_to_lose(votes: Votes, top: int, size: int, choose: Scores) -> Scores:
+def _ways_not_to_lose(votes: Votes, top: int, size: int, choose: Floats) -> Floats:
     """Ways [P] to draw `size` of the other samples without more than `top` of a class; with s
     classes at `top` a way counts 1 / (s + 1).
 
@@ -149,7 +147,7 @@ def _ways_not_to_lose(votes: Votes, top: int, size: int, choose: Scores) -> Scor
     return np.asarray(ways[:, :, size] @ (1.0 / np.arange(1, ways.shape[1] + 1)))
 
 
-def _binomials(n: int, k: int) -> Scores:
+def _binomials(n: int, k: int) -> Floats:
     """C(m, i) at [m, i] for m <= n and i <= k; all terms are positive, so nothing cancels in sums
     of products.
     """
@@ -158,7 +156,7 @@ def _binomials(n: int, k: int) -> Scores:
     return np.hstack([np.ones((n + 1, 1)), np.cumprod(left / (drawn + 1), axis=1)])
 
 
-def _check(num_samples: Counts, num_correct: Counts) -> None:
+def _check(num_samples: Ints, num_correct: Ints) -> None:
     assert num_samples.size > 0 and num_samples.shape == num_correct.shape, (
         "one count of each a problem"
     )

@@ -13,15 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from engine.arrays import Bools, Ints
 from engine.config import DIRECTIONS as MADE
+from engine.core import GIVEN, TRAJECTORY_KEY, GraderName
 from engine.errors import XsampleError
-from engine.problem import GraderName
-from engine.record import GIVEN, TRAJECTORY_KEY
 from evaluators.answers import canonical
 from evaluators.grading.verdict import VERDICTS
-from evaluators.metrics import Counts, Votes
+from evaluators.metrics import Votes
 
 COUNTED = ["tokens", "finish_reason", "interventions", "effective_interventions"]
 _GRADED = ["verdict", "answer"]
@@ -54,31 +53,31 @@ class Outcomes:
 
     arms: tuple[Arm, ...]
     num_problems: int
-    arm: Counts
-    problem: Counts
-    sample: Counts
-    verdict: Counts
-    answer: Counts
-    tokens: Counts
-    interventions: Counts
-    effective: Counts
-    truncated: NDArray[np.bool_]
+    arm: Ints
+    problem: Ints
+    sample: Ints
+    verdict: Ints
+    answer: Ints
+    tokens: Ints
+    interventions: Ints
+    effective: Ints
+    truncated: Bools
 
     @property
-    def everything(self) -> NDArray[np.bool_]:
+    def everything(self) -> Bools:
         """All responses [R]."""
         return np.ones(len(self.arm), dtype=np.bool_)
 
     @property
-    def correct(self) -> NDArray[np.bool_]:
+    def correct(self) -> Bools:
         return np.asarray(self.verdict == VERDICTS.index("correct"))
 
-    def per_problem(self, chosen: NDArray[np.bool_]) -> Counts:
+    def per_problem(self, chosen: Bools) -> Ints:
         """How many of the `chosen` responses [R] there are [A, P]."""
         shape = (len(self.arms), self.num_problems)
         return np.bincount(self._cell[chosen], minlength=shape[0] * shape[1]).reshape(shape)
 
-    def per_sample(self, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def per_sample(self, chosen: Bools) -> Bools:
         """Whether there is a `chosen` response [R]: [A, P, S]."""
         cube = np.zeros(
             (len(self.arms), self.num_problems, int(self.sample.max(initial=-1)) + 1),
@@ -99,7 +98,7 @@ class Outcomes:
         ]
         return [Votes(*(counts[votes.num_samples > 0] for counts in votes)) for votes in arms]
 
-    def _wrong_classes(self, wrong: NDArray[np.bool_]) -> Counts:
+    def _wrong_classes(self, wrong: Bools) -> Ints:
         """Sizes of the classes of equal answers [A, P, J] among the responses `wrong` [R], largest
         first.
         """
@@ -118,7 +117,7 @@ class Outcomes:
         return table.reshape(len(self.arms), self.num_problems, table.shape[1])
 
     @property
-    def _cell(self) -> Counts:
+    def _cell(self) -> Ints:
         return np.asarray(self.arm * self.num_problems + self.problem)
 
 
@@ -183,7 +182,7 @@ def _first(table: pa.Table) -> tuple[Any, ...]:
     )
 
 
-def _arms(rows: pa.Table) -> tuple[tuple[Arm, ...], Counts]:
+def _arms(rows: pa.Table) -> tuple[tuple[Arm, ...], Ints]:
     if unknown := set(pc.unique(rows["direction"]).to_pylist()) - set(DIRECTIONS):
         raise XsampleError(
             f"a response has the direction {min(unknown)!r:.60}, which no run has: someone has"
@@ -198,7 +197,7 @@ def _arms(rows: pa.Table) -> tuple[tuple[Arm, ...], Counts]:
     return tuple(Arm(DIRECTIONS[d], None if b == _UNLIMITED else b) for d, b in pairs), number
 
 
-def _answers(column: pa.ChunkedArray, grader: GraderName) -> Counts:
+def _answers(column: pa.ChunkedArray, grader: GraderName) -> Ints:
     """One number for each canonical text."""
     texts, number = _numbered(pc.fill_null(column, ""))
     spelled: dict[str, int] = {}
@@ -206,7 +205,7 @@ def _answers(column: pa.ChunkedArray, grader: GraderName) -> Counts:
     return np.array(classes, dtype=np.int64)[number]
 
 
-def _numbered(column: pa.ChunkedArray) -> tuple[list[str], Counts]:
+def _numbered(column: pa.ChunkedArray) -> tuple[list[str], Ints]:
     """The distinct texts in order, and the place of each row's among them."""
     encoded = column.combine_chunks().dictionary_encode()
     order = pc.sort_indices(encoded.dictionary)
@@ -215,7 +214,7 @@ def _numbered(column: pa.ChunkedArray) -> tuple[list[str], Counts]:
     return encoded.dictionary.take(order).to_pylist(), places[encoded.indices.to_numpy()]
 
 
-def _places(column: pa.ChunkedArray, known: tuple[str, ...]) -> Counts:
+def _places(column: pa.ChunkedArray, known: tuple[str, ...]) -> Ints:
     """Place of each row's text in `known`."""
     places = pc.index_in(column, pa.array(known, pa.string()))
     unknown = pc.unique(column.filter(places.is_null())).to_pylist()
@@ -223,7 +222,7 @@ def _places(column: pa.ChunkedArray, known: tuple[str, ...]) -> Counts:
     return _numbers(places)
 
 
-def _numbers(column: pa.ChunkedArray) -> Counts:
+def _numbers(column: pa.ChunkedArray) -> Ints:
     if column.null_count:
         raise XsampleError(
             f"{column.null_count} rows lack a number that every response has: someone has changed"

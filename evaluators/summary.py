@@ -16,14 +16,13 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from engine.problem import GraderName
+from engine.arrays import Bools, Floats
+from engine.core import GraderName
 from evaluators.bootstrap import Estimate, estimate
 from evaluators.grading.verdict import VERDICTS
 from evaluators.metrics import (
     Paired,
-    Scores,
     Votes,
     avg_at_n,
     maj_at_k,
@@ -100,10 +99,10 @@ def _arms(outcomes: Outcomes) -> list[dict[str, Any]]:
     return [_arm(outcomes, place, of_arm, estimates) for place, of_arm in enumerate(votes)]
 
 
-def _scores(votes: Votes) -> dict[tuple[str, int], Scores | None]:
-    """Scores of one arm by (metric, k)."""
+def _scores(votes: Votes) -> dict[tuple[str, int], Floats | None]:
+    """Floats of one arm by (metric, k)."""
     num_samples = votes.num_samples
-    scores: dict[tuple[str, int], Scores | None] = {}
+    scores: dict[tuple[str, int], Floats | None] = {}
     for k in _sizes(votes):
         scores["pass", k] = pass_at_k(num_samples, votes.correct, k)
         scores["maj", k] = maj_at_k(votes, k)
@@ -143,7 +142,7 @@ def _arm(
     }
 
 
-def usage(outcomes: Outcomes, here: NDArray[np.bool_]) -> dict[str, Any]:
+def usage(outcomes: Outcomes, here: Bools) -> dict[str, Any]:
     """Means, shares and rates of the responses `here` [R]."""
     total = _totals(outcomes, here)
     verdicts, responses, tokens = total["verdicts"], total["responses"], total["tokens"]
@@ -161,7 +160,7 @@ def usage(outcomes: Outcomes, here: NDArray[np.bool_]) -> dict[str, Any]:
     }
 
 
-def _totals(outcomes: Outcomes, here: NDArray[np.bool_]) -> dict[str, Any]:
+def _totals(outcomes: Outcomes, here: Bools) -> dict[str, Any]:
     verdicts = np.bincount(outcomes.verdict[here], minlength=len(VERDICTS)).tolist()
     return {
         "responses": int(here.sum()),
@@ -208,7 +207,7 @@ def _difference(arm: Arm, against: Arm, paired: Paired, found: Estimate | None) 
     }
 
 
-def _estimates(scores: Mapping[Key, Scores | None]) -> dict[Key, Estimate | None]:
+def _estimates(scores: Mapping[Key, Floats | None]) -> dict[Key, Estimate | None]:
     """All intervals at once, on the same resamples; None where there is no score."""
     known = {key: found for key, found in scores.items() if found is not None}
     return dict.fromkeys(scores) | dict(zip(known, estimate(list(known.values())), strict=True))

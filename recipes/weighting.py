@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from numpy.typing import NDArray
 
+from engine.arrays import Floats
 from engine.files import read_json, write_json, write_whole
 from evaluators.bootstrap import student_quantile
 from recipes.evaluate import held_out_accuracy
@@ -73,7 +73,7 @@ def evaluate(checkpoint: Path) -> dict[str, float]:
     return {"sampled": sampled, "greedy": held_out_accuracy(model, tokenizer)}
 
 
-def interval(values: NDArray[np.float64]) -> Interval:
+def interval(values: Floats) -> Interval:
     """Mean of one value a seed, at least five, with its 95 % interval of Student's t."""
     mean = float(values.mean())
     half = student_quantile(0.975, len(values) - 1) * float(values.std(ddof=1)) / len(values) ** 0.5
@@ -100,7 +100,7 @@ def _steps(rows: Sequence[Row]) -> list[int]:
     return sorted({int(row["step"]) for row in rows})
 
 
-def _scores(rows: Sequence[Row], arm: str, mode: str) -> NDArray[np.float64]:
+def _scores(rows: Sequence[Row], arm: str, mode: str) -> Floats:
     """[seeds, 1 + steps], the mean over the steps first."""
     of_arm = sorted(
         (row for row in rows if row["arm"] == arm), key=lambda row: (row["seed"], row["step"])
@@ -111,7 +111,7 @@ def _scores(rows: Sequence[Row], arm: str, mode: str) -> NDArray[np.float64]:
     return np.hstack([by_step.mean(axis=1, keepdims=True), by_step])
 
 
-def _line(label: str, scores: NDArray[np.float64]) -> str:
+def _line(label: str, scores: Floats) -> str:
     cells = ("{:.3f} ({:.3f} {:.3f})".format(*interval(column)) for column in scores.T)
     return f"{label:18}" + "".join(f"{cell:>22}" for cell in cells)
 

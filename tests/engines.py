@@ -27,6 +27,7 @@ import pytest
 import ray
 
 import engine.run
+from engine.core import TRAJECTORY_KEY, Trajectory
 from engine.display import PlainDisplay
 from engine.errors import EngineError
 from engine.job import Job
@@ -34,7 +35,7 @@ from engine.join import token_rows
 from engine.launch import PairConfig
 from engine.pair import Completed, Pair
 from engine.plan import Plan, prepare
-from engine.record import TOKENS, TRAJECTORY_KEY, Trajectory
+from engine.record import TOKENS
 from engine.run import execute
 from engine.settings import load
 from engine.store import RunStore

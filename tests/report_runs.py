@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine.core import Grade, Problem, Trajectory
 from engine.match import fingerprint, read_match
-from engine.problem import Problem
-from engine.record import RESPONSES, TOKENS, Grade, Trajectory
+from engine.record import RESPONSES, TOKENS
 from engine.store import RunStore
 
 PROBLEMS = ("p0", "p1", "p2")

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from engine.record import RESPONSES, SCHEMA_VERSION, TOKENS, TRAJECTORY_KEY, VOCABULARY, Trajectory
+from engine.core import TRAJECTORY_KEY, Trajectory
+from engine.record import RESPONSES, SCHEMA_VERSION, TOKENS, VOCABULARY
 from engine.store import RunStore
 from engine.tables import from_rows, write_table
 from evaluators.shifts.tables import RunTables, open_database, open_run

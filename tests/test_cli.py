@@ -19,10 +19,9 @@ import evaluators.report.build
 from engine.cli import commands
 from engine.cli_run import _INHERITED, _NOT_SCORED
 from engine.config import RunConfig
+from engine.core import Problem, Trajectory
 from engine.errors import EngineError, IncompleteRunError, StoreError
 from engine.plan import Plan
-from engine.problem import Problem
-from engine.record import Trajectory
 from engine.shell import Terminated
 from engine.store import RunStore
 from tests.test_verify import EXPECTED, KEYS, commit

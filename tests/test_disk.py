@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
+from engine.core import Grade
 from engine.errors import RunDirectoryError, StoreError
-from engine.record import Grade
 from engine.store import RunStore
 from engine.verify import verify_run
 from tests.test_verify import EXPECTED, KEYS, commit

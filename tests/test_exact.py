@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 import torch
 
+from engine.core import Trajectory
 from engine.preflight import TINY_PAIR
-from engine.record import Trajectory
 from engine.store import RunStore
 from engine.verify import verify_run
 from tests.engines import TOLERANCE, WHOLE, floats, keys_of, plan_of, undisturbed

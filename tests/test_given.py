@@ -16,12 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine.core import GivenSet, Problem, Task, Trajectory
 from engine.errors import ModelError, UsageError
-from engine.given import GivenSet
 from engine.preflight import TINY_PAIR
-from engine.problem import Problem, Task
 from engine.prompt import render_prompts
-from engine.record import RESPONSES, TOKENS, Trajectory
+from engine.record import RESPONSES, TOKENS
 from engine.settings import load
 from engine.store import RunStore
 from evaluators.tasks.given import is_run, read_given, task_of

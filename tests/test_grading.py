@@ -13,9 +13,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from engine.core import Grade, GraderName, Problem, Trajectory
 from engine.errors import TaskError, XsampleError
-from engine.problem import GraderName, Problem
-from engine.record import RESPONSES, Grade, Trajectory
+from engine.record import RESPONSES
 from evaluators.grading import grader
 from evaluators.grading.formula import Question, pose
 from evaluators.grading.grader import Grader, grade_responses
@@ -299,7 +299,7 @@ def test_a_process_that_cannot_start_is_an_error_and_no_verdict(
 PARENT = """
 import signal, sys, time
 signal.signal(signal.SIGALRM, signal.SIG_IGN)
-from engine.problem import GraderName, Problem
+from engine.core import GraderName, Problem
 from engine.record import Trajectory
 from evaluators.grading.grader import Grader
 

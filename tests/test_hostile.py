@@ -16,8 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.problem import Problem
-from engine.record import Grade, Trajectory
+from engine.core import Grade, Problem, Trajectory
 from evaluators.grading import math_worker
 from evaluators.grading.extraction import extract
 from evaluators.grading.grader import Grader

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from engine.core import Grade, Problem, Trajectory
 from engine.errors import RunDirectoryError, StoreError, UsageError, XsampleError
-from engine.problem import Problem
-from engine.record import RESPONSES, TOKENS, Grade, Trajectory
+from engine.record import RESPONSES, TOKENS
 from engine.store import RunStore
 from evaluators.inspector.alignment import Aligned, align
 from evaluators.inspector.colours import MAX_JS, NUM_SHADES, palette, shade

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pytest
 from playwright.sync_api import Locator
 
-from engine.problem import Problem
-from engine.record import TOKENS, Grade
+from engine.core import Grade, Problem
+from engine.record import TOKENS
 from evaluators.inspector.page import inspect_html
 from evaluators.inspector.reading import read_sample
 from evaluators.inspector.sample import HIDDEN

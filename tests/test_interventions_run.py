@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
+from engine.core import Trajectory
 from engine.job import Job
 from engine.pair import Completed, Pair
 from engine.plan import Plan
 from engine.preflight import TINY_PAIR
-from engine.record import Trajectory
 from engine.store import RunStore
 from tests.engines import (
     assert_same,

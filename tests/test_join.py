@@ -11,13 +11,14 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from engine.core import Trajectory
 from engine.coupling import couple
 from engine.distribution import Sampling, log_probabilities, nuclei
 from engine.errors import LockstepError
 from engine.intervention import decide, follow
 from engine.join import join_sides, lengths, response_rows, rows_of, token_rows
 from engine.noise import stream_key
-from engine.record import RESPONSES, TOKENS, Trajectory
+from engine.record import RESPONSES, TOKENS
 from engine.rendezvous import Rows
 from engine.switching import Rule
 from engine.trace import Trace

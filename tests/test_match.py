@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.core import Trajectory
 from engine.errors import ConfigError, RunDirectoryError
 from engine.match import Matched, check_room, read_match
-from engine.record import RESPONSES, TOKENS, Trajectory
+from engine.record import RESPONSES, TOKENS
 from engine.store import RunStore
 
 IDENTITY: dict[str, Any] = {

@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
+from engine.core import GIVEN, Given, GivenSet, Problem, Task, Trajectory
 from engine.errors import ConfigError, ModelError
-from engine.given import Given, GivenSet
 from engine.plan import Plan, prepare, prepare_score
-from engine.problem import Problem, Task
-from engine.record import GIVEN, Trajectory, expected_trajectories
+from engine.record import expected_trajectories
 from engine.settings import load
 
 PROBLEMS = (Problem("t/1", "11+22=?", "33"), Problem("t/2", "22+33=?", "55"))

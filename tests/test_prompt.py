@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from engine.core import Problem, Task
 from engine.errors import ModelError
 from engine.preflight import TINY_PAIR
-from engine.problem import Problem, Task
 from engine.prompt import render_prompts, token_texts
 
 WORDS = ["<s>", "</s>", "<user>", "<model>", "what", "is", "6", "7", "?", "*"]

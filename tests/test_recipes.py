@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, Qwen2ForCausalLM
 
-from engine.record import Trajectory
+from engine.core import Trajectory
 from evaluators.grading.grader import Grader
 from evaluators.tasks.arithmetic import is_held_out, load, problem
 from recipes import corpus

@@ -8,17 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from engine.record import (
-    GRADES,
-    PROBLEMS,
-    RESPONSES,
-    SCHEMA_VERSION,
-    TOKENS,
-    TRAJECTORY_KEY,
-    VOCABULARY,
-    Grade,
-    Trajectory,
-)
+from engine.core import TRAJECTORY_KEY, Grade, Trajectory
+from engine.record import GRADES, PROBLEMS, RESPONSES, SCHEMA_VERSION, TOKENS, VOCABULARY
 
 KEYED = pytest.mark.parametrize(
     "schema", [TOKENS, RESPONSES, GRADES], ids=["tokens", "responses", "grades"]

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from engine.cli import commands
-from engine.record import TRAJECTORY_KEY
+from engine.core import TRAJECTORY_KEY
 from engine.store import RunStore
 from engine.verify import verify_run
 from tests.engines import OPTIONS, TOLERANCE, floats, on_kept_engines, undisturbed

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.core import Trajectory
 from engine.errors import ConfigError, RunDirectoryError
 from engine.lock import FolderLock
-from engine.record import Trajectory
 from engine.settings import load
 from engine.shard import WHOLE, Shard, parse_shard
 from engine.store import RunStore

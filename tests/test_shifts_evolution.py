@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.record import Trajectory
+from engine.core import Trajectory
 from evaluators.shifts.cutoffs import HIGH_DIVERGENCE
 from evaluators.shifts.evolution import high_overlap, js_by_step, same_responses, step_of
 from evaluators.shifts.grid import keys, middle

@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from engine.record import Trajectory
+from engine.arrays import Floats
+from engine.core import Trajectory
 from evaluators.shifts.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
 from evaluators.shifts.entropy import entropy_histogram, entropy_joint, sequences
 from evaluators.shifts.grid import keys, middle
@@ -37,7 +38,6 @@ MEASUREMENTS: list[Callable[[RunTables], pa.Table]] = [
 ]  # fmt: skip
 LOOKED_AT = {"forward": None, "reverse": 8}
 Row = dict[str, Any]
-Floats = NDArray[np.float64]
 
 
 class Measured:

@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from engine.core import Trajectory
 from engine.errors import RunDirectoryError, StoreError
-from engine.record import RESPONSES, TOKENS, Trajectory
+from engine.record import RESPONSES, TOKENS
 from engine.shell import Terminated, sigterm_like_ctrl_c
 from evaluators.shifts.sparsity import js_histogram, js_shares
 from evaluators.shifts.tables import OpenedRun, OutOfMemory, RunTables, open_database, open_run

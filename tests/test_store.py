@@ -21,9 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import engine.store
+from engine.core import Grade, Problem, Trajectory
 from engine.errors import RunDirectoryError, StoreError
-from engine.problem import Problem
-from engine.record import GRADES, RESPONSES, SCHEMA_VERSION, TOKENS, Grade, Trajectory
+from engine.record import GRADES, RESPONSES, SCHEMA_VERSION, TOKENS
 from engine.store import RunStore
 
 ROOT = Path(engine.store.__file__).parents[1]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from engine.config import RunConfig
+from engine.core import Task
 from engine.errors import TaskError
-from engine.problem import Task
 from evaluators.tasks.gpqa import LETTERS, option_order
 from evaluators.tasks.registry import load_task
 

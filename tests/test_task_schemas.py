@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.config import RunConfig
+from engine.core import Task
 from engine.errors import TaskError
-from engine.problem import Task
 from evaluators.tasks.prompts import PROMPTS
 from evaluators.tasks.registry import load_task
 

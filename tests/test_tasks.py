@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from engine.config import RunConfig
+from engine.core import GRADERS, Problem, Task
 from engine.errors import ConfigError, TaskError
-from engine.problem import GRADERS, Problem, Task
 from evaluators.tasks.prompts import PROMPTS
 from evaluators.tasks.registry import TASKS, load_task, prove
 

@@ -18,8 +18,7 @@ from typing import NamedTuple, get_args
 
 import pytest
 
-from engine.problem import GraderName, Problem
-from engine.record import Grade, Trajectory
+from engine.core import Grade, GraderName, Problem, Trajectory
 from evaluators.grading.grader import Grader
 from evaluators.grading.verdict import Verdict
 

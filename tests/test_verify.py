@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from engine.record import RESPONSES, TOKENS, Trajectory, expected_trajectories
+from engine.core import Trajectory
+from engine.record import RESPONSES, TOKENS, expected_trajectories
 from engine.store import RunStore
 from engine.verify import Verification, verify_run
 

@@ -21,7 +21,8 @@ from benchmarks.workload import (
     weight_bytes,
     with_random_pair,
 )
-from engine.distribution import Floats, Nuclei, Sampling, js_divergence, log_probabilities, nuclei
+from engine.arrays import Floats
+from engine.distribution import Nuclei, Sampling, js_divergence, log_probabilities, nuclei
 
 TINY = Shape(2000, 64, 192, 3, 4, 2, max_position_embeddings=128)
 PROMPTS, STEPS = 32, 16

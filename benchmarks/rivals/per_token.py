@@ -13,20 +13,11 @@ from collections import deque
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.rivals import top_logprobs
 from benchmarks.rivals.ask import Ask
-from benchmarks.rivals.top_logprobs import (
-    TOP,
-    Floats,
-    Ints,
-    Truncated,
-    draw,
-    generate,
-    has_ended,
-    js_divergence,
-)
+from benchmarks.rivals.top_logprobs import TOP, Truncated, draw, generate, has_ended, js_divergence
+from engine.arrays import Bools, Floats, Ints
 
 ENVIRONMENT = top_logprobs.ENVIRONMENT
 WINDOW = 30
@@ -92,7 +83,7 @@ def _next(engine: Any, prefixes: list[list[int]], top_p: float) -> Truncated:
 
 def decide(
     primary: Truncated, other: Truncated, left: Floats, threshold: float, noise: np.random.Generator
-) -> tuple[Ints, npt.NDArray[np.bool_]]:
+) -> tuple[Ints, Bools]:
     """The token of each row [R], and whether it comes from the intervention policy [R]. left [R]:
     budgets.
     """

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
+
+from engine.arrays import Floats
 
 Responses = Sequence[Sequence[int]]
 NUM_PERMUTATIONS = 9_999  # p is at least 1 / (N + 1)
@@ -36,9 +37,7 @@ def same_distribution(
     return float((1 + beyond.sum()) / (1 + NUM_PERMUTATIONS))
 
 
-def _distances(
-    samples: Responses, num_ours: int, noise: np.random.Generator
-) -> npt.NDArray[np.float64]:
+def _distances(samples: Responses, num_ours: int, noise: np.random.Generator) -> Floats:
     """The statistic of one problem, [1 + N]: as it is, then with the samples dealt to the sides at
     random.
     """
@@ -50,7 +49,7 @@ def _distances(
     return np.asarray(((weight @ _agreement(samples)) * weight).sum(1))
 
 
-def _agreement(samples: Responses) -> npt.NDArray[np.float64]:
+def _agreement(samples: Responses) -> Floats:
     """At how many positions each two responses hold the same token, [S, S]."""
     tokens = np.full((len(samples), max(map(len, samples))), _ENDED)
     for row, response in zip(tokens, samples, strict=True):

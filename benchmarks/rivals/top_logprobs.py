@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.rivals.ask import Ask
+from engine.arrays import Floats, Ints
 
 TOP = 50
 # One core for both: they take turns, and what a step of a small model computes is too little to be
@@ -36,9 +36,6 @@ _KV_BYTES = 2**28
 # well: by default they hold 128 tokens there, more than most responses of the embedded pair.
 BLOCK_SIZE = 32
 _ROUNDING = 1e-9
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -15,17 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from engine.arrays import Floats
 from evaluators.figures import legend, text, ticks
-from evaluators.figures.series import (
-    Floats,
-    Series,
-    by_direction,
-    floats,
-    known,
-    names,
-    split,
-    where,
-)
+from evaluators.figures.series import Series, by_direction, floats, known, names, split, where
 from evaluators.figures.style import (
     CONTROL_COLOUR,
     GUIDE_COLOUR,

@@ -13,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from engine.arrays import Floats
 from evaluators.figures import legend, ticks
-from evaluators.figures.series import Floats, Series, by_direction, floats, known, split
+from evaluators.figures.series import Series, by_direction, floats, known, split
 from evaluators.figures.style import (
     GUIDE_COLOUR,
     POLICY_COLOURS,

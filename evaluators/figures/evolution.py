@@ -15,8 +15,9 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from engine.arrays import Floats
 from evaluators.figures import legend, text, ticks
-from evaluators.figures.series import Floats, Series, known, split
+from evaluators.figures.series import Series, known, split
 from evaluators.figures.style import WIDTH, draw_line, label_axes, label_panel, panels, with_style
 
 LEVELS = {

@@ -13,8 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from engine.arrays import Floats
 from evaluators.figures import legend, ticks
-from evaluators.figures.series import Floats, Series, floats, known, split
+from evaluators.figures.series import Series, floats, known, split
 from evaluators.figures.style import POLICY_NAMES, WIDTH, draw_line, label_panel, panels, with_style
 
 PAIRS = (

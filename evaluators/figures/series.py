@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
+from engine.arrays import Floats
 from evaluators.figures import text
 from evaluators.figures.style import (
     DIRECTIONS,
@@ -21,8 +21,6 @@ from evaluators.figures.style import (
     bar_looks,
     colours,
 )
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
+from engine.arrays import Floats
 from evaluators.figures.ticks import plain
 
 Sharing = bool | Literal["row"]
@@ -113,7 +114,7 @@ def bar_looks(colour: str, hatch: str) -> dict[str, Any]:
     )
 
 
-def draw_line(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], **looks: Any) -> None:
+def draw_line(axes: Axes, x: Floats, y: Floats, **looks: Any) -> None:
     """A line over the axes and their edges, so that what is at 0 or at 100 % is seen whole; of one
     point a dot.
     """

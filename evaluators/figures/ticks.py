@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
-from numpy.typing import NDArray
+
+from engine.arrays import Floats
 
 MAX_TICKS = 7
 SMALLEST = 1e-12  # no decade is below
@@ -32,7 +33,7 @@ def power_of_ten(exponent: int) -> str:
     return f"10{str(exponent).translate(_SUPERSCRIPTS)}"
 
 
-def decades(values: NDArray[np.float64]) -> tuple[float, float]:
+def decades(values: Floats) -> tuple[float, float]:
     """The whole decades around the positive values, at least one."""
     positive = values[np.isfinite(values) & (values > 0)]
     if not positive.size:
@@ -42,7 +43,7 @@ def decades(values: NDArray[np.float64]) -> tuple[float, float]:
     return 10.0 ** min(low, high - 1), 10.0**high
 
 
-def js_axis(axes: Axes, which: Which, values: NDArray[np.float64]) -> None:
+def js_axis(axes: Axes, which: Which, values: Floats) -> None:
     """A logarithmic axis of JS in nats for these values, with zero where one of them is zero or
     only rounding.
     """

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
+from engine.arrays import Floats
 from evaluators.figures import text, ticks
-from evaluators.figures.series import Floats, Series, floats, known, split
+from evaluators.figures.series import Series, floats, known, split
 from evaluators.figures.style import (
     colour_bar,
     guide,

@@ -15,9 +15,8 @@ from typing import Self
 
 import pyarrow as pa
 
+from engine.core import TRAJECTORY_KEY, Grade, GraderName, Problem, Trajectory
 from engine.errors import TaskError, XsampleError
-from engine.problem import GraderName, Problem
-from engine.record import TRAJECTORY_KEY, Grade, Trajectory
 from evaluators.grading.extraction import Extraction, extract
 from evaluators.grading.formula import Question
 from evaluators.grading.judges import GUESSES, JUDGES

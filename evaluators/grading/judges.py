@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from engine.problem import GraderName
+from engine.core import GraderName
 from evaluators.grading.formula import Question, pose
 from evaluators.grading.guess import GuessKind
 from evaluators.grading.latex import undelimited, unwrapped

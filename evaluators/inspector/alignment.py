@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from math import inf
 
 import numpy as np
-from numpy.typing import NDArray
 
+from engine.arrays import Ints
 from engine.config import DIRECTIONS
-from engine.record import GIVEN, Trajectory
+from engine.core import GIVEN, Trajectory
 
 _DIRECTIONS = (*DIRECTIONS, GIVEN)
 
@@ -51,7 +51,7 @@ def _place(key: Trajectory) -> tuple[int, float]:
 
 
 def _nearest(
-    key: Trajectory, earlier: Sequence[Trajectory], ids: Mapping[Trajectory, NDArray[np.int64]]
+    key: Trajectory, earlier: Sequence[Trajectory], ids: Mapping[Trajectory, Ints]
 ) -> Aligned:
     if not earlier:
         return Aligned(key)
@@ -66,7 +66,7 @@ def _nearest(
 
 
 def _nearness(
-    key: Trajectory, other: Trajectory, ids: Mapping[Trajectory, NDArray[np.int64]]
+    key: Trajectory, other: Trajectory, ids: Mapping[Trajectory, Ints]
 ) -> tuple[int, bool, bool]:
     """What is more, in this order: tokens shared, no others, the same direction."""
     num_shared = _num_shared(ids[key], ids[other])
@@ -77,7 +77,7 @@ def _nearness(
     )
 
 
-def _num_shared(one: NDArray[np.int64], other: NDArray[np.int64]) -> int:
+def _num_shared(one: Ints, other: Ints) -> int:
     """Length of the longest common prefix."""
     length = min(len(one), len(other))
     differing = np.flatnonzero(one[:length] != other[:length])

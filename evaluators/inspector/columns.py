@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from engine.record import Trajectory
+from engine.core import Trajectory
 from engine.terminal import visible
 from evaluators.inspector.alignment import Aligned
 from evaluators.inspector.colours import palette, shade

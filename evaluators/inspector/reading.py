@@ -18,12 +18,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from engine.core import TRAJECTORY_KEY, Problem, Trajectory
 from engine.errors import RunDirectoryError, StoreError, UsageError
 from engine.files import reason
 from engine.manifest import is_gated
 from engine.parts import part_numbers
-from engine.problem import Problem
-from engine.record import RESPONSES, TOKENS, TRAJECTORY_KEY, Trajectory
+from engine.record import RESPONSES, TOKENS
 from engine.store import RunStore
 from engine.tables import conform
 from evaluators.inspector.sample import Sample, Traced

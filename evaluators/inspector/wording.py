@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from engine.core import GIVEN, Trajectory
 from engine.manifest import part
-from engine.record import GIVEN, Trajectory
 from engine.terminal import visible
 from evaluators.inspector.alignment import Aligned
 from evaluators.inspector.colours import MAX_JS

@@ -17,9 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.problem import GraderName
+from engine.arrays import Ints
+from engine.core import GraderName
 from evaluators.bootstrap import Estimate, estimate
-from evaluators.metrics import Counts, Paired, avg_at_n, paired_difference
+from evaluators.metrics import Paired, avg_at_n, paired_difference
 from evaluators.outcomes import Outcomes, read_outcomes
 from evaluators.summary import differences, usage
 
@@ -181,7 +182,7 @@ def _aligned(first: Graded, second: Graded) -> list[Outcomes]:
     ]
 
 
-def _places(values: Iterable[Any], among: Iterable[Any]) -> Counts:
+def _places(values: Iterable[Any], among: Iterable[Any]) -> Ints:
     places = {value: place for place, value in enumerate(among)}
     return np.array([places[value] for value in values], dtype=np.int64)
 

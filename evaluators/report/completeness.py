@@ -4,9 +4,10 @@ of the report.
 
 from __future__ import annotations
 
+from engine.core import TRAJECTORY_KEY
 from engine.errors import RunDirectoryError
 from engine.manifest import expected_part
-from engine.record import TRAJECTORY_KEY, expected_trajectories
+from engine.record import expected_trajectories
 from evaluators.report.runs import Run
 
 

@@ -10,10 +10,10 @@ from typing import cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.core import GRADERS, TRAJECTORY_KEY, GraderName
 from engine.errors import StoreError, XsampleError
 from engine.files import read_json
-from engine.problem import GRADERS, GraderName
-from engine.record import GRADES, PROBLEMS, SCHEMA_VERSION, TRAJECTORY_KEY
+from engine.record import GRADES, PROBLEMS, SCHEMA_VERSION
 from engine.tables import read_table
 from engine.terminal import one_line
 from evaluators.grading.verdict import VERDICTS

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from engine.record import GIVEN
+from engine.core import GIVEN
 from evaluators.report.cells import ABSENT, interval, number, percent, shown
 from evaluators.report.completeness import num_expected, num_there
 from evaluators.report.runs import Run

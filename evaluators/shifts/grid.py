@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from engine.arrays import Floats, Ints
 from evaluators.shifts.cutoffs import IS_HIGH, IS_NEAR_ZERO
 from evaluators.shifts.tables import RunTables
 
@@ -47,8 +48,8 @@ class JsCounts(NamedTuple):
     nats.
     """
 
-    keys: NDArray[np.int64]
-    positions: NDArray[np.int64]
+    keys: Ints
+    positions: Ints
     total: float
 
     @property
@@ -60,7 +61,7 @@ class JsCounts(NamedTuple):
         """In nats, exact."""
         return self.total / self.num_positions
 
-    def quantiles(self, shares: Sequence[float]) -> NDArray[np.float64]:
+    def quantiles(self, shares: Sequence[float]) -> Floats:
         """The inverted CDF at `shares` [Q]: the smallest value whose cumulative share is at least
         that; nats.
 
@@ -83,7 +84,7 @@ class JsCounts(NamedTuple):
         return bins
 
 
-def keys(js: NDArray[np.float32]) -> NDArray[np.int64]:
+def keys(js: NDArray[np.float32]) -> Ints:
     """The keys of js [...] in nats."""
     found = np.full(js.shape, ZERO_KEY, np.int64)
     some = js > 0
@@ -93,7 +94,7 @@ def keys(js: NDArray[np.float32]) -> NDArray[np.int64]:
     return found
 
 
-def middle(of_keys: NDArray[np.int64]) -> NDArray[np.float64]:
+def middle(of_keys: Ints) -> Floats:
     """The values that keys [...] stand for, in nats."""
     return np.where(of_keys == ZERO_KEY, 0.0, np.exp2((of_keys + 0.5) / KEYS_PER_OCTAVE))
 

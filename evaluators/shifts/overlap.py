@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-Counts = NDArray[np.int64]
+from engine.arrays import Ints
 
 
 class Overlap(NamedTuple):
@@ -23,14 +23,14 @@ class Overlap(NamedTuple):
     with k in both.
     """
 
-    shared: Counts
-    positions: Counts
+    shared: Ints
+    positions: Ints
 
 
 NOTHING = Overlap(np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
-def count_overlap(base: pa.ListArray, rl: pa.ListArray, rows: NDArray[np.int64]) -> Overlap:
+def count_overlap(base: pa.ListArray, rl: pa.ListArray, rows: Ints) -> Overlap:
     """The sums over the lists [B] at `rows` [R], none of them null; lists may differ in length."""
     starts = [lists.offsets.to_numpy()[rows] for lists in (base, rl)]
     stops = [lists.offsets.to_numpy()[rows + 1] for lists in (base, rl)]
@@ -56,7 +56,7 @@ def add(one: Overlap, other: Overlap) -> Overlap:
     return Overlap(*(a + b for a, b in zip(*padded, strict=True)))
 
 
-def _shared(base: list[NDArray[np.int32]], rl: list[NDArray[np.int32]]) -> Counts:
+def _shared(base: list[NDArray[np.int32]], rl: list[NDArray[np.int32]]) -> Ints:
     """Tokens shared by the k first, summed over rows. One at i in one list and j in the other is
     from k > i, j on.
     """

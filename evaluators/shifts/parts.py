@@ -15,9 +15,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine.core import TRAJECTORY_KEY
 from engine.files import reason
 from engine.parts import part_numbers
-from engine.record import RESPONSES, TOKENS, TRAJECTORY_KEY
+from engine.record import RESPONSES, TOKENS
 
 _SCHEMAS = {"tokens": TOKENS, "responses": RESPONSES}
 _ESSENTIAL = {

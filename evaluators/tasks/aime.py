@@ -13,8 +13,8 @@ from __future__ import annotations
 from functools import partial
 
 from engine.config import RunConfig
+from engine.core import Problem
 from engine.errors import TaskError
-from engine.problem import Problem
 from evaluators.tasks.distinct import Entry
 from evaluators.tasks.entries import read_entries
 from evaluators.tasks.gold import aime_integer

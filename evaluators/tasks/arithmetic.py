@@ -14,8 +14,8 @@ import random
 import re
 
 from engine.config import RunConfig
+from engine.core import Problem
 from engine.errors import TaskError
-from engine.problem import Problem
 from evaluators.tasks.task_set import Loaded, TaskSet
 
 LOWEST, HIGHEST = 10, 99

@@ -14,8 +14,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.config import RunConfig
+from engine.core import Problem
 from engine.errors import TaskError
-from engine.problem import Problem
 from evaluators.tasks import local, source
 from evaluators.tasks.entries import read_entries
 from evaluators.tasks.task_set import Loaded, TaskSet

@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import RunConfig
+from engine.core import TRAJECTORY_KEY, Given, GivenSet, Task, Trajectory
 from engine.errors import RunDirectoryError, TaskError
-from engine.given import Given, GivenSet
 from engine.manifest import is_gated
-from engine.problem import Task
-from engine.record import TRAJECTORY_KEY, Trajectory
 from engine.store import RunStore
 from evaluators.tasks import local
 from evaluators.tasks.given_rows import RowReader

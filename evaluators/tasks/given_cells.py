@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.config import DIRECTIONS
+from engine.core import GIVEN
 from engine.errors import TaskError
-from engine.record import GIVEN
 from evaluators.tasks import columns
 from evaluators.tasks.distinct import MAX_ID_CHARS
 from evaluators.tasks.rows import Row

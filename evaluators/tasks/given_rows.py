@@ -13,11 +13,9 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
+from engine.core import GIVEN, Given, Task, Trajectory
 from engine.errors import TaskError
-from engine.given import Given
-from engine.problem import Task
 from engine.prompt import render_prompts
-from engine.record import GIVEN, Trajectory
 from evaluators.tasks.given_cells import Cells, called
 from evaluators.tasks.rows import Row
 

@@ -26,8 +26,8 @@ from __future__ import annotations
 import hashlib
 
 from engine.config import RunConfig
+from engine.core import Problem
 from engine.errors import TaskError
-from engine.problem import Problem
 from evaluators.tasks.distinct import Entry
 from evaluators.tasks.entries import Schema, read_entries
 from evaluators.tasks.task_set import Loaded, TaskSet

@@ -11,8 +11,8 @@ from collections import Counter
 from difflib import get_close_matches
 
 from engine.config import RunConfig
+from engine.core import Problem, Task
 from engine.errors import TaskError
-from engine.problem import Problem, Task
 from evaluators.tasks import source
 from evaluators.tasks.aime import AIME24, AIME25
 from evaluators.tasks.arithmetic import ARITHMETIC
@@ -80,7 +80,7 @@ def prove(task: Task) -> None:
 
 
 def _prove_gold_answers(task: Task) -> None:
-    from engine.record import Trajectory
+    from engine.core import Trajectory
     from evaluators.grading.grader import Grader
 
     with Grader(task.problems, task.grader) as grader:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from engine.config import PromptName, RunConfig
-from engine.problem import GraderName, Problem
+from engine.core import GraderName, Problem
 
 
 class Loaded(NamedTuple):

@@ -1,0 +1,134 @@
+"""The nouns of the project: what is asked, what is made of it, and what came out. Imports nobody.
+
+A trajectory is (problem, sample, direction, budget); budget None is unlimited.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+GraderName = Literal["math", "integer", "choice", "exact"]
+GRADERS: tuple[GraderName, ...] = get_args(GraderName)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One problem of a task set.
+
+    id:       unique in its task set, stable between runs (it keys the noise and every table)
+              question: what is asked, without any prompt around it; with its lettered options in
+              multiple choice
+    answer:   the gold answer, as the task's grader takes it; a letter in multiple choice
+    options:  multiple choice only: at place i (letter A + i) stands option options[i] of the
+              source, whose 0 is right
+    """
+
+    id: str
+    question: str
+    answer: str
+    options: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task set, ready to run.
+
+    template:   the user turn; holds `{question}` once, and no other placeholder is replaced
+    samples:    samples a problem when the user gives none max_tokens: length cap of a response, in
+                tokens, when the user gives none
+    grader:     how an answer is compared with the gold one
+    gated:      the text of the problems must not be published: the run directory does not hold it
+                by itself, and reports redact it
+    source:     where the problems come from: a hub id, a path, "embedded"
+    notes:      what the user should know about what was read, a line each
+    """
+
+    name: str
+    problems: tuple[Problem, ...]
+    template: str
+    samples: int
+    max_tokens: int
+    grader: GraderName = "math"
+    gated: bool = False
+    source: str = "embedded"
+    notes: tuple[str, ...] = ()
+
+    def user_turn(self, problem: Problem) -> str:
+        """The text of the user's message. Plain replacement: a question may hold braces."""
+        return self.template.replace("{question}", problem.question)
+
+
+GIVEN = "given"  # the direction of a response that was made elsewhere
+TRAJECTORY_KEY = ("problem", "sample", "direction", "budget")
+
+
+class Trajectory(NamedTuple):
+    """Key of one trajectory. `budget` None is unlimited; `direction` is "forward", "reverse" or
+    "given".
+    """
+
+    problem: str
+    sample: int
+    direction: str
+    budget: int | None
+
+    def __str__(self) -> str:
+        """For messages."""
+        budget = (
+            ""
+            if self.direction == GIVEN
+            else " budget unlimited"
+            if self.budget is None
+            else f" budget {self.budget}"
+        )
+        return f"{self.problem} sample {self.sample} {self.direction}{budget}"
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """One response. prompt, response: token ids; stopped: it ended by itself, else by a length cap.
+
+    where: for messages, the file and row or the run and trajectory that it comes from.
+    """
+
+    key: Trajectory
+    prompt: list[int]
+    response: list[int]
+    stopped: bool
+    where: str
+
+
+@dataclass(frozen=True, slots=True)
+class GivenSet:
+    """Responses from one source, keys unique, and the problems that they answer, as far as gold
+    answers are known.
+    """
+
+    name: str
+    source: str
+    responses: tuple[Given, ...]
+    problems: tuple[Problem, ...] = ()
+    grader: GraderName = "math"
+    gated: bool = False
+    notes: tuple[str, ...] = ()
+
+
+class Grade(NamedTuple):
+    """The verdict on one trajectory; the columns of GRADES after the key."""
+
+    key: Trajectory
+    answer: str | None
+    guess: str | None
+    method: str | None
+    verdict: str
+    correct: bool | None
+    options: tuple[int, ...] | None = None
+
+
+class Failure(NamedTuple):
+    """A trajectory that was given up; the columns of FAILURES after the key."""
+
+    key: Trajectory
+    attempts: int
+    error: str
