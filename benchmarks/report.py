@@ -28,7 +28,7 @@ from benchmarks import result
 from benchmarks.memory import Watch
 from benchmarks.result import Result, machine, row, spread
 from benchmarks.synthetic import make_run
-from engine.machine import usable_cores
+from engine.system.machine import usable_cores
 
 AIMS = {"seconds": 90, "peak resident memory, GB": 3}
 MOST_SCALAR_BYTES = 24  # a row, an aim too

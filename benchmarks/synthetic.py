@@ -30,15 +30,14 @@ from benchmarks.synthetic_tokens import (
     TOP_K,
     TOP_P,
     VOCABULARY_SIZE,
-    Bools,
     Columns,
-    Ints,
     token_columns,
 )
+from engine.arrays import Bools, Ints
 from engine.core import Grade, Problem, Trajectory
-from engine.machine import usable_cores
 from engine.record import RESPONSES, TOKENS
 from engine.store import ROWS_PER_GROUP, RunStore
+from engine.system.machine import usable_cores
 from engine.tables import conform, write_table
 
 DIRECTIONS = ("forward", "reverse")

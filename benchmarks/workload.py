@@ -19,11 +19,11 @@ import numpy as np
 from benchmarks.models import SHAPES, RandomPair, random_pair
 from engine.job import Job
 from engine.launch import PairConfig
-from engine.machine import visible_gpus
 from engine.noise import stream_key
 from engine.plan import Plan, prepare
 from engine.settings import load
 from engine.switching import Rule
+from engine.system.machine import visible_gpus
 from engine.worker import WorkerConfig
 from evaluators.tasks.registry import load_task
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ModelError, StoreError
-from engine.files import read_json, reason
+from engine.system.files import read_json, reason
 
 _SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "*.py"]
 _TOKENIZER_FILES = [

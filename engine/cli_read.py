@@ -19,8 +19,9 @@ from engine.errors import (
     UsageError,
     XsampleError,
 )
-from engine.shell import Stopped, debug_option, say, show, sigterm_like_ctrl_c
-from engine.terminal import one_line
+from engine.shell import debug_option, say, show
+from engine.system.signals import Stopped, sigterm_like_ctrl_c
+from engine.system.terminal import one_line
 
 if TYPE_CHECKING:
     from engine.store import RunStore
@@ -96,7 +97,7 @@ def _report_at_the_end(run: Path) -> None:
 
 
 def _report(runs: Sequence[Path], out: Path, show_text: bool = False) -> None:
-    from engine.display import open_display
+    from engine.system.display import open_display
     from evaluators.report.build import build_report
 
     with sigterm_like_ctrl_c(), open_display() as display:
@@ -202,7 +203,7 @@ def inspect_command(
 
     All directions and budgets of the sample, aligned to where they part.
     """
-    from engine.files import write_whole
+    from engine.system.files import write_whole
     from evaluators.inspector.page import inspect_html
     from evaluators.inspector.reading import read_sample
     from evaluators.inspector.terminal import inspect_terminal

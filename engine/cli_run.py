@@ -13,11 +13,12 @@ import click
 
 from engine.cli_read import finish
 from engine.errors import ConfigError, StoreError
-from engine.log import shown
 from engine.options import ConfigCommand, arguments, overrides
 from engine.shard import WHOLE
-from engine.shell import Stopped, debug_option, say, show, sigterm_like_ctrl_c
-from engine.terminal import visible
+from engine.shell import debug_option, say, show
+from engine.system.log import shown
+from engine.system.signals import Stopped, sigterm_like_ctrl_c
+from engine.system.terminal import visible
 
 if TYPE_CHECKING:
     from engine.config import RunConfig
@@ -188,8 +189,8 @@ def _carry_out(ctx: click.Context, plan: Plan, report: bool, show_measured: bool
 
 
 def _execute(plan: Plan) -> RunStore:
-    from engine.display import open_display
     from engine.run import execute
+    from engine.system.display import open_display
     from evaluators.grading.grader import Grader
 
     graded = plan.problems and plan.shard == WHOLE

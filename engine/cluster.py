@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ConfigError, EngineError
-from engine.log import record
-from engine.session import VARIABLE, environment, session
-from engine.signals import handlers_kept, put_handlers_back
+from engine.system.log import log_event
+from engine.system.session import VARIABLE, environment, session
+from engine.system.signals import handlers_kept, put_handlers_back
 
 _LOOPBACK = "127.0.0.1"
 _OBJECT_STORE_BYTES = 2**28
@@ -87,7 +87,7 @@ def _quiet() -> None:
     from ray._private import worker
 
     def to_log(data: dict[str, Any], ignore_prefix: bool) -> None:
-        record("Ray says", lines=data["lines"])
+        log_event("Ray says", lines=data["lines"])
 
     worker.print_to_stdstream = to_log
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from engine.errors import RunDirectoryError
-from engine.files import is_temporary, reason
+from engine.system.files import is_temporary, reason
 
 
 def create_folder(path: Path) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from engine.finding import Finding
 from engine.installed import version_of
-from engine.machine import available_memory, usable_cores
-from engine.session import MOST_BYTES, root
+from engine.system.machine import available_memory, usable_cores
+from engine.system.session import MOST_BYTES, root
 
 _GIB = 1 << 30
 _MIN_MEMORY = 4 * _GIB

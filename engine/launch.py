@@ -22,8 +22,8 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from engine.cluster import lost
 from engine.errors import EngineError, LockstepError, LostEngineError
-from engine.log import remove_if_empty
 from engine.sampler import Phase
+from engine.system.log import remove_if_empty
 from engine.worker import Finished, Place, PolicyWorker, Progress, Requests, WorkerConfig
 
 POLICIES = ("base", "rl")

@@ -11,8 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from engine.errors import RunDirectoryError
-from engine.files import reason
 from engine.shard import WHOLE, Shard
+from engine.system.files import reason
 
 
 class FolderLock:

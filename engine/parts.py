@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.errors import StoreError
-from engine.files import is_temporary, reason, remove
 from engine.shard import WHOLE, Shard
+from engine.system.files import is_temporary, reason, remove
 
 FOLDERS = ("tokens", "responses")
 _RUN = b"xsample.run"

@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from engine.config import RunConfig
 from engine.core import GivenSet, GraderName, Problem, Task
-from engine.log import LogConfig
-from engine.machine import usable_cores, visible_gpus
 from engine.preflight import (
     MemoryEstimate,
     PairInfo,
@@ -31,6 +29,8 @@ from engine.preflight import (
 from engine.prompt import render_prompts
 from engine.shard import WHOLE, Shard, parse_shard
 from engine.switching import WITHOUT_THRESHOLD, Rule
+from engine.system.log import LogConfig
+from engine.system.machine import usable_cores, visible_gpus
 from engine.work import Replay, Sweep, Work
 
 if TYPE_CHECKING:

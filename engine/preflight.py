@@ -16,7 +16,7 @@ from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config import RunConfig
 from engine.core import GivenSet
 from engine.errors import ConfigError, ModelError
-from engine.machine import available_memory, visible_gpus
+from engine.system.machine import available_memory, visible_gpus
 
 TINY_PAIR = Path(__file__).parent / "tiny_pair"
 _GIB = 1 << 30

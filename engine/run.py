@@ -19,17 +19,17 @@ import pyarrow.compute as pc
 
 from engine import cluster
 from engine.core import TRAJECTORY_KEY, Failure, Grade, Trajectory
-from engine.display import Display, Snapshot
 from engine.errors import EngineError, GivenUpError, IncompleteRunError
 from engine.join import response_rows, token_rows
-from engine.log import record, write_logs
 from engine.pair import Completed, Pair
 from engine.plan import Plan, prepare
 from engine.prompt import token_texts
 from engine.scheduler import Done, GivenUp, Note, Scheduler
 from engine.shard import WHOLE
-from engine.signals import HeldSignals
 from engine.store import RunStore
+from engine.system.display import Display, Snapshot
+from engine.system.log import log_event, write_logs
+from engine.system.signals import HeldSignals
 from engine.work import Replay, Sweep
 from engine.worker import Progress
 
@@ -61,7 +61,7 @@ def execute(plan: Plan, grader: Grader | None, display: Display) -> RunStore:
         if store.note:
             display.note(store.note)
         write_logs(plan.log_config("driver"))
-        record(
+        log_event(
             "the run begins",
             out=str(plan.out),
             shard=str(plan.shard),
@@ -77,7 +77,7 @@ def execute(plan: Plan, grader: Grader | None, display: Display) -> RunStore:
                 signals.check()
                 _make(plan, todo, recorder, signals, display)
         recorder.finish()
-        record("the run ends", trajectories=recorder.num_done)
+        log_event("the run ends", trajectories=recorder.num_done)
         _say_what_no_control_can_match(plan, store, display)
     return store
 
@@ -125,7 +125,7 @@ def _make(
                     recorder.give_up([keys[index] for index in event.jobs], event)
                 case Note():
                     display.note(event.text)
-                    record(event.text, on_screen=True)
+                    log_event(event.text, on_screen=True)
                     if event.ready:
                         display.stage(
                             "measuring" if isinstance(plan.work, Replay) else "cross-sampling"
@@ -240,7 +240,9 @@ class _Recorder:
             # never written twice.
             self._parts, self._num_waiting = [], 0
             self._store.commit(tokens, responses)
-            record("a part is committed", trajectories=responses.num_rows, tokens=tokens.num_rows)
+            log_event(
+                "a part is committed", trajectories=responses.num_rows, tokens=tokens.num_rows
+            )
 
     def give_up(self, keys: Sequence[Trajectory], event: GivenUp) -> None:
         """Take trajectories that failed again and again."""
@@ -250,7 +252,7 @@ class _Recorder:
             f"first is {keys[0]}"
         )
         for key in keys:
-            record(
+            log_event(
                 "given up",
                 logging.WARNING,
                 on_screen=True,

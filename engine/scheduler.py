@@ -20,9 +20,9 @@ from math import ceil
 
 from engine.errors import EngineError, IncompleteRunError, LostEngineError
 from engine.job import Job
-from engine.log import record
 from engine.pair import Completed, Pair
 from engine.switching import Rule
+from engine.system.log import log_event
 from engine.worker import Progress
 
 # Failures of a trajectory before it is given up, and starts of a pair in a row that may fail.
@@ -206,7 +206,7 @@ class Scheduler:
     def _run(self, pair: Pair, lease: list[int]) -> None:
         jobs = [self._jobs[index] for index in lease]
         names = tuple(lease)
-        record("a lease begins", logging.DEBUG, trajectories=len(lease), first_job=lease[0])
+        log_event("a lease begins", logging.DEBUG, trajectories=len(lease), first_job=lease[0])
         for event in pair.run(jobs, self._rule):
             if isinstance(event, Progress):
                 self._events.put(event)

@@ -21,7 +21,6 @@ import pyarrow.dataset as ds
 from engine.core import GRADERS, TRAJECTORY_KEY, Failure, Grade, GraderName, Problem, Trajectory
 from engine.digest import digest_of
 from engine.errors import RunDirectoryError, StoreError
-from engine.files import read_json, reason, remove, sync_folder, write_json
 from engine.folder import check_is_run, contents, create_folder
 from engine.lock import FolderLock
 from engine.manifest import expected_part, part
@@ -45,6 +44,7 @@ from engine.record import (
     expected_trajectories,
 )
 from engine.shard import WHOLE, Shard
+from engine.system.files import read_json, reason, remove, sync_folder, write_json
 from engine.tables import conform, decodes, from_rows, read_table, write_table
 
 ROWS_PER_GROUP = {

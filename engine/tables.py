@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.errors import StoreError
-from engine.files import reason, write_whole
+from engine.system.files import reason, write_whole
 
 _NUMBERS = (pa.int32(), pa.float32())
 

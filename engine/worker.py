@@ -20,9 +20,9 @@ import pyarrow as pa
 
 from engine.arrays import Bools, Ints
 from engine.errors import EngineError
-from engine.log import LogConfig, redirect_streams
 from engine.rendezvous import Meeting
 from engine.sampler import Phase, SamplerConfig
+from engine.system.log import LogConfig, redirect_streams
 
 # Finished sequences go to the driver when there are so many, or after so many steps: few messages,
 # little to lose. Counted in steps, not seconds, so that both sides of a pair send the same

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from engine.errors import StoreError
-from engine.files import reason
+from engine.system.files import reason
 from evaluators.outcomes import DIRECTIONS, Arm
 from evaluators.shifts.cutoffs import HIGH_DIVERGENCE
 

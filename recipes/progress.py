@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
-from engine.files import write_whole
+from engine.system.files import write_whole
 from evaluators.figures.saving import save
 from evaluators.figures.style import draw_line, label_axes, label_panel, small_multiples, with_style
 

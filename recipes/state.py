@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import Qwen2ForCausalLM
 
 from engine.errors import ConfigError, StoreError
-from engine.files import reason, write_whole
+from engine.system.files import reason, write_whole
 from recipes.progress import Metrics
 
 

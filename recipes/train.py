@@ -15,7 +15,8 @@ import click
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from engine.shell import Commands, debug_option, sigterm_like_ctrl_c
+from engine.shell import Commands, debug_option
+from engine.system.signals import sigterm_like_ctrl_c
 from recipes import weighting
 from recipes.pretrain import PRETRAINING
 from recipes.progress import draw_metrics

@@ -17,9 +17,8 @@ from safetensors import SafetensorError
 from transformers import Qwen2ForCausalLM
 
 from engine.errors import ConfigError, StoreError
-from engine.files import reason
-from engine.shell import Stopped
-from engine.signals import HeldSignals, Interrupted
+from engine.system.files import reason
+from engine.system.signals import HeldSignals, Interrupted, Stopped
 from recipes.health import check_health
 from recipes.model import save_model
 from recipes.progress import Metrics, as_line, write_metrics

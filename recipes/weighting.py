@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import torch
 
 from engine.arrays import Floats
-from engine.files import read_json, write_json, write_whole
+from engine.system.files import read_json, write_json, write_whole
 from evaluators.bootstrap import student_quantile
 from recipes.evaluate import held_out_accuracy
 from recipes.model import load_model, load_tokenizer

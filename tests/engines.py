@@ -28,7 +28,6 @@ import ray
 
 import engine.run
 from engine.core import TRAJECTORY_KEY, Trajectory
-from engine.display import PlainDisplay
 from engine.errors import EngineError
 from engine.job import Job
 from engine.join import token_rows
@@ -40,6 +39,7 @@ from engine.run import execute
 from engine.settings import load
 from engine.store import RunStore
 from engine.switching import Rule
+from engine.system.display import PlainDisplay
 from engine.worker import PolicyWorker, Progress
 from evaluators.grading.grader import Grader
 from evaluators.tasks.registry import load_task

@@ -22,8 +22,8 @@ from engine.config import RunConfig
 from engine.core import Problem, Trajectory
 from engine.errors import EngineError, IncompleteRunError, StoreError
 from engine.plan import Plan
-from engine.shell import Terminated
 from engine.store import RunStore
+from engine.system.signals import Terminated
 from tests.test_verify import EXPECTED, KEYS, commit
 
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from engine.display import (
+from engine.system.display import (
     Display,
     LiveDisplay,
     PlainDisplay,

@@ -20,10 +20,11 @@ import pytest
 from packaging.specifiers import SpecifierSet
 from rich.console import Console
 
-from engine import doctor, host, installed, machine
+from engine import doctor, host, installed
 from engine.finding import Finding
 from engine.preflight import TINY_PAIR
-from engine.session import MOST_BYTES
+from engine.system import machine
+from engine.system.session import MOST_BYTES
 
 ROOT = Path(__file__).parents[1]
 

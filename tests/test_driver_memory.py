@@ -8,7 +8,6 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
-from engine.display import Display
 from engine.join import join_sides
 from engine.pair import Completed
 from engine.plan import prepare
@@ -16,6 +15,7 @@ from engine.run import _Recorder
 from engine.scheduler import Done
 from engine.settings import load
 from engine.store import RunStore
+from engine.system.display import Display
 from evaluators.grading.grader import Grader
 from evaluators.tasks.registry import load_task
 

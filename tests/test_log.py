@@ -18,13 +18,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.cli import commands
-from engine.log import LogConfig, _JsonLines, logger, record, remove_if_empty, shown, write_logs
+from engine.system.log import (
+    LogConfig,
+    _JsonLines,
+    log_event,
+    logger,
+    remove_if_empty,
+    shown,
+    write_logs,
+)
 from tests.engines import ROOT
 
 ENGINE = """
 import ctypes, logging, os, sys, warnings
 from pathlib import Path
-from engine.log import LogConfig, redirect_streams
+from engine.system.log import LogConfig, redirect_streams
 redirect_streams(LogConfig(Path(sys.argv[1]) / "logs", "base-0", int(sys.argv[2])))
 logging.getLogger("vllm.worker").info("vLLM's own words")
 warnings.warn("a warning")
@@ -52,7 +60,7 @@ def lines(folder: Path, process: str) -> list[dict[str, Any]]:
 
 def test_a_record_has_its_time_level_process_message_and_fields(tmp_path: Path) -> None:
     write_logs(LogConfig(tmp_path / "logs", "driver"))
-    record("a part is committed", trajectories=3)
+    log_event("a part is committed", trajectories=3)
     [line] = lines(tmp_path / "logs", "driver")
     assert (line["level"], line["process"], line["message"], line["trajectories"]) == (
         "INFO", "driver", "a part is committed", 3
@@ -76,7 +84,7 @@ def test_libraries_are_recorded_from_warnings_on_and_ours_in_detail_if_asked_for
         write_logs(LogConfig(tmp_path / str(verbose), "driver", verbose))
         for level, text in ((logging.DEBUG, "d"), (logging.INFO, "i"), (logging.WARNING, "w")):
             logging.getLogger("vllm.engine").log(level, text)
-        record("a lease begins", logging.DEBUG)
+        log_event("a lease begins", logging.DEBUG)
         found = [line["message"] for line in lines(tmp_path / str(verbose), "driver")]
         assert found == [*expected, *(["a lease begins"] if verbose == 2 else [])]
 
@@ -86,9 +94,9 @@ def test_the_screen_shows_records_only_if_asked_for_and_none_twice(tmp_path: Pat
     for verbose, expected in ((0, []), (1, ["done, n 1"]), (2, ["done, n 1", "detail"])):
         seen: list[str] = []
         with shown(seen.append, verbose):
-            record("done", n=1)
-            record("detail", logging.DEBUG)
-            record("seen already", on_screen=True)
+            log_event("done", n=1)
+            log_event("detail", logging.DEBUG)
+            log_event("seen already", on_screen=True)
         assert seen == expected
 
 
@@ -136,15 +144,15 @@ def test_what_an_ended_engine_did_not_write_to_is_removed_and_no_file_of_another
 FULL = """
 import resource, sys
 from pathlib import Path
-from engine.log import LogConfig, record, write_logs
+from engine.system.log import LogConfig, record, write_logs
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 gone = Path(sys.argv[1]).parent / "gone"
 write_logs(LogConfig(gone, "driver"))
 gone.rmdir()
-record("lost")
+log_event("lost")
 for folder in sys.argv[1:]:
     write_logs(LogConfig(Path(folder), "driver"))
-    record("lost")
+    log_event("lost")
 print("goes on")
 """
 
@@ -163,7 +171,7 @@ def test_the_error_that_ends_a_command_is_the_last_record_with_its_traceback(
     tmp_path: Path,
 ) -> None:
     write_logs(LogConfig(tmp_path / "logs", "driver"))
-    record("the run begins")
+    log_event("the run begins")
     done = CliRunner().invoke(commands, ["verify", str(tmp_path / "none")])
     *_, last = lines(tmp_path / "logs", "driver")
     assert done.exit_code == 2

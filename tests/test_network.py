@@ -14,7 +14,7 @@ import psutil
 import pytest
 import ray
 
-from engine.session import VARIABLE
+from engine.system.session import VARIABLE
 from tests.engines import connect, kept_pair, plan_of
 
 STRANGER = """

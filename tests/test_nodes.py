@@ -19,10 +19,10 @@ import ray
 from ray.cluster_utils import Cluster
 
 import engine.cluster
-from engine.display import PlainDisplay
 from engine.plan import Plan
 from engine.run import execute
 from engine.store import RunStore
+from engine.system.display import PlainDisplay
 from engine.verify import verify_run
 from tests.engines import assert_same, end_kept_pair, of_plan, plan_of, undisturbed
 

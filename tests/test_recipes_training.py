@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from engine.errors import ConfigError, ModelError, StoreError
-from engine.shell import Stopped
+from engine.system.signals import Stopped
 from evaluators.shifts.evolution import step_of
 from recipes.corpus import CAREFUL
 from recipes.health import TrainingError

@@ -17,15 +17,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-import engine.session
-from engine.session import MOST_BYTES, VARIABLE, environment, remove_abandoned, root, session
+import engine.system.session
+from engine.system.session import MOST_BYTES, VARIABLE, environment, remove_abandoned, root, session
 from tests.engines import ROOT, comes_true, is_alive
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 # Opens a session, starts a process in it that outlives it, says where and who, and waits.
 HOLDER = """
 import os, subprocess, sys, time
-from engine.session import VARIABLE, environment, session
+from engine.system.session import VARIABLE, environment, session
 with session() as folder:
     with environment({VARIABLE: str(folder)}):
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"],
@@ -39,7 +39,7 @@ with session() as folder:
 @pytest.fixture(autouse=True)
 def temporary_root(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="s", dir="/tmp") as folder:
-        monkeypatch.setattr(engine.session, "root", lambda: Path(folder))
+        monkeypatch.setattr(engine.system.session, "root", lambda: Path(folder))
         yield Path(folder)
 
 
@@ -47,7 +47,7 @@ def start_holder() -> tuple[subprocess.Popen[str], Path, psutil.Process]:
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER],
         cwd=ROOT,
-        env=os.environ | {"TMPDIR": str(engine.session.root())},
+        env=os.environ | {"TMPDIR": str(engine.system.session.root())},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -162,8 +162,8 @@ def test_a_folder_for_files_lies_in_tmpdir_however_long_that_is_and_is_swept_too
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
-    abandoned, lock = engine.session._create(tmp_path)
+    abandoned, lock = engine.system.session._create(tmp_path)
     os.close(lock)
-    with engine.session.scratch() as folder:
+    with engine.system.session.scratch() as folder:
         assert list(tmp_path.iterdir()) == [folder]
     assert not folder.exists() and not abandoned.exists()

@@ -21,7 +21,7 @@ import pytest
 from engine.core import Trajectory
 from engine.errors import RunDirectoryError, StoreError
 from engine.record import RESPONSES, TOKENS
-from engine.shell import Terminated, sigterm_like_ctrl_c
+from engine.system.signals import Terminated, sigterm_like_ctrl_c
 from evaluators.shifts.sparsity import js_histogram, js_shares
 from evaluators.shifts.tables import OpenedRun, OutOfMemory, RunTables, open_database, open_run
 from tests.shift_runs import MANIFEST, random_run, set_version, tokens_of, trajectories, write_run

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.signals import ENDING, HeldSignals, Interrupted
+from engine.system.signals import ENDING, HeldSignals, Interrupted
 
 ROOT = Path(__file__).parents[1]
 PROLOGUE = """
 import os, signal, sys
-from engine.signals import HeldSignals, Interrupted
+from engine.system.signals import HeldSignals, Interrupted
 
 def say(*words):
     print(*words, flush=True)
@@ -257,7 +257,7 @@ def test_a_signal_that_is_sent_again_is_held_where_signals_are_held() -> None:
     lines, status = run("""
 import time
 from engine.shell import Terminated, sigterm_like_ctrl_c
-from engine.signals import handlers_kept
+from engine.system.signals import handlers_kept
 
 class Finalised:
     def __del__(self):
@@ -298,7 +298,7 @@ except Terminated:
 def test_handlers_that_a_library_takes_away_are_put_back() -> None:
     lines, status = run("""
 import ctypes, time
-from engine.signals import handlers_kept
+from engine.system.signals import handlers_kept
 signal.signal(signal.SIGTERM, lambda *_: say("handled"))
 with handlers_kept():
     ctypes.CDLL(None).signal(signal.SIGTERM, ctypes.c_void_p(signal.SIG_DFL))  # as Ray's C++ does

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from engine.core import Trajectory
-from engine.terminal import visible
+from engine.system.terminal import visible
 from evaluators.inspector.alignment import Aligned
 from evaluators.inspector.colours import palette, shade
 from evaluators.inspector.sample import Sample, Traced

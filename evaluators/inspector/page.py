@@ -11,7 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from engine.terminal import visible
+from engine.system.terminal import visible
 from evaluators.html import environment, hash_source
 from evaluators.inspector.alignment import Aligned, align
 from evaluators.inspector.colours import LEGEND, shade

@@ -20,11 +20,11 @@ import pyarrow.dataset as ds
 
 from engine.core import TRAJECTORY_KEY, Problem, Trajectory
 from engine.errors import RunDirectoryError, StoreError, UsageError
-from engine.files import reason
 from engine.manifest import is_gated
 from engine.parts import part_numbers
 from engine.record import RESPONSES, TOKENS
 from engine.store import RunStore
+from engine.system.files import reason
 from engine.tables import conform
 from evaluators.inspector.sample import Sample, Traced
 

@@ -14,7 +14,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.style import Style
 from rich.text import Text
 
-from engine.terminal import visible
+from engine.system.terminal import visible
 from evaluators.inspector.alignment import Aligned, align
 from evaluators.inspector.colours import LEGEND, palette, shade
 from evaluators.inspector.listing import Listing, listing_means

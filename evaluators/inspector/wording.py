@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.core import GIVEN, Trajectory
 from engine.manifest import part
-from engine.terminal import visible
+from engine.system.terminal import visible
 from evaluators.inspector.alignment import Aligned
 from evaluators.inspector.colours import MAX_JS
 from evaluators.inspector.sample import Sample, Traced

@@ -13,8 +13,8 @@ import duckdb
 import pyarrow as pa
 
 from engine.errors import StoreError
-from engine.files import reason
-from engine.session import scratch
+from engine.system.files import reason
+from engine.system.session import scratch
 from evaluators.figures.saving import save
 from evaluators.report.csv_file import to_csv
 from evaluators.report.folder import INDEX, check_out, replace_report

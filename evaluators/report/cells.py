@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.terminal import one_line
+from engine.system.terminal import one_line
 from evaluators.figures.text import token
 
 ABSENT = "\N{EN DASH}"

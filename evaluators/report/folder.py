@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from engine.errors import RunDirectoryError, StoreError
-from engine.files import is_temporary, reason, write_whole
+from engine.system.files import is_temporary, reason, write_whole
 
 INDEX = "index.html"
 FOLDERS = ("tables", "figures")

@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 
 from engine.core import GRADERS, TRAJECTORY_KEY, GraderName
 from engine.errors import StoreError, XsampleError
-from engine.files import read_json
 from engine.record import GRADES, PROBLEMS, SCHEMA_VERSION
+from engine.system.files import read_json
+from engine.system.terminal import one_line
 from engine.tables import read_table
-from engine.terminal import one_line
 from evaluators.grading.verdict import VERDICTS
 from evaluators.outcomes import COUNTED, keyed
 from evaluators.report.accuracy import Graded

@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from engine.errors import StoreError
 from engine.record import VOCABULARY
+from engine.system.terminal import one_line
 from engine.tables import decodes
-from engine.terminal import one_line
 from evaluators.report.accuracy import Graded, accuracy_by_budget, accuracy_differences
 from evaluators.report.comparison import checkpoints, compared_with, controls
 from evaluators.report.completeness import completeness_notes

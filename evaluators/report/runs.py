@@ -12,9 +12,9 @@ from typing import Any
 import duckdb
 
 from engine.errors import StoreError
-from engine.files import read_json
 from engine.manifest import is_gated, is_scored, part
-from engine.terminal import one_line
+from engine.system.files import read_json
+from engine.system.terminal import one_line
 from evaluators.shifts.tables import RunTables, open_run
 
 

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.core import TRAJECTORY_KEY
-from engine.files import reason
 from engine.parts import part_numbers
 from engine.record import RESPONSES, TOKENS
+from engine.system.files import reason
 
 _SCHEMAS = {"tokens": TOKENS, "responses": RESPONSES}
 _ESSENTIAL = {

@@ -19,13 +19,13 @@ import pyarrow as pa
 
 from engine.digest import digest_of
 from engine.errors import StoreError, XsampleError
-from engine.files import read_json, reason
 from engine.folder import check_is_run
-from engine.machine import usable_cores
 from engine.manifest import part
 from engine.parts import foreign_parts, part_numbers
 from engine.record import SCHEMA_VERSION
-from engine.session import scratch
+from engine.system.files import read_json, reason
+from engine.system.machine import usable_cores
+from engine.system.session import scratch
 from evaluators.shifts.parts import missing_columns, readable_parts
 from evaluators.shifts.views import create_views, schema_of
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from engine.errors import TaskError
-from engine.session import scratch
+from engine.system.session import scratch
 from evaluators.tasks.quiet import quiet_datasets
 from evaluators.tasks.rows import Reading, Row, label, meant, numbered, one_line, root_cause
 from evaluators.tasks.text_rows import csv_rows, json_rows

@@ -5,11 +5,14 @@ ever cut in two.
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
+
+from engine.errors import XsampleError
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -85,3 +88,79 @@ class HeldSignals:
         if self._came is not None and (error is None or isinstance(error, Interrupted)):
             signal.raise_signal(self._came)
         return isinstance(error, Interrupted)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, or the loss of the terminal: cleaned up after like Ctrl-C, and told apart in the
+    exit code.
+    """
+
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__()
+        self.number = number
+
+
+class Stopped(XsampleError):
+    """Ctrl-C or SIGTERM, after clean-up."""
+
+    def __init__(self, message: str, by: KeyboardInterrupt) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + (by.number if isinstance(by, Terminated) else signal.SIGINT)
+
+
+@contextmanager
+def sigterm_like_ctrl_c() -> Iterator[None]:
+    """Inside the block SIGTERM and SIGHUP raise Terminated; one that is ignored, as with nohup,
+    stays so.
+    """
+
+    def terminate(number: int, frame: FrameType | None) -> NoReturn:
+        raise Terminated(number)
+
+    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, terminate) for number in numbers}
+    try:
+        with _raised_again_where_ignored():
+            yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _raised_again_where_ignored() -> Iterator[None]:
+    """What strikes a callback (of a weak reference, a finaliser) Python prints and ignores. Where
+    that is a KeyboardInterrupt, or Terminated, of this block, the signal is sent again 10 ms later,
+    to who handles it then.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    hook, before = sys.unraisablehook, signal.getsignal(signal.SIGALRM)
+    ignored: list[int] = []
+
+    def note(unraisable: sys.UnraisableHookArgs) -> None:
+        error = unraisable.exc_value
+        if (
+            not isinstance(error, KeyboardInterrupt)
+            or threading.current_thread() is not threading.main_thread()
+        ):
+            hook(unraisable)
+            return
+        ignored.append(error.number if isinstance(error, Terminated) else signal.SIGINT)
+        signal.signal(signal.SIGALRM, send_again)
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+    def send_again(number: int, frame: FrameType | None) -> None:
+        signal.raise_signal(ignored[-1])
+
+    sys.unraisablehook = note
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        if ignored:
+            still_to_come, _ = signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before or signal.SIG_DFL)
+            if still_to_come:
+                signal.raise_signal(ignored[-1])

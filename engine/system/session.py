@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 
 from engine.errors import ConfigError
-from engine.files import reason
+from engine.system.files import reason
 
 VARIABLE = "XSAMPLE_SESSION"
 _NAME = re.compile(r"xsample-[a-z0-9_]{8}")

@@ -38,7 +38,7 @@ class LogConfig:
     verbose: int = 0
 
 
-def record(
+def log_event(
     message: str, level: int = logging.INFO, on_screen: bool = False, **fields: object
 ) -> None:
     """Write a record with these fields, which JSON knows. on_screen: the user has seen it
