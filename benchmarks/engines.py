@@ -16,7 +16,7 @@ from typing import Any
 
 from engine.launch import PairConfig, Twins
 from engine.pair import Pair
-from engine.rendezvous import Meeting
+from engine.sampling.link import Address
 from engine.worker import PolicyWorker
 
 # Of the GPUs that a pair would take by itself, the shares of lock-step and of the plain engines, so
@@ -51,12 +51,12 @@ class PlainWorker(PolicyWorker):
         self._engine = LLMEngine.from_vllm_config(config, disable_log_stats=True)
         return config.cache_config.num_gpu_blocks or 0
 
-    def open(self, kind: str, host: str) -> list[Meeting]:
+    def open(self, kind: str, host: str) -> list[Address]:
         return []
 
     def accept(self) -> None: ...
 
-    def join(self, meetings: list[Meeting]) -> None: ...
+    def connect(self, meetings: list[Address]) -> None: ...
 
     def generate(
         self, prompts: list[list[int]], lengths: list[int], sampling: dict[str, Any]

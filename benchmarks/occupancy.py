@@ -27,10 +27,10 @@ from engine.job import Job
 from engine.launch import POLICIES
 from engine.pair import Completed, Pair
 from engine.plan import Plan, prepare
-from engine.sampler import Phase
+from engine.sampling.rule import Rule
+from engine.sampling.sampler import Phase
 from engine.scheduler import Done, Scheduler
 from engine.settings import load
-from engine.switching import Rule
 from engine.worker import Finished, PolicyWorker, Progress, Requests
 from evaluators.tasks.registry import load_task
 

@@ -20,7 +20,7 @@ from benchmarks.synthetic_tokens import token_columns
 from engine.arrays import Ints
 from engine.fork import branch
 from engine.launch import POLICIES
-from engine.sampler import Phase
+from engine.sampling.sampler import Phase
 from engine.worker import _BATCH as SEQUENCES_PER_MESSAGE
 from engine.worker import Finished, Progress, Requests
 

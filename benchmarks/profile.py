@@ -25,7 +25,8 @@ class ProfilingWorker(PolicyWorker):
 
     def start_profile(self) -> None:
         """Wrap the parts."""
-        from engine import sampler, trace, vllm_plugin
+        from engine import vllm_plugin
+        from engine.sampling import sampler, trace
 
         self._seconds: dict[str, float] = defaultdict(float)
         self._calls: dict[str, int] = defaultdict(int)

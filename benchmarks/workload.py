@@ -19,10 +19,10 @@ import numpy as np
 from benchmarks.models import SHAPES, RandomPair, random_pair
 from engine.job import Job
 from engine.launch import PairConfig
-from engine.noise import stream_key
 from engine.plan import Plan, prepare
+from engine.sampling.noise import stream_key
+from engine.sampling.rule import Rule
 from engine.settings import load
-from engine.switching import Rule
 from engine.system.machine import visible_gpus
 from engine.worker import WorkerConfig
 from evaluators.tasks.registry import load_task

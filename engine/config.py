@@ -13,13 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from engine.core import GraderName
 from engine.errors import ConfigError
+from engine.sampling.rule import CriterionName, EosRule, Policy, Rule, TraceMode
 from engine.shard import parse_shard
 from engine.switching import (
-    CriterionName,
-    EosRule,
-    Policy,
-    Rule,
-    Trace,
     check_match,
     check_window,
     parse_budget,
@@ -128,7 +124,7 @@ class RunConfig(BaseModel):
     )
 
     # What is recorded
-    trace: Trace = Field(
+    trace: TraceMode = Field(
         "budget",
         description=(
             "how far both engines follow a sequence: until its budget is spent, or to its end"

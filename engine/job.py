@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 
 from engine.arrays import Ints
-from engine.criterion import random_positions
-from engine.intervention import UNLIMITED
-from engine.sampler import Phase, Ragged
-from engine.switching import Rule
+from engine.sampling.criterion import random_positions
+from engine.sampling.intervention import UNLIMITED
+from engine.sampling.rule import Rule
+from engine.sampling.sampler import Phase, Ragged
 from engine.worker import Requests
 
 

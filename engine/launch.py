@@ -22,7 +22,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from engine.cluster import lost
 from engine.errors import EngineError, LockstepError, LostEngineError
-from engine.sampler import Phase
+from engine.sampling.sampler import Phase
 from engine.system.log import remove_if_empty
 from engine.worker import Finished, Place, PolicyWorker, Progress, Requests, WorkerConfig
 
@@ -214,7 +214,7 @@ class Twins:
         opener, joiner = (self.workers[policy] for policy in POLICIES)
         host = "127.0.0.1" if self._on_one_host() else _address(self.places[POLICIES[0]])
         meetings = ray.get(opener.open.remote(self._rendezvous(), host), timeout=self._patience)
-        ray.get([opener.accept.remote(), joiner.join.remote(meetings)], timeout=self._patience)
+        ray.get([opener.accept.remote(), joiner.connect.remote(meetings)], timeout=self._patience)
 
     @property
     def _patience(self) -> float:

@@ -22,7 +22,7 @@ from engine.fork import branch, stems
 from engine.job import Job, Member, Segment, phase_of
 from engine.join import join_sides, lengths, rows_of, without_twin
 from engine.launch import POLICIES, PairConfig, Twins
-from engine.switching import Rule
+from engine.sampling.rule import Rule
 from engine.worker import Finished, PolicyWorker, Progress
 
 

@@ -27,8 +27,9 @@ from engine.preflight import (
     inspect_pair,
 )
 from engine.prompt import render_prompts
+from engine.sampling.rule import Rule
 from engine.shard import WHOLE, Shard, parse_shard
-from engine.switching import WITHOUT_THRESHOLD, Rule
+from engine.switching import WITHOUT_THRESHOLD
 from engine.system.log import LogConfig
 from engine.system.machine import usable_cores, visible_gpus
 from engine.work import Replay, Sweep, Work
@@ -98,9 +99,9 @@ class Plan:
 
     def pair_config(self, number: int) -> PairConfig:
         """How to start pair `number` of the run."""
-        from engine.distribution import Sampling
         from engine.launch import POLICIES, PairConfig
-        from engine.sampler import SamplerConfig
+        from engine.sampling.distribution import Sampling
+        from engine.sampling.sampler import SamplerConfig
         from engine.worker import WorkerConfig
 
         config, on_gpu = self.config, self.device == "cuda"

@@ -21,7 +21,7 @@ from math import ceil
 from engine.errors import EngineError, IncompleteRunError, LostEngineError
 from engine.job import Job
 from engine.pair import Completed, Pair
-from engine.switching import Rule
+from engine.sampling.rule import Rule
 from engine.system.log import log_event
 from engine.worker import Progress
 

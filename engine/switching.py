@@ -10,55 +10,17 @@ value and the way out.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from fractions import Fraction
 from math import log
 from pathlib import Path
-from typing import Literal
 
-CriterionName = Literal[
-    "js",
-    "kl",
-    "reverse-kl",
-    "entropy-base",
-    "entropy-rl",
-    "dlogp",
-    "argmax",
-    "random",
-    "always",
-    "never",
-]
-EosRule = Literal["keep", "drop", "resample"]
-Policy = Literal["base", "rl"]
-Trace = Literal["budget", "full"]
+from engine.sampling.rule import CriterionName, Policy
 
 # js: "high divergence" of arXiv 2603.22446, section 4, in nats. dlogp: DAPO-32B in arXiv
 # 2603.22117.
 DEFAULT_THRESHOLDS: dict[CriterionName, float] = {"js": 0.1, "dlogp": -0.3}
 WITHOUT_THRESHOLD = ("argmax", "always", "never")
 _EDGE = re.compile(r"[0-9]{1,9}|[0-9]{1,3}(\.[0-9]{1,9})?%")
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """When to intervene, and with what; the same for a whole run.
-
-    threshold: 0 where the criterion takes none; 0 with random: the positions are given, as many as
-    a matched run's. start, stop: positions of the response where it may, stop exclusive.
-    extrapolate: g of (1 + g) log p_to - g log p_other, 0: the intervention policy itself; `to` is
-    extrapolate_to. trace: until when both engines follow a sequence: its budget is spent, or its
-    end.
-    """
-
-    criterion: CriterionName = "js"
-    threshold: float = 0.1
-    start: int = 0
-    stop: int = 2**31 - 1
-    eos: EosRule = "keep"
-    extrapolate: float = 0.0
-    extrapolate_to: Policy = "rl"
-    stop_token_ids: tuple[int, ...] = ()
-    trace: Trace = "budget"
 
 
 def parse_budget(value: object) -> tuple[int | None, ...]:

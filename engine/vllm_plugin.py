@@ -18,10 +18,10 @@ from vllm.sampling_params import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDirectionality
 
 from engine.arrays import Ints
-from engine.distribution import Sampling
 from engine.errors import LockstepError
-from engine.rendezvous import Meeting, Opening, join
-from engine.sampler import CrossSampler, Phase, SamplerConfig
+from engine.sampling.distribution import Sampling
+from engine.sampling.link import Address, Listener, connect
+from engine.sampling.sampler import CrossSampler, Phase, SamplerConfig
 
 try:
     from vllm.v1.worker.gpu.sample.logits_processor import (
@@ -138,16 +138,16 @@ def processor_for(vllm_config: VllmConfig) -> str:
 class SamplerCalls:
     """Mixed into vLLM's worker (worker_extension_cls): what `PolicyWorker` calls in every rank."""
 
-    def xsample_open(self, kind: str, host: str, timeout: float) -> Meeting:
-        self._xsample_opening = Opening(kind, host, timeout)
+    def xsample_open(self, kind: str, host: str, timeout: float) -> Address:
+        self._xsample_opening = Listener(kind, host, timeout)
         return self._xsample_opening.meeting
 
     def xsample_accept(self) -> None:
         _the_sampler().link = self._xsample_opening.accept()
 
-    def xsample_join(self, meetings: list[Meeting], timeout: float) -> None:
+    def xsample_connect(self, meetings: list[Address], timeout: float) -> None:
         """Meet the other engine's rank of the same number."""
-        _the_sampler().link = join(meetings[get_tensor_model_parallel_rank()], timeout)
+        _the_sampler().link = connect(meetings[get_tensor_model_parallel_rank()], timeout)
 
     def xsample_begin(self, phase: Phase) -> None:
         _the_sampler().begin(phase)

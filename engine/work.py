@@ -15,7 +15,7 @@ from engine.config import DIRECTIONS, RunConfig
 from engine.core import Given, GivenSet, GraderName, Problem, Task, Trajectory
 from engine.digest import digest
 from engine.match import Matched, fingerprint
-from engine.noise import stream_key
+from engine.sampling.noise import stream_key
 
 if TYPE_CHECKING:
     from engine.job import Job

@@ -20,8 +20,8 @@ import pyarrow as pa
 
 from engine.arrays import Bools, Ints
 from engine.errors import EngineError
-from engine.rendezvous import Meeting
-from engine.sampler import Phase, SamplerConfig
+from engine.sampling.link import Address
+from engine.sampling.sampler import Phase, SamplerConfig
 from engine.system.log import LogConfig, redirect_streams
 
 # Finished sequences go to the driver when there are so many, or after so many steps: few messages,
@@ -149,7 +149,7 @@ class PolicyWorker:
         self._engine = LLMEngine.from_vllm_config(config, disable_log_stats=True)
         return config.cache_config.num_gpu_blocks or 0
 
-    def open(self, kind: str, host: str) -> list[Meeting]:
+    def open(self, kind: str, host: str) -> list[Address]:
         """Prepare to meet the twin; a meeting a tensor-parallel rank."""
         return list(
             self._engine.collective_rpc(
@@ -161,9 +161,9 @@ class PolicyWorker:
         """Wait for the twin, that has been told the meetings."""
         self._engine.collective_rpc("xsample_accept")
 
-    def join(self, meetings: list[Meeting]) -> None:
+    def connect(self, meetings: list[Address]) -> None:
         """Go to where the twin waits."""
-        self._engine.collective_rpc("xsample_join", args=(meetings, self._config.step_timeout))
+        self._engine.collective_rpc("xsample_connect", args=(meetings, self._config.step_timeout))
 
     def close(self) -> None:
         """Let vLLM end its rank processes, which then take their shared memory away."""

@@ -36,9 +36,9 @@ from engine.pair import Completed, Pair
 from engine.plan import Plan, prepare
 from engine.record import TOKENS
 from engine.run import execute
+from engine.sampling.rule import Rule
 from engine.settings import load
 from engine.store import RunStore
-from engine.switching import Rule
 from engine.system.display import PlainDisplay
 from engine.worker import PolicyWorker, Progress
 from evaluators.grading.grader import Grader

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, DynamicCache
 
-from engine.noise import POSITIONS, gumbel, stream_key, uniform
-from engine.switching import Rule
+from engine.sampling.noise import POSITIONS, gumbel, stream_key, uniform
+from engine.sampling.rule import Rule
 
 Vector = np.ndarray[Any, np.dtype[np.float64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]

@@ -19,9 +19,9 @@ from pydantic import ValidationError
 import engine.config
 from engine.config import DIRECTIONS, RunConfig
 from engine.errors import ConfigError
+from engine.sampling.rule import CriterionName, Rule
 from engine.settings import load
 from engine.store import RunStore
-from engine.switching import CriterionName, Rule
 
 ROOT = Path(engine.config.__file__).parents[1]
 HEAVY = ("torch", "vllm", "ray", "pyarrow", "matplotlib", "transformers")

@@ -11,11 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.coupling import Both, couple
-from engine.criterion import ASKS_ENTROPY, Answers, coarse_kl, fires, query, random_positions
-from engine.distribution import Nuclei, Sampling, nuclei
-from engine.noise import stream_key
-from engine.switching import CriterionName
+from engine.sampling.coupling import Both, couple
+from engine.sampling.criterion import (
+    ASKS_ENTROPY,
+    Answers,
+    coarse_kl,
+    fires,
+    query,
+    random_positions,
+)
+from engine.sampling.distribution import Nuclei, Sampling, nuclei
+from engine.sampling.noise import stream_key
+from engine.sampling.rule import CriterionName
 
 VOCAB = 12
 Matrix = np.ndarray[Any, np.dtype[np.float64]]

@@ -10,8 +10,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from engine import passes
-from engine.distribution import (
+from engine.sampling import passes
+from engine.sampling.distribution import (
     Nuclei,
     Sampling,
     _candidates,

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.coupling import couple, sample
-from engine.criterion import fires
-from engine.distribution import Nuclei, js_divergence
-from engine.intervention import UNLIMITED, Decisions, allowed, decide, follow
-from engine.noise import gumbel, stream_key
-from engine.switching import EosRule, Rule
+from engine.sampling.coupling import couple, sample
+from engine.sampling.criterion import fires
+from engine.sampling.distribution import Nuclei, js_divergence
+from engine.sampling.intervention import UNLIMITED, Decisions, allowed, decide, follow
+from engine.sampling.noise import gumbel, stream_key
+from engine.sampling.rule import EosRule, Rule
 
 KEY = np.array([stream_key(0, "problem", 0)], np.uint64)
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -18,9 +18,9 @@ from engine.job import Job
 from engine.join import token_rows
 from engine.launch import POLICIES, PairConfig
 from engine.pair import Completed, Pair
+from engine.sampling.rule import Rule
 from engine.scheduler import Done, Note, Scheduler
 from engine.store import RunStore
-from engine.switching import Rule
 from engine.worker import Progress
 from tests.engines import (
     OpenPair,

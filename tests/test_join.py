@@ -12,16 +12,16 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from engine.core import Trajectory
-from engine.coupling import couple
-from engine.distribution import Sampling, log_probabilities, nuclei
 from engine.errors import LockstepError
-from engine.intervention import decide, follow
 from engine.join import join_sides, lengths, response_rows, rows_of, token_rows
-from engine.noise import stream_key
 from engine.record import RESPONSES, TOKENS
-from engine.rendezvous import Rows
-from engine.switching import Rule
-from engine.trace import Trace
+from engine.sampling.coupling import couple
+from engine.sampling.distribution import Sampling, log_probabilities, nuclei
+from engine.sampling.exchange import Rows
+from engine.sampling.intervention import decide, follow
+from engine.sampling.noise import stream_key
+from engine.sampling.rule import Rule
+from engine.sampling.trace import Trace
 
 VOCAB = 12
 LENGTHS = (3, 1, 4)  # of the sequences 0, 1, 2

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.noise import gumbel, stream_key, uniform
+from engine.sampling.noise import gumbel, stream_key, uniform
 
 GOLDEN, MASK = 0x9E3779B97F4A7C15, 2**64 - 1
 Grid = np.ndarray[Any, np.dtype[np.float64]]

@@ -23,19 +23,10 @@ import numpy as np
 import psutil
 import pytest
 
-from engine.distribution import Nuclei
 from engine.errors import LockstepError
-from engine.rendezvous import (
-    FRAME,
-    Link,
-    Meeting,
-    Opening,
-    Rows,
-    SharedMemoryLink,
-    exchange,
-    exchange_numbers,
-    join,
-)
+from engine.sampling.distribution import Nuclei
+from engine.sampling.exchange import Rows, exchange, exchange_numbers
+from engine.sampling.link import FRAME, Address, Link, Listener, SharedMemoryLink, connect
 
 KINDS = pytest.mark.parametrize("kind", ["shm", "tcp"])
 LONG = 60.0
@@ -66,7 +57,7 @@ def live(pipe: Connection) -> None:
     while True:
         meeting, timeout, job, arguments = pipe.recv()
         try:
-            link = join(meeting, timeout)
+            link = connect(meeting, timeout)
             pipe.send(job(link, *arguments))
         except LockstepError as error:
             pipe.send(error)
@@ -82,7 +73,7 @@ class Twin:
         theirs.close()
 
     def start(
-        self, meeting: Meeting, timeout: float, job: Callable[..., Any], *arguments: Any
+        self, meeting: Address, timeout: float, job: Callable[..., Any], *arguments: Any
     ) -> None:
         """Let the twin join and do `job(link, *arguments)`; returns at once."""
         while self._num_owed:  # a test that failed has not fetched its result
@@ -112,7 +103,7 @@ def together(
     twin: Twin, kind: str, job: Callable[..., Any], mine: Any, theirs: Any, timeout: float = LONG
 ) -> Any:
     """Both sides' results, or errors, of `job` at either end of a link."""
-    opening = Opening(kind, "127.0.0.1", timeout)
+    opening = Listener(kind, "127.0.0.1", timeout)
     twin.start(opening.meeting, timeout, job, *theirs)
     link = opening.accept()
     try:
@@ -265,7 +256,7 @@ def test_a_twin_at_another_place_is_an_error_on_both_sides(
 
 @KINDS
 def test_a_silent_twin_is_an_error_after_the_deadline(twin: Twin, kind: str) -> None:
-    opening = Opening(kind, "127.0.0.1", 0.4)
+    opening = Listener(kind, "127.0.0.1", 0.4)
     twin.start(opening.meeting, LONG, stay_silent)
     link = opening.accept()
     started = time.monotonic()
@@ -280,7 +271,7 @@ def test_a_silent_twin_is_an_error_after_the_deadline(twin: Twin, kind: str) -> 
 def test_what_is_to_be_done_meanwhile_is_done_before_the_twin_has_answered(
     twin: Twin, kind: str
 ) -> None:
-    opening = Opening(kind, "127.0.0.1", LONG)
+    opening = Listener(kind, "127.0.0.1", LONG)
     done: list[float] = []
     twin.start(opening.meeting, LONG, swap_late, 0.5)
     link = opening.accept()
@@ -294,7 +285,7 @@ def test_what_is_to_be_done_meanwhile_is_done_before_the_twin_has_answered(
 def test_a_twin_that_stops_in_the_middle_of_a_long_message_is_an_error(
     twin: Twin, kind: str
 ) -> None:
-    opening = Opening(kind, "127.0.0.1", LONG)
+    opening = Listener(kind, "127.0.0.1", LONG)
     twin.start(opening.meeting, 0.3, swap_all, 0, 1, [(1, 10 * FRAME)])
     link = opening.accept()
     link._send(10 * FRAME, b"x" * FRAME)
@@ -305,7 +296,7 @@ def test_a_twin_that_stops_in_the_middle_of_a_long_message_is_an_error(
 
 def test_a_twin_that_dies_is_an_error_at_once_on_tcp() -> None:
     mortal = Twin()
-    opening = Opening("tcp", "127.0.0.1", LONG)
+    opening = Listener("tcp", "127.0.0.1", LONG)
     mortal.start(opening.meeting, LONG, swap_all, 0, 1, [(1, 1)] * 2)
     link = opening.accept()
     link.swap(b"x")
@@ -320,21 +311,21 @@ def test_a_twin_that_dies_is_an_error_at_once_on_tcp() -> None:
 
 def test_a_twin_that_never_comes_is_an_error_on_tcp() -> None:
     with pytest.raises(LockstepError, match=r"did not come within 0\.3 s \(step_timeout\)"):
-        Opening("tcp", "127.0.0.1", 0.3).accept()
+        Listener("tcp", "127.0.0.1", 0.3).accept()
 
 
 @pytest.mark.parametrize(
     "meeting",
     [
-        Meeting("shm", "/proc/1/fd/987654", b"s"),
-        Meeting("tcp", "127.0.0.1:9", b"s"),
-        Meeting("tcp", "nowhere", b"s"),
+        Address("shm", "/proc/1/fd/987654", b"s"),
+        Address("tcp", "127.0.0.1:9", b"s"),
+        Address("tcp", "nowhere", b"s"),
     ],
     ids=lambda meeting: meeting.address,
 )
-def test_a_meeting_where_nobody_waits_is_an_error(meeting: Meeting) -> None:
+def test_a_meeting_where_nobody_waits_is_an_error(meeting: Address) -> None:
     with pytest.raises(LockstepError, match=f"the other engine is not at {meeting.address}"):
-        join(meeting, 0.5)
+        connect(meeting, 0.5)
 
 
 def says_nothing(address: tuple[str, int]) -> socket.socket:
@@ -357,7 +348,7 @@ def hangs_up(address: tuple[str, int]) -> socket.socket:
 def test_a_stranger_does_not_take_the_twin_s_place(
     twin: Twin, stranger: Callable[[tuple[str, int]], socket.socket]
 ) -> None:
-    opening = Opening("tcp", "127.0.0.1", 5.0)
+    opening = Listener("tcp", "127.0.0.1", 5.0)
     host, port = opening.meeting.address.split(":")
     with stranger((host, int(port))):
         twin.start(opening.meeting, LONG, swap_all, 4, 1, [(9, 9)])
@@ -370,11 +361,11 @@ def test_a_stranger_does_not_take_the_twin_s_place(
 
 
 def test_a_stranger_with_the_wrong_secret_is_refused_and_the_twin_is_not(twin: Twin) -> None:
-    opening = Opening("tcp", "127.0.0.1", 10.0)
+    opening = Listener("tcp", "127.0.0.1", 10.0)
     with ThreadPoolExecutor(1) as pool:
         accepted = pool.submit(opening.accept)
         with pytest.raises(LockstepError, match="the other engine is not at"):
-            join(replace(opening.meeting, secret=b"guessed"), 5.0)
+            connect(replace(opening.meeting, secret=b"guessed"), 5.0)
         twin.start(opening.meeting, LONG, swap_all, 5, 1, [(9, 9)])
         link = accepted.result()
     assert swap_all(link, 5, 0, [(9, 9)]) == 0
@@ -384,7 +375,7 @@ def test_a_stranger_with_the_wrong_secret_is_refused_and_the_twin_is_not(twin: T
 
 def test_a_slow_twin_is_given_the_whole_deadline_once_it_has_shown_who_it_is(twin: Twin) -> None:
     """The hand-shake's own deadline is short and must not stay on the link."""
-    opening = Opening("tcp", "127.0.0.1", 8.0)
+    opening = Listener("tcp", "127.0.0.1", 8.0)
     twin.start(opening.meeting, LONG, swap_late, 1.5)
     link = opening.accept()
     assert link.swap(b"early") == b"late"
@@ -398,7 +389,7 @@ def swap_late(link: Link, seconds: float) -> bytes:
 
 
 def test_the_port_is_open_on_loopback_only() -> None:
-    opening = Opening("tcp", "127.0.0.1", 0.1)
+    opening = Listener("tcp", "127.0.0.1", 0.1)
     listening = [
         c.laddr for c in psutil.Process().net_connections("tcp") if c.status == psutil.CONN_LISTEN
     ]
@@ -418,7 +409,7 @@ def test_nothing_is_left_behind_in_shared_memory(twin: Twin, kind: str) -> None:
 
 
 def test_an_opening_s_secret_is_its_own() -> None:
-    meetings = [Opening("shm", "", 1.0).meeting for _ in range(2)]
+    meetings = [Listener("shm", "", 1.0).meeting for _ in range(2)]
     assert len({meeting.secret for meeting in meetings}) == 2
     assert all(len(meeting.secret) >= 16 and Path(meeting.address).exists() for meeting in meetings)
 

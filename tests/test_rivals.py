@@ -24,8 +24,8 @@ from benchmarks.rivals.per_token import PerToken, decide
 from benchmarks.rivals.regenerate import Regenerate
 from benchmarks.rivals.same import same_distribution
 from benchmarks.rivals.top_logprobs import TOP, Truncated, draw, js_divergence, truncated
-from engine.distribution import Sampling
-from engine.switching import Rule
+from engine.sampling.distribution import Sampling
+from engine.sampling.rule import Rule
 from tests import reference
 
 with warnings.catch_warnings():

@@ -21,7 +21,7 @@ from benchmarks.rivals.transformers_loop import (
     padded_left,
     truncate,
 )
-from engine.distribution import Sampling
+from engine.sampling.distribution import Sampling
 from tests import reference
 from tests.engines import ROOT
 

@@ -14,14 +14,14 @@ import pyarrow as pa
 import pytest
 import torch
 
-from engine.coupling import couple, sample
-from engine.distribution import Sampling, log_probabilities, nuclei
 from engine.errors import LockstepError
-from engine.intervention import UNLIMITED, allowed, decide
-from engine.noise import stream_key
-from engine.rendezvous import Link, Opening, join
-from engine.sampler import CrossSampler, Phase, SamplerConfig
-from engine.switching import Rule
+from engine.sampling.coupling import couple, sample
+from engine.sampling.distribution import Sampling, log_probabilities, nuclei
+from engine.sampling.intervention import UNLIMITED, allowed, decide
+from engine.sampling.link import Link, Listener, connect
+from engine.sampling.noise import stream_key
+from engine.sampling.rule import Rule
+from engine.sampling.sampler import CrossSampler, Phase, SamplerConfig
 
 VOCAB, PADDED = 40, 48
 STOP = 0
@@ -172,8 +172,8 @@ class Engine:
 
 @pytest.fixture
 def links() -> Iterator[Links]:
-    opening = Opening("shm", "", 10.0)
-    pair = opening.accept(), join(opening.meeting, 10.0)
+    opening = Listener("shm", "", 10.0)
+    pair = opening.accept(), connect(opening.meeting, 10.0)
     yield pair
     for link in pair:
         link.close()

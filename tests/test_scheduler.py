@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from engine.errors import EngineError, IncompleteRunError, LostEngineError
 from engine.job import Job
 from engine.pair import Completed, Pair
+from engine.sampling.rule import Rule
 from engine.scheduler import (
     LEAST_STEMS,
     MAX_FAILURES,
@@ -31,7 +32,6 @@ from engine.scheduler import (
     Scheduler,
     lease_stems,
 )
-from engine.switching import Rule
 
 SLOTS = 4
 ROWS = pa.table({"sequence": pa.array([], pa.int32())})

@@ -235,7 +235,7 @@ def test_a_signal_that_strikes_where_python_ignores_exceptions_is_raised_again(
 ) -> None:
     lines, status = run(f"""
 import time
-from engine.shell import sigterm_like_ctrl_c
+from engine.system.signals import sigterm_like_ctrl_c
 
 class Finalised:
     def __del__(self):
@@ -256,7 +256,7 @@ except KeyboardInterrupt as error:
 def test_a_signal_that_is_sent_again_is_held_where_signals_are_held() -> None:
     lines, status = run("""
 import time
-from engine.shell import Terminated, sigterm_like_ctrl_c
+from engine.system.signals import Terminated, sigterm_like_ctrl_c
 from engine.system.signals import handlers_kept
 
 class Finalised:
@@ -278,7 +278,7 @@ except Terminated:
 
 def test_a_signal_that_was_ignored_at_the_end_of_the_block_is_not_lost() -> None:
     lines, status = run("""
-from engine.shell import Terminated, sigterm_like_ctrl_c
+from engine.system.signals import Terminated, sigterm_like_ctrl_c
 
 class Finalised:
     def __del__(self):

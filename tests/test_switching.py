@@ -15,9 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.sampling.rule import CriterionName, Rule
 from engine.switching import (
-    CriterionName,
-    Rule,
     check_match,
     check_window,
     parse_budget,

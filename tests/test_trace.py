@@ -14,10 +14,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.distribution import Sampling, log_probabilities, measure, nuclei
-from engine.intervention import Decisions
-from engine.rendezvous import Rows
-from engine.trace import Trace
+from engine.sampling.distribution import Sampling, log_probabilities, measure, nuclei
+from engine.sampling.exchange import Rows
+from engine.sampling.intervention import Decisions
+from engine.sampling.trace import Trace
 
 VOCAB, TOP_K, THRESHOLD = 30, 4, 0.25
 DEVICE = ("entropy", "logp", "logp_of_other_top1", "rank", "rank_of_other_top1")
@@ -185,7 +185,7 @@ def test_a_number_of_ranks_and_ids_survives_exactly() -> None:
 def test_it_does_not_matter_how_many_steps_are_measured_at_once(
     numbers_a_block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.trace.BLOCK", numbers_a_block)
+    monkeypatch.setattr("engine.sampling.trace.BLOCK", numbers_a_block)
     trace, model, rng = Trace(THRESHOLD, TOP_K), Model(), np.random.default_rng(2)
     for step in range(7):
         model.append(append(trace, [(0, step), (1, step), (2, step)], rng))

@@ -19,12 +19,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.distribution import Sampling
 from engine.errors import LockstepError
-from engine.noise import stream_key
-from engine.rendezvous import Opening, join
-from engine.sampler import CrossSampler, Phase, SamplerConfig
-from engine.switching import Rule
+from engine.sampling.distribution import Sampling
+from engine.sampling.link import Listener, connect
+from engine.sampling.noise import stream_key
+from engine.sampling.rule import Rule
+from engine.sampling.sampler import CrossSampler, Phase, SamplerConfig
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # vLLM and what it imports are not ours to mend
@@ -434,12 +434,12 @@ def test_the_worker_s_calls_open_and_join_a_link(v1: CrossSamplingV1) -> None:
     calls, sampler = SamplerCalls(), vllm_plugin._the_sampler()
     meeting = calls.xsample_open("shm", "", 5.0)
     calls.xsample_accept()
-    accepted, other = sampler.link, join(meeting, 5.0)
+    accepted, other = sampler.link, connect(meeting, 5.0)
     assert accepted
     accepted.close()
     other.close()
-    opening = Opening("shm", "", 5.0)
-    calls.xsample_join([opening.meeting], 5.0)
+    opening = Listener("shm", "", 5.0)
+    calls.xsample_connect([opening.meeting], 5.0)
     assert sampler.link is not accepted
     assert sampler.link
     sampler.link.close()

@@ -22,7 +22,7 @@ from benchmarks.workload import (
     with_random_pair,
 )
 from engine.arrays import Floats
-from engine.distribution import Nuclei, Sampling, js_divergence, log_probabilities, nuclei
+from engine.sampling.distribution import Nuclei, Sampling, js_divergence, log_probabilities, nuclei
 
 TINY = Shape(2000, 64, 192, 3, 4, 2, max_position_embeddings=128)
 PROMPTS, STEPS = 32, 16

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from engine.distribution import Sampling
+from engine.sampling.distribution import Sampling
 
 
 @dataclass(frozen=True)

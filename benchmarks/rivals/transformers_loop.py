@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from benchmarks.rivals.ask import Ask
-from engine.distribution import Sampling
+from engine.sampling.distribution import Sampling
 
 ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",

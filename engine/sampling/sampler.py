@@ -18,15 +18,16 @@ import numpy as np
 import torch
 
 from engine.arrays import Bools, Floats, Ints, UInts
-from engine.coupling import Both, couple
-from engine.criterion import ASKS_ENTROPY, Answers, fires, query
-from engine.distribution import Nuclei, Sampling, extrapolate, log_probabilities, nuclei
 from engine.errors import LockstepError
-from engine.intervention import Decisions, allowed, decide, follow, replay
-from engine.passes import entropy, put
-from engine.rendezvous import Link, Rows, exchange, exchange_numbers
-from engine.switching import Rule
-from engine.trace import Trace
+from engine.sampling.coupling import Both, couple
+from engine.sampling.criterion import ASKS_ENTROPY, Answers, fires, query
+from engine.sampling.distribution import Nuclei, Sampling, extrapolate, log_probabilities, nuclei
+from engine.sampling.exchange import Rows, exchange, exchange_numbers
+from engine.sampling.intervention import Decisions, allowed, decide, follow, replay
+from engine.sampling.link import Link
+from engine.sampling.passes import entropy, put
+from engine.sampling.rule import Rule
+from engine.sampling.trace import Trace
 
 Side = TypeVar("Side")
 

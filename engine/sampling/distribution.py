@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from engine.arrays import Floats, Ints
-from engine.passes import at_least, entropy, num_greater
+from engine.sampling.passes import at_least, entropy, num_greater
 
 # exp of it is still a positive number. What lies below has no share in any sample: a token that the
 # model masks.

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.arrays import Bools, Floats, Ints, UInts
-from engine.distribution import Nuclei, js_divergence, stack
-from engine.noise import gumbel
+from engine.sampling.distribution import Nuclei, js_divergence, stack
+from engine.sampling.noise import gumbel
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.arrays import Bools, Floats, Ints, UInts
-from engine.coupling import Both, sample
-from engine.distribution import Nuclei, js_divergence
-from engine.switching import Rule
+from engine.sampling.coupling import Both, sample
+from engine.sampling.distribution import Nuclei, js_divergence
+from engine.sampling.rule import Rule
 
 # Budget of a trajectory that may intervene wherever the criterion fires.
 UNLIMITED = np.iinfo(np.int32).max

@@ -20,10 +20,10 @@ import pyarrow as pa
 import torch
 
 from engine.arrays import Ints
-from engine.distribution import Nuclei, measure
-from engine.intervention import Decisions
-from engine.passes import BLOCK
-from engine.rendezvous import Rows
+from engine.sampling.distribution import Nuclei, measure
+from engine.sampling.exchange import Rows
+from engine.sampling.intervention import Decisions
+from engine.sampling.passes import BLOCK
 
 # What the host knows of a row; the rest are the device's numbers (distribution.measure) and the
 # top-k lists.

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.arrays import Bools, Floats, Ints
-from engine.coupling import Both
-from engine.noise import POSITIONS, uniform
-from engine.switching import CriterionName
+from engine.sampling.coupling import Both
+from engine.sampling.noise import POSITIONS, uniform
+from engine.sampling.rule import CriterionName
 
 _LEAST_LOG_P = -700.0  # of a token that a model masks, so that p log p is a number
 # Least mass outside the cells: what is below is rounding of the float32 probabilities inside.

@@ -1,11 +1,7 @@
-"""The exchange between the two samplers of a pair: one message out, the twin's message in, once a
-step.
+"""Links: how two samplers swap bytes, in frames and under a deadline.
 
-Two links carry it: shared memory between processes of one host, TCP between hosts. A link swaps
-frames of bytes under a deadline; `exchange` puts rows and nuclei into them and checks that the twin
-is at the same rows. A twin that is elsewhere, silent or gone is a LockstepError, never a guess.
-
-Dimensions: B rows, N entries of nuclei.
+Shared memory carries them between processes of one host, TCP between hosts. A twin that is
+silent or gone is a LockstepError.
 """
 
 from __future__ import annotations
@@ -23,13 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
-from typing import TypeVar
 
-import numpy as np
-import numpy.typing as npt
-
-from engine.arrays import Ints
-from engine.distribution import Nuclei
 from engine.errors import LockstepError
 
 # Payload of one frame, bytes. A batch of 64 rows usually fits into one; a nucleus that does not
@@ -37,64 +27,7 @@ from engine.errors import LockstepError
 FRAME = 1 << 16
 _SPIN_SECONDS = 0.002
 
-Number = TypeVar("Number", bound=np.generic)
 Meanwhile = Callable[[], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Where each row of a batch stands: sequence, position, and the token before it (-1: none yet),
-    each [B].
-    """
-
-    sequence: Ints
-    position: Ints
-    previous: Ints
-
-
-def exchange(link: Link, rows: Rows, mine: Nuclei, meanwhile: Meanwhile | None = None) -> Nuclei:
-    """Send this side's nuclei of `rows`, return the twin's nuclei of the same rows.
-
-    meanwhile: what can be done until they are there; the engines seldom come to one place at the
-    same time. Raises LockstepError when the twin's rows differ in number, order, sequence, position
-    or previous token.
-    """
-    where = np.array((rows.sequence, rows.position, rows.previous))
-    body = (array.tobytes() for array in (where, mine.size, mine.token, mine.p))
-    theirs = link.swap(b"".join((struct.pack("<q", where.shape[1]), *body)), meanwhile)
-    (num_rows,) = struct.unpack_from("<q", theirs)
-    if num_rows != where.shape[1]:
-        raise LockstepError(f"this engine is at {where.shape[1]} rows, its twin at {num_rows}")
-    head = np.frombuffer(theirs, np.int64, 4 * num_rows, 8).reshape(4, num_rows)
-    if not np.array_equal(head[:3], where):
-        raise LockstepError(_first_difference(where, head[:3]))
-    size = head[3]
-    num_entries, at = int(size.sum()), 8 + 32 * num_rows
-    token = np.frombuffer(theirs, np.int64, num_entries, at)
-    return Nuclei(size, token, np.frombuffer(theirs, np.float64, num_entries, at + 8 * num_entries))
-
-
-def exchange_numbers(link: Link, mine: npt.NDArray[Number], num_theirs: int) -> npt.NDArray[Number]:
-    """Send an array right after an `exchange`, return the twin's of the same type, flat.
-
-    Raises LockstepError unless it has `num_theirs` numbers.
-    """
-    theirs = link.swap(mine.tobytes())
-    if len(theirs) != num_theirs * mine.itemsize:
-        raise LockstepError(
-            f"the other engine sent {len(theirs)} bytes for {num_theirs} numbers of {mine.itemsize}"
-        )
-    return np.frombuffer(theirs, mine.dtype)
-
-
-def _first_difference(mine: Ints, theirs: Ints) -> str:
-    row = int(np.flatnonzero((mine != theirs).any(0))[0])
-    names = ("sequence", "position", "previous token")
-    parts = [
-        f"{name} {a} here, {b} there"
-        for name, a, b in zip(names, mine[:, row], theirs[:, row], strict=True)
-    ]
-    return f"the engines are not at the same place in row {row}: {'; '.join(parts)}"
 
 
 class Link(ABC):
@@ -232,7 +165,7 @@ class TcpLink(Link):
 
 
 @dataclass(frozen=True, slots=True)
-class Meeting:
+class Address:
     """Where the twin's sampler waits: kind "shm" or "tcp", an address, and a secret that proves who
     comes.
     """
@@ -242,7 +175,7 @@ class Meeting:
     secret: bytes
 
 
-class Opening:
+class Listener:
     """The side that waits: `meeting` tells the twin where to go, `accept` returns the link once it
     is there.
 
@@ -256,10 +189,10 @@ class Opening:
             # Anonymous: nothing to unlink, whatever dies. The twin reaches it through /proc.
             self._memory = os.memfd_create("xsample")
             os.ftruncate(self._memory, SharedMemoryLink.SIZE)
-            self.meeting = Meeting(kind, f"/proc/{os.getpid()}/fd/{self._memory}", self._secret)
+            self.meeting = Address(kind, f"/proc/{os.getpid()}/fd/{self._memory}", self._secret)
         else:
             self._server = socket.create_server((host, 0))
-            self.meeting = Meeting(kind, f"{host}:{self._server.getsockname()[1]}", self._secret)
+            self.meeting = Address(kind, f"{host}:{self._server.getsockname()[1]}", self._secret)
 
     def accept(self) -> Link:
         """Wait for the twin. Raises LockstepError when it does not come in time."""
@@ -285,7 +218,7 @@ class Opening:
         )
 
 
-def join(meeting: Meeting, timeout: float) -> Link:
+def connect(meeting: Address, timeout: float) -> Link:
     """Go to where the twin waits. Raises LockstepError when it is not there."""
     try:
         if meeting.kind == "shm":
