@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.digest import digest_of
+from engine.store.manifest import digest_object
 
 # Standard deviation of the embedding: so small beside what the layers add that a token does not
 # follow itself.
@@ -82,7 +82,7 @@ def make_pair(shape: Shape, folder: Path) -> RandomPair:
     """The pair of this shape in `folder`, made if it is not there; another shape or noise makes
     another.
     """
-    pair = folder / digest_of(asdict(shape) | {"recipe": _RECIPE})
+    pair = folder / digest_object(asdict(shape) | {"recipe": _RECIPE})
     if not pair.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as unfinished:

@@ -35,10 +35,10 @@ from benchmarks.synthetic_tokens import (
 )
 from engine.arrays import Bools, Ints
 from engine.core import Grade, Problem, Trajectory
-from engine.record import RESPONSES, TOKENS
-from engine.store import ROWS_PER_GROUP, RunStore
+from engine.store.run_store import ROWS_PER_GROUP, RunStore
+from engine.store.schema import RESPONSES, TOKENS
+from engine.store.tables import conform, write_table
 from engine.system.machine import usable_cores
-from engine.tables import conform, write_table
 
 DIRECTIONS = ("forward", "reverse")
 PROBLEMS = tuple(

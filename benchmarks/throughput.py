@@ -47,7 +47,7 @@ from engine.plan import Plan, prepare
 from engine.run import execute
 from engine.scheduler import MOST_STEMS
 from engine.settings import load
-from engine.store import RunStore
+from engine.store.run_store import RunStore
 from engine.system.display import PlainDisplay
 from evaluators.tasks.registry import load_task
 

@@ -24,7 +24,7 @@ from engine.system.signals import Stopped, sigterm_like_ctrl_c
 from engine.system.terminal import one_line
 
 if TYPE_CHECKING:
-    from engine.store import RunStore
+    from engine.store.run_store import RunStore
 
 _MOST_LISTED = 20
 
@@ -130,7 +130,7 @@ def grade_command(run: Path, grader: GraderName | None, workers: int, deadline: 
     a network is needed, and the same grader gives the same grades.
     """
     from engine.core import TRAJECTORY_KEY
-    from engine.store import RunStore
+    from engine.store.run_store import RunStore
     from evaluators.grading.grader import grade_responses
 
     store = RunStore.read(run)
@@ -229,8 +229,8 @@ def inspect_command(
 @click.pass_context
 def verify_command(ctx: click.Context, run: Path, list_all: bool) -> None:
     """Is every expected trajectory of RUN there, once, whole and readable? Exit code 1 if not."""
-    from engine.store import RunStore
-    from engine.verify import verify_run
+    from engine.store.run_store import RunStore
+    from engine.store.verify import verify_run
 
     found = verify_run(RunStore.read(run, as_is=True))
     for kind in (

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from engine.core import GivenSet
     from engine.plan import Plan
     from engine.preflight import PairInfo
-    from engine.store import RunStore
+    from engine.store.run_store import RunStore
 
 # Settings of `run` that say how responses are made: `score` has them given.
 _NOT_SCORED = (
@@ -159,7 +159,7 @@ def _show_plan(plan: Plan) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from engine.store import RunStore
+    from engine.store.run_store import RunStore
 
     RunStore.check(plan.out, plan.manifest())
     table = Table(box=None, show_header=False, pad_edge=False)

@@ -51,7 +51,7 @@ def settings_of(run: Path, names: Iterable[str]) -> dict[str, Any]:
 
 
 def _stored_settings(run: Path) -> dict[str, Any]:
-    from engine.store import RunStore
+    from engine.store.run_store import RunStore
 
     try:
         stored = RunStore.read(run).manifest.get("config")

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from engine.arrays import Bools, Ints
 from engine.core import Trajectory
 from engine.errors import LockstepError
-from engine.record import RESPONSES, TOKENS
+from engine.store.schema import RESPONSES, TOKENS
 
 _SHARED = ("sequence", "position", "token", "intervened", "effective", "primary_token", "js")
 _ALWAYS = ("sequence", "position", "token")

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from engine.core import TRAJECTORY_KEY, Trajectory
-from engine.digest import digest
 from engine.errors import ConfigError
-from engine.manifest import is_scored, part
-from engine.store import RunStore
+from engine.store.manifest import digest_rows, is_scored, section
+from engine.store.run_store import RunStore
 
 # What must be the same for a trajectory here to have its like there.
 _COMPARED = {
@@ -52,7 +51,7 @@ def read_match(
             f"match is {str(run)!r}, which `xsample score` made: give the --out folder of an"
             " `xsample run`"
         )
-    _refuse_difference(run, part(store.manifest, "identity"), identity)
+    _refuse_difference(run, section(store.manifest, "identity"), identity)
     rows = store.responses([*TRAJECTORY_KEY, "interventions", "tokens"]).to_pydict()
     keys = list(map(Trajectory, *(rows[name] for name in TRAJECTORY_KEY)))
     interventions = dict(zip(keys, rows["interventions"], strict=True))
@@ -72,7 +71,7 @@ def read_match(
 
 def fingerprint(matched: Mapping[Trajectory, Matched]) -> str:
     """What the identity of a control keeps of the run that it matches."""
-    return digest((*map(str, key), *counts) for key, counts in matched.items())
+    return digest_rows((*map(str, key), *counts) for key, counts in matched.items())
 
 
 def check_room(

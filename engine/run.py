@@ -26,7 +26,7 @@ from engine.plan import Plan, prepare
 from engine.prompt import token_texts
 from engine.scheduler import Done, GivenUp, Note, Scheduler
 from engine.shard import WHOLE
-from engine.store import RunStore
+from engine.store.run_store import RunStore
 from engine.system.display import Display, Snapshot
 from engine.system.log import log_event, write_logs
 from engine.system.signals import HeldSignals

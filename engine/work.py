@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from engine.config import DIRECTIONS, RunConfig
 from engine.core import Given, GivenSet, GraderName, Problem, Task, Trajectory
-from engine.digest import digest
 from engine.match import Matched, fingerprint
 from engine.sampling.noise import stream_key
+from engine.store.manifest import digest_rows
 
 if TYPE_CHECKING:
     from engine.job import Job
@@ -125,7 +125,7 @@ class Sweep(Work):
             "task": self.name,
             "template": self.task.template,
             "grader": self.grader,
-            "ids_answers_and_prompts": digest(asked),
+            "ids_answers_and_prompts": digest_rows(asked),
             "max_tokens": self.max_tokens,
         }
 
@@ -199,8 +199,8 @@ class Replay(Work):
         ]
         answers = [(problem.id, problem.answer, problem.options) for problem in self.problems]
         return {
-            "responses": digest(given),
-            "answers": digest(answers),
+            "responses": digest_rows(given),
+            "answers": digest_rows(answers),
             "grader": self.grader if answers else None,
         }
 

@@ -29,10 +29,11 @@ from pathlib import Path
 import psutil
 
 from engine.errors import RunDirectoryError
-from engine.store import RunStore
-from engine.verify import verify_run
-from tests.engines import ROOT, assert_same
-from tests.leftovers import Traces, settled
+from engine.store.run_store import RunStore
+from engine.store.verify import verify_run
+from tests.support.engines import assert_same
+from tests.support.leftovers import Traces, settled
+from tests.support.paths import ROOT
 
 SETTINGS = {
     "budget": "0,2,unlimited", "direction": "both", "dtype": "float32", "limit": 30, "samples": 4,

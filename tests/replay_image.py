@@ -23,7 +23,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.dockerfile import ROOT, Instruction, arguments, lets_through, read, stages
+from tests.support.dockerfile import Instruction, arguments, lets_through, read, stages
+from tests.support.paths import ROOT
 
 DOCKERFILE = ROOT / "docker" / "cpu.Dockerfile"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -25,7 +25,7 @@ from benchmarks.slots import (
     steps_of,
 )
 from benchmarks.startup import stages as reached
-from engine.verify import verify_run
+from engine.store.verify import verify_run
 
 Write = Callable[[str, Any], Path]
 

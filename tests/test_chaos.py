@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.store import RunStore
+from engine.store.run_store import RunStore
 from tests.chaos import KINDS, Blow, ChaosRun, Command, stage_of, strike, table
-from tests.engines import ENGINES, comes_true, undisturbed
+from tests.support.engines import ENGINES, comes_true, undisturbed
 
 SETTINGS: dict[str, object] = {
     "limit": 16, "samples": 4, "direction": "both", "budget": "0,1,4,unlimited", "max-num-seqs": 8,

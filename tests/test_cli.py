@@ -22,11 +22,11 @@ from engine.config import RunConfig
 from engine.core import Problem, Trajectory
 from engine.errors import EngineError, IncompleteRunError, StoreError
 from engine.plan import Plan
-from engine.store import RunStore
+from engine.store.run_store import RunStore
 from engine.system.signals import Terminated
+from tests.support.paths import ROOT
 from tests.test_verify import EXPECTED, KEYS, commit
 
-ROOT = Path(__file__).parents[1]
 HEAVY = (
     "torch",
     "vllm",

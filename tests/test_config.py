@@ -16,14 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-import engine.config
 from engine.config import DIRECTIONS, RunConfig
 from engine.errors import ConfigError
 from engine.sampling.rule import CriterionName, Rule
 from engine.settings import load
-from engine.store import RunStore
+from engine.store.run_store import RunStore
+from tests.support.paths import ROOT
 
-ROOT = Path(engine.config.__file__).parents[1]
 HEAVY = ("torch", "vllm", "ray", "pyarrow", "matplotlib", "transformers")
 budgets = st.sets(st.integers(0, 2**31 - 1), max_size=7).map(
     lambda numbers: [*sorted(numbers), None]

@@ -12,8 +12,8 @@ from typing import Any
 from click.testing import CliRunner
 
 from engine.cli import commands
-from engine.store import RunStore
-from tests.engines import OPTIONS, on_kept_engines
+from engine.store.run_store import RunStore
+from tests.support.engines import OPTIONS, on_kept_engines
 
 
 def test_the_readmes_command_ends_within_90_seconds_and_loads_the_engines_once(

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from engine.record import TOKENS
+from engine.store.schema import TOKENS
 from evaluators.divergence import measured
 from evaluators.shifts.cutoffs import HIGH_DIVERGENCE
 from evaluators.summary import render_measured

@@ -20,7 +20,8 @@ from click.testing import CliRunner
 
 from engine.cli import commands
 from engine.installed import VLLM_RANGE
-from tests.dockerfile import ROOT, Instruction, arguments, lets_through, read, resolved, stages
+from tests.support.dockerfile import Instruction, arguments, lets_through, read, resolved, stages
+from tests.support.paths import ROOT
 
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

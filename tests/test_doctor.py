@@ -25,8 +25,7 @@ from engine.finding import Finding
 from engine.preflight import TINY_PAIR
 from engine.system import machine
 from engine.system.session import MOST_BYTES
-
-ROOT = Path(__file__).parents[1]
+from tests.support.paths import ROOT
 
 
 def install(site: Path, name: str, version: str, *files: str) -> list[Distribution]:

@@ -14,7 +14,7 @@ from engine.plan import prepare
 from engine.run import _Recorder
 from engine.scheduler import Done
 from engine.settings import load
-from engine.store import RunStore
+from engine.store.run_store import RunStore
 from engine.system.display import Display
 from evaluators.grading.grader import Grader
 from evaluators.tasks.registry import load_task

@@ -12,10 +12,10 @@ import torch
 
 from engine.core import Trajectory
 from engine.preflight import TINY_PAIR
-from engine.store import RunStore
-from engine.verify import verify_run
-from tests.engines import TOLERANCE, WHOLE, floats, keys_of, plan_of, undisturbed
-from tests.reference import Policy, Position, cross_sample
+from engine.store.run_store import RunStore
+from engine.store.verify import verify_run
+from tests.support.engines import TOLERANCE, WHOLE, floats, keys_of, plan_of, undisturbed
+from tests.support.reference import Policy, Position, cross_sample
 
 # Numbers of the full distribution carry the rounding of the float32 logits: transformers' own
 # differ from those of the same model in float64 by up to 3e-5, and the entropies by up to 1.1e-5.

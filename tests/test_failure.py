@@ -27,10 +27,10 @@ from engine.launch import POLICIES
 from engine.pair import Pair
 from engine.plan import Plan
 from engine.scheduler import Done, Note, Scheduler
-from engine.store import RunStore
-from engine.verify import verify_run
+from engine.store.run_store import RunStore
+from engine.store.verify import verify_run
 from engine.worker import PolicyWorker
-from tests.engines import (
+from tests.support.engines import (
     ENGINES,
     KeptPair,
     assert_same,

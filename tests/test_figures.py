@@ -26,7 +26,7 @@ from evaluators.figures import (
     token_js,
 )
 from evaluators.figures.style import renderer, styled
-from tests import figure_tables as sample
+from tests.support import figure_tables as sample
 
 Draw = Callable[..., Figure | None]
 RUNS = (sample.RUNS[0], sample.RUNS[-1], "control")

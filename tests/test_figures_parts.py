@@ -29,9 +29,9 @@ from evaluators.figures.saving import save
 from evaluators.figures.series import split
 from evaluators.figures.style import colours, renderer
 from evaluators.figures.ticks import decades, plain
-from tests import figure_tables as sample
+from tests.support import figure_tables as sample
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 SIZES = st.lists(
     st.builds(Size, st.floats(0.1, 9), st.floats(0.1, 2), st.floats(0, 1)), max_size=40
 )

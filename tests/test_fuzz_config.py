@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from engine.config import RunConfig
 from engine.settings import load
-from tests.fuzzing import cases, damaged, depths, judged, quiet, run, scalars, texts, values
+from tests.support.fuzzing import cases, damaged, depths, judged, quiet, run, scalars, texts, values
 
 pytestmark = quiet
 

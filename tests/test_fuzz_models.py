@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.preflight import TINY_PAIR
-from tests.fuzzing import (
+from tests.support.fuzzing import (
     NUM_CASES,
     altered,
     cases,

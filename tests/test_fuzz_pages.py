@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from evaluators.figures.text import name as drawn_name
 from evaluators.figures.text import token as drawn_token
 from evaluators.report.csv_file import to_csv
-from tests.browser import opened
-from tests.fuzzing import HOSTILE, cases, quiet, run, texts
-from tests.report_runs import make_run
+from tests.support.browser import opened
+from tests.support.fuzzing import HOSTILE, cases, quiet, run, texts
+from tests.support.report_runs import make_run
 
 pytestmark = quiet
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from engine.plan import prepare
 from engine.settings import load
-from engine.store import RunStore
+from engine.store.run_store import RunStore
 from evaluators.report.build import compare, known_files
 from evaluators.report.csv_file import to_csv
 from evaluators.report.folder import check_out, replace_report
@@ -28,8 +28,8 @@ from evaluators.report.runs import open_runs
 from evaluators.report.sections import SECTIONS
 from evaluators.shifts.tables import open_database
 from evaluators.tasks.registry import load_task
-from tests.fuzzing import altered, cases, damaged, judged, quiet, run, texts, values
-from tests.report_runs import make_run, set_manifest
+from tests.support.fuzzing import altered, cases, damaged, judged, quiet, run, texts, values
+from tests.support.report_runs import make_run, set_manifest
 
 pytestmark = quiet
 

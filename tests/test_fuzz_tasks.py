@@ -21,7 +21,7 @@ from engine.preflight import PairInfo, check_given, inspect_pair
 from engine.settings import load
 from evaluators.tasks.given import read_given, task_of
 from evaluators.tasks.registry import load_task
-from tests.fuzzing import (
+from tests.support.fuzzing import (
     altered,
     cases,
     damaged,

@@ -20,9 +20,9 @@ from engine.core import GivenSet, Problem, Task, Trajectory
 from engine.errors import ModelError, UsageError
 from engine.preflight import TINY_PAIR
 from engine.prompt import render_prompts
-from engine.record import RESPONSES, TOKENS
 from engine.settings import load
-from engine.store import RunStore
+from engine.store.run_store import RunStore
+from engine.store.schema import RESPONSES, TOKENS
 from evaluators.tasks.given import is_run, read_given, task_of
 
 EOS = 0

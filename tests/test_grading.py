@@ -15,7 +15,7 @@ import pytest
 
 from engine.core import Grade, GraderName, Problem, Trajectory
 from engine.errors import TaskError, XsampleError
-from engine.record import RESPONSES
+from engine.store.schema import RESPONSES
 from evaluators.grading import grader
 from evaluators.grading.formula import Question, pose
 from evaluators.grading.grader import Grader, grade_responses
@@ -23,10 +23,10 @@ from evaluators.grading.latex import tidy
 from evaluators.grading.numbers import integer
 from evaluators.grading.pool import MathPool
 from evaluators.grading.verdict import CORRECT
+from tests.support.paths import ROOT
 
 HOSTILE = r"9^{9^{9^9}}"
 EASY, HARD = Question(("5",), ("4+1",)), Question(("5",), (HOSTILE,))
-ROOT = Path(__file__).parents[1]
 
 
 def problems(*gold: str) -> list[Problem]:
@@ -300,7 +300,7 @@ PARENT = """
 import signal, sys, time
 signal.signal(signal.SIGALRM, signal.SIG_IGN)
 from engine.core import GraderName, Problem
-from engine.record import Trajectory
+from engine.store.schema import Trajectory
 from evaluators.grading.grader import Grader
 
 grader = Grader([Problem("0", "", "5")], deadline_s=1.0)

@@ -24,8 +24,8 @@ from evaluators.grading.judges import GUESSES, JUDGES
 from evaluators.grading.math_worker import MEMORY_BYTES
 from evaluators.grading.pool import MathPool
 from evaluators.grading.verdict import VERDICTS
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 DEADLINE_S = 0.5
 # To start a process, and to notice the end of one.
 SLACK_S = 4.0

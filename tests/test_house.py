@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.support.paths import ROOT
+
 FOLDERS = ("engine", "evaluators", "recipes", "benchmarks", "docker", "tests")
 SOURCES = sorted(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))
 SHIPPED = [file for file in SOURCES if file.relative_to(ROOT).parts[0] in ("engine", "evaluators")]

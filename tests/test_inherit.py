@@ -17,7 +17,7 @@ from engine.errors import RunDirectoryError
 from engine.inherit import MATCHED, settings_of
 from engine.plan import prepare
 from engine.settings import load
-from engine.store import RunStore
+from engine.store.run_store import RunStore
 from evaluators.tasks.registry import load_task
 
 GIVEN: dict[str, Any] = {

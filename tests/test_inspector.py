@@ -22,8 +22,8 @@ from rich.console import Console
 
 from engine.core import Grade, Problem, Trajectory
 from engine.errors import RunDirectoryError, StoreError, UsageError, XsampleError
-from engine.record import RESPONSES, TOKENS
-from engine.store import RunStore
+from engine.store.run_store import RunStore
+from engine.store.schema import RESPONSES, TOKENS
 from evaluators.inspector.alignment import Aligned, align
 from evaluators.inspector.colours import MAX_JS, NUM_SHADES, palette, shade
 from evaluators.inspector.columns import page_data

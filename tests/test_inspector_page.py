@@ -18,12 +18,12 @@ import pytest
 from playwright.sync_api import Locator
 
 from engine.core import Grade, Problem
-from engine.record import TOKENS
+from engine.store.schema import TOKENS
 from evaluators.inspector.page import inspect_html
 from evaluators.inspector.reading import read_sample
 from evaluators.inspector.sample import HIDDEN
 from evaluators.inspector.wording import ABSENT
-from tests.browser import Opened, opened
+from tests.support.browser import Opened, opened
 from tests.test_inspector import (
     HOSTILE,
     grade,

@@ -18,8 +18,8 @@ from engine.job import Job
 from engine.pair import Completed, Pair
 from engine.plan import Plan
 from engine.preflight import TINY_PAIR
-from engine.store import RunStore
-from tests.engines import (
+from engine.store.run_store import RunStore
+from tests.support.engines import (
     assert_same,
     carry_out,
     complete,
@@ -31,7 +31,7 @@ from tests.engines import (
     responses_of,
     undisturbed,
 )
-from tests.reference import Policy, Position, cross_sample
+from tests.support.reference import Policy, Position, cross_sample
 
 BUDGETS = (0, 1, 2, 4, 8, 16, None)
 SWEEP: dict[str, Any] = {"limit": 32, "samples": 4, "direction": "both"}

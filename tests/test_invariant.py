@@ -20,9 +20,9 @@ from engine.launch import POLICIES, PairConfig
 from engine.pair import Completed, Pair
 from engine.sampling.rule import Rule
 from engine.scheduler import Done, Note, Scheduler
-from engine.store import RunStore
+from engine.store.run_store import RunStore
 from engine.worker import Progress
-from tests.engines import (
+from tests.support.engines import (
     OpenPair,
     assert_same,
     carry_out,

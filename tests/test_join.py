@@ -14,7 +14,6 @@ from transformers import PreTrainedTokenizerFast
 from engine.core import Trajectory
 from engine.errors import LockstepError
 from engine.join import join_sides, lengths, response_rows, rows_of, token_rows
-from engine.record import RESPONSES, TOKENS
 from engine.sampling.coupling import couple
 from engine.sampling.distribution import Sampling, log_probabilities, nuclei
 from engine.sampling.exchange import Rows
@@ -22,6 +21,7 @@ from engine.sampling.intervention import decide, follow
 from engine.sampling.noise import stream_key
 from engine.sampling.rule import Rule
 from engine.sampling.trace import Trace
+from engine.store.schema import RESPONSES, TOKENS
 
 VOCAB = 12
 LENGTHS = (3, 1, 4)  # of the sequences 0, 1, 2

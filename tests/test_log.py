@@ -27,7 +27,7 @@ from engine.system.log import (
     shown,
     write_logs,
 )
-from tests.engines import ROOT
+from tests.support.paths import ROOT
 
 ENGINE = """
 import ctypes, logging, os, sys, warnings

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.manifest import is_gated, is_scored, part
+from engine.store.manifest import is_gated, is_scored, section
 
 ODD: list[Any] = [None, [], 7, "gated", {"gated": None}, {"gated": "no"}, {}]
 
@@ -28,4 +28,4 @@ def test_given_responses_are_known_by_their_fingerprint() -> None:
 
 @pytest.mark.parametrize("odd", [None, [], 7, "text"])
 def test_a_part_that_is_no_object_is_empty(odd: Any) -> None:
-    assert part({"config": odd}, "config") == part({}, "config") == {}
+    assert section({"config": odd}, "config") == section({}, "config") == {}

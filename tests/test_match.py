@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from engine.core import Trajectory
 from engine.errors import ConfigError, RunDirectoryError
 from engine.match import Matched, check_room, read_match
-from engine.record import RESPONSES, TOKENS
-from engine.store import RunStore
+from engine.store.run_store import RunStore
+from engine.store.schema import RESPONSES, TOKENS
 
 IDENTITY: dict[str, Any] = {
     "base": "B",

@@ -15,7 +15,7 @@ import pytest
 import ray
 
 from engine.system.session import VARIABLE
-from tests.engines import connect, kept_pair, plan_of
+from tests.support.engines import connect, kept_pair, plan_of
 
 STRANGER = """
 import sys

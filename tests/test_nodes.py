@@ -21,10 +21,10 @@ from ray.cluster_utils import Cluster
 import engine.cluster
 from engine.plan import Plan
 from engine.run import execute
-from engine.store import RunStore
+from engine.store.run_store import RunStore
+from engine.store.verify import verify_run
 from engine.system.display import PlainDisplay
-from engine.verify import verify_run
-from tests.engines import assert_same, end_kept_pair, of_plan, plan_of, undisturbed
+from tests.support.engines import assert_same, end_kept_pair, of_plan, plan_of, undisturbed
 
 NODES = (2, 1, 1)  # CPUs, of which an engine takes one
 TWO_PAIRS = {"pairs": 2, "max_num_seqs": 4, "limit": 4, "samples": 2}

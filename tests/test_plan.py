@@ -12,8 +12,8 @@ import pytest
 from engine.core import GIVEN, Given, GivenSet, Problem, Task, Trajectory
 from engine.errors import ConfigError, ModelError
 from engine.plan import Plan, prepare, prepare_score
-from engine.record import expected_trajectories
 from engine.settings import load
+from engine.store.schema import expected_trajectories
 
 PROBLEMS = (Problem("t/1", "11+22=?", "33"), Problem("t/2", "22+33=?", "55"))
 TASK = Task("t", PROBLEMS, "{question}", 1, 9)

@@ -24,13 +24,12 @@ import pytest
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models
 
-import engine.preflight
 from engine.checkpoint import open_checkpoint
 from engine.errors import ConfigError, ModelError
 from engine.preflight import TINY_PAIR, PairInfo, check_prompts, estimate_memory, inspect_pair
 from engine.settings import load
+from tests.support.paths import ROOT
 
-ROOT = Path(engine.preflight.__file__).parents[1]
 WORDS = ["<s>", "</s>", "one", "two", "three"]
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],

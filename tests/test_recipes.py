@@ -5,7 +5,6 @@ as a model.
 import random
 import stat
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -23,8 +22,9 @@ from recipes.model import collate, log_probs, sample
 from recipes.rollout import draw_prompts, reward
 from recipes.supervised import corpus_batches
 from recipes.tokens import TOKENIZER_FILES
+from tests.support.paths import ROOT
 
-PAIR = Path(__file__).parents[1] / "engine" / "tiny_pair"
+PAIR = ROOT / "engine" / "tiny_pair"
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ tokens, Python floats.
 import math
 import random
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,8 +17,9 @@ from recipes.rl_config import RLConfig
 from recipes.rollout import Rollout, roll_out
 from recipes.state import Learner, adam
 from recipes.update import token_weights, update
+from tests.support.paths import ROOT
 
-BASE = Path(__file__).parents[1] / "engine" / "tiny_pair" / "base"
+BASE = ROOT / "engine" / "tiny_pair" / "base"
 CLIP = {"clip_low": 0.2, "clip_high": 0.28}
 STEP = 1e-6
 

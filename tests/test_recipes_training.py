@@ -31,6 +31,7 @@ from recipes.stages import SHIPPED_BASE, train_pair
 from recipes.supervised import Supervised, SupervisedConfig, learning_rate_share
 from recipes.train import commands
 from recipes.training import Saving, train
+from tests.support.paths import ROOT
 
 TINY = RLConfig(num_steps=4, num_prompts=2, group_size=4, max_rounds=2)
 TINY_SFT = SupervisedConfig(
@@ -107,7 +108,7 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(
         "from tests.test_recipes_training import train_until_killed;"
         f"train_until_killed({str(tmp_path)!r})"
     )
-    root = Path(__file__).parents[1]
+    root = ROOT
     killed = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, check=False
     )

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.core import TRAJECTORY_KEY, Grade, Trajectory
-from engine.record import GRADES, PROBLEMS, RESPONSES, SCHEMA_VERSION, TOKENS, VOCABULARY
+from engine.store.schema import GRADES, PROBLEMS, RESPONSES, SCHEMA_VERSION, TOKENS, VOCABULARY
 
 KEYED = pytest.mark.parametrize(
     "schema", [TOKENS, RESPONSES, GRADES], ids=["tokens", "responses", "grades"]

@@ -18,7 +18,7 @@ import pytest
 from pyarrow import csv
 
 from engine.errors import RunDirectoryError
-from engine.store import RunStore
+from engine.store.run_store import RunStore
 from evaluators.figures.accuracy import by_budget, by_share
 from evaluators.report.build import build_report, compare, known_files
 from evaluators.report.csv_file import to_csv
@@ -26,7 +26,7 @@ from evaluators.report.page import render
 from evaluators.report.runs import open_runs
 from evaluators.report.sections import SECTIONS
 from evaluators.shifts.tables import open_database
-from tests.report_runs import (
+from tests.support.report_runs import (
     LENGTH,
     PROBLEMS,
     QUESTION,

@@ -12,15 +12,15 @@ import pyarrow as pa
 import pytest
 from pyarrow import csv
 
-from engine.store import RunStore
+from engine.store.run_store import RunStore
 from evaluators.report.build import Report, build_report, compare, known_files
 from evaluators.report.csv_file import to_csv
 from evaluators.report.page import Drawn, render
 from evaluators.report.runs import open_runs
 from evaluators.report.sections import SECTIONS
 from evaluators.shifts.tables import open_database
-from tests.browser import Opened, opened
-from tests.report_runs import make_run, matching
+from tests.support.browser import Opened, opened
+from tests.support.report_runs import make_run, matching
 
 MATCHES = {"criterion": "random", "threshold": None, "match": "elsewhere/<b>sweep"}
 

@@ -20,10 +20,9 @@ import psutil
 import pytest
 
 from engine.plan import Plan
-from engine.store import RunStore
-from engine.verify import Verification, verify_run
-from tests.engines import (
-    ROOT,
+from engine.store.run_store import RunStore
+from engine.store.verify import Verification, verify_run
+from tests.support.engines import (
     assert_same,
     comes_true,
     is_alive,
@@ -33,6 +32,7 @@ from tests.engines import (
     plan_of,
     undisturbed,
 )
+from tests.support.paths import ROOT
 
 PART = {"samples": 2, "budget": "0,4,unlimited", "max_num_seqs": 8}
 MARK = "XSAMPLE_TEST_RUN"

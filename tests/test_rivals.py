@@ -26,7 +26,7 @@ from benchmarks.rivals.same import same_distribution
 from benchmarks.rivals.top_logprobs import TOP, Truncated, draw, js_divergence, truncated
 from engine.sampling.distribution import Sampling
 from engine.sampling.rule import Rule
-from tests import reference
+from tests.support import reference
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # vLLM and what it imports are not ours to mend

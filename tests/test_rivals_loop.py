@@ -22,8 +22,8 @@ from benchmarks.rivals.transformers_loop import (
     truncate,
 )
 from engine.sampling.distribution import Sampling
-from tests import reference
-from tests.engines import ROOT
+from tests.support import reference
+from tests.support.paths import ROOT
 
 BASE, RL = (str(ROOT / "engine" / "tiny_pair" / name) for name in ("base", "rl"))
 QUESTIONS = (

@@ -9,9 +9,9 @@ from click.testing import CliRunner
 
 from engine.cli import commands
 from engine.core import TRAJECTORY_KEY
-from engine.store import RunStore
-from engine.verify import verify_run
-from tests.engines import OPTIONS, TOLERANCE, floats, on_kept_engines, undisturbed
+from engine.store.run_store import RunStore
+from engine.store.verify import verify_run
+from tests.support.engines import OPTIONS, TOLERANCE, floats, on_kept_engines, undisturbed
 
 MEASURED = ("js", "entropy_base", "entropy_rl", "logp_base", "logp_rl", "logp_base_of_top1_rl")
 

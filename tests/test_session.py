@@ -19,7 +19,8 @@ import pytest
 
 import engine.system.session
 from engine.system.session import MOST_BYTES, VARIABLE, environment, remove_abandoned, root, session
-from tests.engines import ROOT, comes_true, is_alive
+from tests.support.engines import comes_true, is_alive
+from tests.support.paths import ROOT
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 # Opens a session, starts a process in it that outlives it, says where and who, and waits.

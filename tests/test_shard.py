@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from engine.core import Trajectory
 from engine.errors import ConfigError, RunDirectoryError
-from engine.lock import FolderLock
 from engine.settings import load
 from engine.shard import WHOLE, Shard, parse_shard
-from engine.store import RunStore
-from engine.verify import verify_run
+from engine.store.folder import FolderLock
+from engine.store.run_store import RunStore
+from engine.store.verify import verify_run
 from tests.test_verify import EXPECTED, KEYS, commit
 
 MANIFEST = {"identity": {"seed": 0}, "expected": EXPECTED}

@@ -16,7 +16,7 @@ from evaluators.shifts.cutoffs import HIGH_DIVERGENCE
 from evaluators.shifts.evolution import high_overlap, js_by_step, same_responses, step_of
 from evaluators.shifts.grid import keys, middle
 from evaluators.shifts.tables import RunTables
-from tests.shift_runs import LN2, MANIFEST, opened, tokens_of, write_run
+from tests.support.shift_runs import LN2, MANIFEST, opened, tokens_of, write_run
 
 KEYS = [Trajectory(f"p{p}", s, "given", None) for p in range(3) for s in range(2)]
 STEPS = (100, 200, 300)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from evaluators.shifts.grid import KEY, LOWEST_KEY, ZERO_KEY, JsCounts, groups, keys, middle
-from tests.shift_runs import LN2
+from tests.support.shift_runs import LN2
 
 SHARES = (0.0, 0.005, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999, 1.0)
 

@@ -29,7 +29,15 @@ from evaluators.shifts.position import js_by_position
 from evaluators.shifts.robustness import truncation_name, truncations
 from evaluators.shifts.sparsity import CUTOFFS, PERCENTILES, js_histogram, js_percentiles, js_shares
 from evaluators.shifts.tables import MissingColumns, RunTables, open_database, open_run
-from tests.shift_runs import LN2, MANIFEST, opened, random_run, tokens_of, trajectories, write_run
+from tests.support.shift_runs import (
+    LN2,
+    MANIFEST,
+    opened,
+    random_run,
+    tokens_of,
+    trajectories,
+    write_run,
+)
 
 MEASUREMENTS: list[Callable[[RunTables], pa.Table]] = [
     js_histogram, js_percentiles, js_shares, js_by_position, entropy_histogram, entropy_joint,

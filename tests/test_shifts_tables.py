@@ -20,11 +20,18 @@ import pytest
 
 from engine.core import Trajectory
 from engine.errors import RunDirectoryError, StoreError
-from engine.record import RESPONSES, TOKENS
+from engine.store.schema import RESPONSES, TOKENS
 from engine.system.signals import Terminated, sigterm_like_ctrl_c
 from evaluators.shifts.sparsity import js_histogram, js_shares
 from evaluators.shifts.tables import OpenedRun, OutOfMemory, RunTables, open_database, open_run
-from tests.shift_runs import MANIFEST, random_run, set_version, tokens_of, trajectories, write_run
+from tests.support.shift_runs import (
+    MANIFEST,
+    random_run,
+    set_version,
+    tokens_of,
+    trajectories,
+    write_run,
+)
 
 
 @pytest.fixture

@@ -11,13 +11,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from engine.system.signals import ENDING, HeldSignals, Interrupted
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 PROLOGUE = """
 import os, signal, sys
 from engine.system.signals import HeldSignals, Interrupted

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.store import RunStore
-from engine.verify import Verification, verify_run
-from tests.engines import ROOT, comes_true
-from tests.slurm_machine import Machine, machine, why_not
+from engine.store.run_store import RunStore
+from engine.store.verify import Verification, verify_run
+from tests.support.engines import comes_true
+from tests.support.paths import ROOT
+from tests.support.slurm_machine import Machine, machine, why_not
 
 REASON = why_not()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=REASON or "")

@@ -20,13 +20,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import engine.store
 from engine.core import Grade, Problem, Trajectory
 from engine.errors import RunDirectoryError, StoreError
-from engine.record import GRADES, RESPONSES, SCHEMA_VERSION, TOKENS
-from engine.store import RunStore
+from engine.store.run_store import RunStore
+from engine.store.schema import GRADES, RESPONSES, SCHEMA_VERSION, TOKENS
+from tests.support.paths import ROOT
 
-ROOT = Path(engine.store.__file__).parents[1]
 MANIFEST: dict[str, Any] = {
     "identity": {"base": "B", "seed": 0, "budget": [8, None]},
     "versions": {"vllm": "0.32"},

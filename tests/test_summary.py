@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from engine.errors import XsampleError
-from engine.record import GRADES, RESPONSES
+from engine.store.schema import GRADES, RESPONSES
 from evaluators.summary import render, summarise, summarise_ungraded
 
 # direction, budget, problem, sample, tokens, finish_reason, interventions, effective, verdict, and

@@ -11,9 +11,9 @@ import pytest
 
 from benchmarks.report import bytes_by_column
 from benchmarks.synthetic import ROWS_PER_PART, lengths, make_run, parts, vocabulary
-from engine.record import TOKENS
-from engine.store import RunStore
-from engine.verify import verify_run
+from engine.store.run_store import RunStore
+from engine.store.schema import TOKENS
+from engine.store.verify import verify_run
 
 ROWS = 6_000
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from engine.errors import StoreError
-from engine.record import GRADES, PROBLEMS, RESPONSES, TOKENS, VOCABULARY
-from engine.tables import decodes, read_table, write_table
+from engine.store.schema import GRADES, PROBLEMS, RESPONSES, TOKENS, VOCABULARY
+from engine.store.tables import decodes, read_table, write_table
 
 ROWS = 1_000
 SPECIAL = [

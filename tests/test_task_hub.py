@@ -18,6 +18,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
+from tests.support.paths import ROOT
+
 COMMIT = "a" * 40
 CONFIGS = b"""---
 configs:
@@ -162,7 +164,7 @@ def read(home: Path, *places: str, **environment: str) -> Any:
         **environment,
     }
     done = subprocess.run(
-        [sys.executable, "-c", READ, *places], cwd=Path(__file__).parents[1],
+        [sys.executable, "-c", READ, *places], cwd=ROOT,
         env={**os.environ, **settings}, capture_output=True, text=True,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")

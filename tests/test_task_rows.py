@@ -21,6 +21,7 @@ from engine.config import RunConfig
 from engine.errors import TaskError, XsampleError
 from evaluators.tasks import local, registry, source
 from evaluators.tasks.local import MAX_FILES, read_path
+from tests.support.paths import ROOT
 
 AS_WRITTEN = [
     "073",
@@ -328,7 +329,7 @@ except TaskError:
     }
     for place in places.values():
         Path(place).mkdir()
-    root = Path(__file__).parents[1]
+    root = ROOT
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=root,

@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from engine.cli import commands
-from engine.store import RunStore
-from tests.engines import OPTIONS, on_kept_engines
+from engine.store.run_store import RunStore
+from tests.support.engines import OPTIONS, on_kept_engines
 
 COLUMNS = (
     "Record ID",

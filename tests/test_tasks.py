@@ -14,8 +14,7 @@ from engine.core import GRADERS, Problem, Task
 from engine.errors import ConfigError, TaskError
 from evaluators.tasks.prompts import PROMPTS
 from evaluators.tasks.registry import TASKS, load_task, prove
-
-ROOT = Path(__file__).parents[1]
+from tests.support.paths import ROOT
 
 
 def load(**settings: Any) -> Task:

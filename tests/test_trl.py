@@ -20,8 +20,8 @@ from transformers import Qwen2ForCausalLM
 from engine.advantage import kl_estimate
 from evaluators.grading.extraction import extract
 from evaluators.tasks.arithmetic import question, solve
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 BASE = ROOT / "engine" / "tiny_pair" / "base"
 TRAINER, EXAMPLE, VERL = re.findall(
     r"```python\n(.*?)```",

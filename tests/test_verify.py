@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 
 from engine.core import Trajectory
-from engine.record import RESPONSES, TOKENS, expected_trajectories
-from engine.store import RunStore
-from engine.verify import Verification, verify_run
+from engine.store.run_store import RunStore
+from engine.store.schema import RESPONSES, TOKENS, expected_trajectories
+from engine.store.verify import Verification, verify_run
 
 EXPECTED = {"problems": ["a", "b"], "samples": 2, "directions": ["forward"], "budgets": [1, None]}
 KEYS = list(expected_trajectories(EXPECTED))

@@ -20,12 +20,12 @@ import pyarrow.dataset as ds
 
 from engine.core import TRAJECTORY_KEY, Problem, Trajectory
 from engine.errors import RunDirectoryError, StoreError, UsageError
-from engine.manifest import is_gated
-from engine.parts import part_numbers
-from engine.record import RESPONSES, TOKENS
-from engine.store import RunStore
+from engine.store.manifest import is_gated
+from engine.store.parts import part_numbers
+from engine.store.run_store import RunStore
+from engine.store.schema import RESPONSES, TOKENS
+from engine.store.tables import conform
 from engine.system.files import reason
-from engine.tables import conform
 from evaluators.inspector.sample import Sample, Traced
 
 _MOST_NAMED = 3

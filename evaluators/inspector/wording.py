@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.core import GIVEN, Trajectory
-from engine.manifest import part
+from engine.store.manifest import section
 from engine.system.terminal import visible
 from evaluators.inspector.alignment import Aligned
 from evaluators.inspector.colours import MAX_JS
@@ -53,7 +53,7 @@ def who(primary: str | None) -> str:
 
 def settings(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The settings that the numbers depend on, those that are set."""
-    models, config, task = (part(manifest, name) for name in ("models", "config", "task"))
+    models, config, task = (section(manifest, name) for name in ("models", "config", "task"))
     found = {f"{name} model": models.get(name) for name in ("base", "rl")} | {
         "task": task.get("name")
     }

@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.errors import XsampleError
-from engine.manifest import expected_part
 from engine.match import fingerprint, read_match
-from engine.record import expected_trajectories
+from engine.store.manifest import expected_section
+from engine.store.schema import expected_trajectories
 from evaluators.report.grades import grader_of
 from evaluators.report.runs import Run
 from evaluators.shifts.evolution import same_responses, step_of
@@ -38,7 +38,7 @@ def controls(runs: Sequence[Run]) -> tuple[dict[str, str], list[str]]:
         if matched:
             found[control.name] = matched.name
         else:
-            match = control.part("config")["match"]
+            match = control.section("config")["match"]
             known = (
                 f"its positions are random and match the run {match}, which is not given, or has"
                 " changed since"
@@ -120,9 +120,9 @@ def _steps(runs: Sequence[Run]) -> dict[str, int]:
 
 def _is_matched(run: Run, control: Run) -> bool:
     """Whether `control` has its numbers of interventions from `run`."""
-    identity = control.part("identity")
+    identity = control.section("identity")
     try:
-        expected = expected_trajectories(expected_part(control.manifest, control.path))
+        expected = expected_trajectories(expected_section(control.manifest, control.path))
         return fingerprint(read_match(run.path, expected, identity)) == identity.get("matched")
     except XsampleError:  # it lacks a trajectory, or someone has edited a manifest
         return False
@@ -135,10 +135,10 @@ def _measured_alike(run: Run, other: Run) -> bool:
 
 
 def _matches(run: Run) -> bool:
-    config = run.part("config")
+    config = run.section("config")
     return config.get("criterion") == "random" and config.get("match") is not None
 
 
 def _same(run: Run, other: Run, keys: Sequence[str]) -> bool:
-    here, there = run.part("identity"), other.part("identity")
+    here, there = run.section("identity"), other.section("identity")
     return all(key in here and here[key] == there.get(key) for key in keys)

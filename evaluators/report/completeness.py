@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from engine.core import TRAJECTORY_KEY
 from engine.errors import RunDirectoryError
-from engine.manifest import expected_part
-from engine.record import expected_trajectories
+from engine.store.manifest import expected_section
+from engine.store.schema import expected_trajectories
 from evaluators.report.runs import Run
 
 
@@ -19,7 +19,7 @@ def num_there(run: Run) -> int:
 def num_expected(run: Run) -> int | None:
     """Trajectories of the whole run; None where run.json does not say."""
     try:
-        return len(expected_trajectories(expected_part(run.manifest, run.path)))
+        return len(expected_trajectories(expected_section(run.manifest, run.path)))
     except RunDirectoryError:  # someone has edited it
         return None
 

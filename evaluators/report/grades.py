@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 
 from engine.core import GRADERS, TRAJECTORY_KEY, GraderName
 from engine.errors import StoreError, XsampleError
-from engine.record import GRADES, PROBLEMS, SCHEMA_VERSION
+from engine.store.schema import GRADES, PROBLEMS, SCHEMA_VERSION
+from engine.store.tables import read_table
 from engine.system.files import read_json
 from engine.system.terminal import one_line
-from engine.tables import read_table
 from evaluators.grading.verdict import VERDICTS
 from evaluators.outcomes import COUNTED, keyed
 from evaluators.report.accuracy import Graded
@@ -62,7 +62,7 @@ def grader_of(run: Run) -> GraderName:
         name = read_json(run.path / "summary.json").get("grader")
     except StoreError:
         name = None
-    known = (found for found in (name, run.part("task").get("grader")) if found in GRADERS)
+    known = (found for found in (name, run.section("task").get("grader")) if found in GRADERS)
     return cast(GraderName, next(known, "math"))
 
 

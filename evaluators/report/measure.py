@@ -15,9 +15,9 @@ import duckdb
 import pyarrow as pa
 
 from engine.errors import StoreError
-from engine.record import VOCABULARY
+from engine.store.schema import VOCABULARY
+from engine.store.tables import decodes
 from engine.system.terminal import one_line
-from engine.tables import decodes
 from evaluators.report.accuracy import Graded, accuracy_by_budget, accuracy_differences
 from evaluators.report.comparison import checkpoints, compared_with, controls
 from evaluators.report.completeness import completeness_notes

@@ -88,7 +88,7 @@ def divergence_grid(tables: Mapping[str, pa.Table]) -> Grid | None:
 
 
 def _run_row(run: Run) -> tuple[str, ...]:
-    config, models, task = (run.part(name) for name in ("config", "models", "task"))
+    config, models, task = (run.section(name) for name in ("config", "models", "task"))
     expected = num_expected(run)
     sampling = ", ".join(
         f"{name} {config[key]}"

@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 
 from engine.errors import StoreError
-from engine.manifest import is_gated, is_scored, part
+from engine.store.manifest import is_gated, is_scored, section
 from engine.system.files import read_json
 from engine.system.terminal import one_line
 from evaluators.shifts.tables import RunTables, open_run
@@ -30,9 +30,9 @@ class Run:
     tables: RunTables | None
     notes: tuple[str, ...]
 
-    def part(self, name: str) -> dict[str, Any]:
+    def section(self, name: str) -> dict[str, Any]:
         """An object of run.json; empty where it is not there, or is something else."""
-        return part(self.manifest, name)
+        return section(self.manifest, name)
 
     @property
     def is_scored(self) -> bool:

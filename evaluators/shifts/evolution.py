@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from engine.manifest import part
+from engine.store.manifest import section
 from evaluators.shifts.cutoffs import IS_HIGH, IS_MEASURED
 from evaluators.shifts.grid import groups, js_counts
 from evaluators.shifts.tables import RunTables
@@ -37,7 +37,7 @@ def step_of(manifest: Mapping[str, Any]) -> int | None:
     """The training step that the rl model's name says: 100 of global_step_100/actor or
     checkpoint-100; else None.
     """
-    found = _STEP.findall(str(part(manifest, "models").get("rl", "")))
+    found = _STEP.findall(str(section(manifest, "models").get("rl", "")))
     return int(found[-1]) if found else None
 
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.errors import StoreError
-from engine.record import VOCABULARY
-from engine.tables import read_table
+from engine.store.schema import VOCABULARY
+from engine.store.tables import read_table
 from evaluators.shifts.cutoffs import IS_HIGH, IS_NEAR_ZERO
 from evaluators.shifts.grid import KEY, TOTALS, groups
 from evaluators.shifts.tables import RunTables

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.core import TRAJECTORY_KEY
-from engine.parts import part_numbers
-from engine.record import RESPONSES, TOKENS
+from engine.store.parts import part_numbers
+from engine.store.schema import RESPONSES, TOKENS
 from engine.system.files import reason
 
 _SCHEMAS = {"tokens": TOKENS, "responses": RESPONSES}

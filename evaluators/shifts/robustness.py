@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from engine.manifest import part
+from engine.store.manifest import section
 from evaluators.shifts.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
 from evaluators.shifts.grid import js_counts
 from evaluators.shifts.tables import RunTables
@@ -78,7 +78,7 @@ def truncation_name(temperature: float, top_p: float, top_k: int) -> str:
 
 def _own(manifest: dict[str, Any]) -> str:
     """The truncation of the run, or that it is not known."""
-    config = part(manifest, "config")
+    config = section(manifest, "config")
     try:
         return truncation_name(
             float(config["temperature"]), float(config["top_p"]), int(config["top_k"] or 0)

@@ -17,12 +17,11 @@ from typing import Any, TypeVar
 import duckdb
 import pyarrow as pa
 
-from engine.digest import digest_of
 from engine.errors import StoreError, XsampleError
-from engine.folder import check_is_run
-from engine.manifest import part
-from engine.parts import foreign_parts, part_numbers
-from engine.record import SCHEMA_VERSION
+from engine.store.folder import check_is_run
+from engine.store.manifest import digest_object, section
+from engine.store.parts import foreign_parts, part_numbers
+from engine.store.schema import SCHEMA_VERSION
 from engine.system.files import read_json, reason
 from engine.system.machine import usable_cores
 from engine.system.session import scratch
@@ -48,8 +47,8 @@ class OutOfMemory(NotMeasurable):
 
 @dataclass(frozen=True, slots=True)
 class RunTables:
-    """One run. The views are named in SQL; all have the columns of `engine.record`, null where a
-    part lacks them.
+    """One run. The views are named in SQL; all have the columns of `engine.store.schema`, null
+    where a part lacks them.
 
     name:          what the run is called in tables and figures, unique among the runs of a report
     path:          its directory;  manifest: its run.json, empty where that is unreadable
@@ -191,7 +190,9 @@ def open_run(
     RunDirectoryError where there is no run.json.
     """
     manifest, notes = _manifest(path)
-    foreign = {file.name for file in foreign_parts(path, digest_of(part(manifest, "identity")))}
+    foreign = {
+        file.name for file in foreign_parts(path, digest_object(section(manifest, "identity")))
+    }
     if foreign == set(
         part_numbers(path / "responses").values()
     ):  # then it is run.json that someone has changed

@@ -12,7 +12,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from engine.record import RESPONSES, TOKENS
+from engine.store.schema import RESPONSES, TOKENS
 from evaluators.shifts.cutoffs import IS_MEASURED
 from evaluators.shifts.parts import Part
 

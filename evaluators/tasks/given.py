@@ -15,8 +15,8 @@ from typing import Any
 from engine.config import RunConfig
 from engine.core import TRAJECTORY_KEY, Given, GivenSet, Task, Trajectory
 from engine.errors import RunDirectoryError, TaskError
-from engine.manifest import is_gated
-from engine.store import RunStore
+from engine.store.manifest import is_gated
+from engine.store.run_store import RunStore
 from evaluators.tasks import local
 from evaluators.tasks.given_rows import RowReader
 from evaluators.tasks.registry import load_task

@@ -34,17 +34,16 @@ from engine.join import token_rows
 from engine.launch import PairConfig
 from engine.pair import Completed, Pair
 from engine.plan import Plan, prepare
-from engine.record import TOKENS
 from engine.run import execute
 from engine.sampling.rule import Rule
 from engine.settings import load
-from engine.store import RunStore
+from engine.store.run_store import RunStore
+from engine.store.schema import TOKENS
 from engine.system.display import PlainDisplay
 from engine.worker import PolicyWorker, Progress
 from evaluators.grading.grader import Grader
 from evaluators.tasks.registry import load_task
 
-ROOT = Path(__file__).parents[1]
 # The whole work list; every test's own list is a part of it, so one run says what each of them must
 # give.
 WHOLE: dict[str, Any] = {"limit": 16, "samples": 4, "direction": "both", "budget": (0, 1, 4, None)}

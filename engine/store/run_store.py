@@ -19,12 +19,11 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from engine.core import GRADERS, TRAJECTORY_KEY, Failure, Grade, GraderName, Problem, Trajectory
-from engine.digest import digest_of
 from engine.errors import RunDirectoryError, StoreError
-from engine.folder import check_is_run, contents, create_folder
-from engine.lock import FolderLock
-from engine.manifest import expected_part, part
-from engine.parts import (
+from engine.shard import WHOLE, Shard
+from engine.store.folder import FolderLock, check_is_run, contents, create_folder
+from engine.store.manifest import digest_object, expected_section, section
+from engine.store.parts import (
     FOLDERS,
     drop_uncommitted,
     marked,
@@ -33,7 +32,7 @@ from engine.parts import (
     refuse_foreign,
     refuse_unreadable,
 )
-from engine.record import (
+from engine.store.schema import (
     FAILURES,
     GRADES,
     PROBLEMS,
@@ -43,9 +42,8 @@ from engine.record import (
     VOCABULARY,
     expected_trajectories,
 )
-from engine.shard import WHOLE, Shard
+from engine.store.tables import conform, decodes, from_rows, read_table, write_table
 from engine.system.files import read_json, reason, remove, sync_folder, write_json
-from engine.tables import conform, decodes, from_rows, read_table, write_table
 
 ROWS_PER_GROUP = {
     "tokens": 1 << 17,
@@ -68,7 +66,7 @@ class RunStore:
     ) -> None:
         self.path = path
         self.manifest = manifest
-        self.fingerprint = digest_of(part(manifest, "identity"))
+        self.fingerprint = digest_object(section(manifest, "identity"))
         self._lock, self._shard = lock, shard
         # Who only reads sees one state: what it grades is what it summarises, though the run goes
         # on.
@@ -207,7 +205,7 @@ class RunStore:
     @property
     def grader(self) -> GraderName:
         """How the run compares answers. Raises RunDirectoryError where run.json does not say so."""
-        name = part(self.manifest, "task").get("grader")
+        name = section(self.manifest, "task").get("grader")
         if name not in GRADERS:
             known = "|".join(GRADERS)
             raise RunDirectoryError(
@@ -219,7 +217,7 @@ class RunStore:
         """The trajectories of the whole run, in its order. Raises RunDirectoryError where run.json
         does not say.
         """
-        return expected_trajectories(expected_part(self.manifest, self.path))
+        return expected_trajectories(expected_section(self.manifest, self.path))
 
     @property
     def num_expected(self) -> int:
@@ -353,7 +351,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _refuse_difference(path: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
-    stored, wanted = part(there, "identity"), part(here, "identity")
+    stored, wanted = section(there, "identity"), section(here, "identity")
     if stored and ("responses" in stored) != ("responses" in wanted):
         made, now = ("score", "run") if "responses" in stored else ("run", "score")
         raise RunDirectoryError(

@@ -4,7 +4,9 @@ version written it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from engine.errors import RunDirectoryError
 MAX_TRAJECTORIES = 10_000_000  # of a run; a number in run.json must not take all memory
 
 
-def part(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
+def section(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
     """An object of run.json; empty where it is not there, or is something else."""
     found = manifest.get(name)
     return found if isinstance(found, dict) else {}
@@ -21,21 +23,21 @@ def part(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def is_scored(manifest: Mapping[str, Any]) -> bool:
     """Whether the responses are given ones that `xsample score` measured."""
-    return "responses" in part(manifest, "identity")
+    return "responses" in section(manifest, "identity")
 
 
 def is_gated(manifest: Mapping[str, Any]) -> bool:
     """Whether the text of the problems must not be published; where run.json does not say, it must
     not.
     """
-    return part(manifest, "task").get("gated") is not False
+    return section(manifest, "task").get("gated") is not False
 
 
-def expected_part(manifest: Mapping[str, Any], run: Path) -> dict[str, Any]:
-    """What `engine.record.expected_trajectories` takes. Raises RunDirectoryError where run.json has
-    something else.
+def expected_section(manifest: Mapping[str, Any], run: Path) -> dict[str, Any]:
+    """What `engine.store.schema.expected_trajectories` takes. Raises RunDirectoryError where
+    run.json has something else.
     """
-    found = part(manifest, "expected")
+    found = section(manifest, "expected")
     if _is_list(found) or _is_product(found):
         return found
     raise RunDirectoryError(
@@ -72,3 +74,17 @@ def _is_product(expected: dict[str, Any]) -> bool:
 def _is_key(problem: object, sample: object, direction: object, budget: object) -> bool:
     are_texts = isinstance(problem, str) and isinstance(direction, str)
     return are_texts and type(sample) is int and (budget is None or type(budget) is int)
+
+
+def digest_rows(rows: Iterable[tuple[Any, ...]]) -> str:
+    """16 hexadecimal digits; the values of a row are those that JSON knows."""
+    return _digits(sorted(rows))
+
+
+def digest_object(value: Mapping[str, Any]) -> str:
+    """The same of one object, whatever the order of its keys."""
+    return _digits(value)
+
+
+def _digits(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from engine.core import TRAJECTORY_KEY, Trajectory
-from engine.record import RESPONSES, SCHEMA_VERSION, TOKENS, VOCABULARY
-from engine.store import RunStore
-from engine.tables import from_rows, write_table
+from engine.store.run_store import RunStore
+from engine.store.schema import RESPONSES, SCHEMA_VERSION, TOKENS, VOCABULARY
+from engine.store.tables import from_rows, write_table
 from evaluators.shifts.tables import RunTables, open_database, open_run
 
 LN2 = float(np.float32(np.log(2)))

@@ -15,8 +15,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from engine.core import TRAJECTORY_KEY, Trajectory
-from engine.parts import foreign_parts, part_numbers
-from engine.store import RunStore
+from engine.store.parts import foreign_parts, part_numbers
+from engine.store.run_store import RunStore
 
 
 @dataclass(frozen=True, slots=True)

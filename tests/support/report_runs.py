@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from engine.core import Grade, Problem, Trajectory
 from engine.match import fingerprint, read_match
-from engine.record import RESPONSES, TOKENS
-from engine.store import RunStore
+from engine.store.run_store import RunStore
+from engine.store.schema import RESPONSES, TOKENS
 
 PROBLEMS = ("p0", "p1", "p2")
 TEXTS = (" the", "\n", "1", "2", "=", " wait")

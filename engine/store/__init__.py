@@ -1,0 +1,1 @@
+"""The run directory: Arrow schemas, atomic parts, resume, verification."""
