@@ -21,7 +21,7 @@ from engine.system.signals import Stopped, sigterm_like_ctrl_c
 from engine.system.terminal import visible
 
 if TYPE_CHECKING:
-    from engine.config import RunConfig
+    from engine.config.run_config import RunConfig
     from engine.core import GivenSet
     from engine.plan import Plan
     from engine.preflight import PairInfo

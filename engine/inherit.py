@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from engine.config import RunConfig
+from engine.config.run_config import RunConfig
 from engine.errors import RunDirectoryError, StoreError
 
 # What a control takes over from the run that it matches: all that decides or records the numbers,

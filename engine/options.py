@@ -34,7 +34,7 @@ class ConfigCommand(click.Command):
 
     @cached_property
     def _config_options(self) -> list[click.Parameter]:
-        from engine.config import RunConfig
+        from engine.config.run_config import RunConfig
 
         return [
             _option(name, field)
@@ -86,7 +86,7 @@ def _written(default: Any) -> str:
 
 def overrides(ctx: click.Context) -> dict[str, Any]:
     """What the user gave as options: a default must not override the file."""
-    from engine.config import RunConfig
+    from engine.config.run_config import RunConfig
 
     given = click.core.ParameterSource.COMMANDLINE
     return {

@@ -16,7 +16,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.config import RunConfig
+from engine.config.run_config import RunConfig
+from engine.config.switching import WITHOUT_THRESHOLD
 from engine.core import GivenSet, GraderName, Problem, Task
 from engine.preflight import (
     MemoryEstimate,
@@ -29,7 +30,6 @@ from engine.preflight import (
 from engine.prompt import render_prompts
 from engine.sampling.rule import Rule
 from engine.shard import WHOLE, Shard, parse_shard
-from engine.switching import WITHOUT_THRESHOLD
 from engine.system.log import LogConfig
 from engine.system.machine import usable_cores, visible_gpus
 from engine.work import Replay, Sweep, Work

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.checkpoint import Checkpoint, open_checkpoint
-from engine.config import RunConfig
+from engine.config.run_config import RunConfig
 from engine.core import GivenSet
 from engine.errors import ConfigError, ModelError
 from engine.system.machine import available_memory, visible_gpus

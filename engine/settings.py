@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from engine.config import RunConfig
+from engine.config.run_config import RunConfig
 from engine.errors import ConfigError, RunDirectoryError
 from engine.inherit import MATCHED, settings_of
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from engine.config import DIRECTIONS, RunConfig
+from engine.config.run_config import DIRECTIONS, RunConfig
 from engine.core import Given, GivenSet, GraderName, Problem, Task, Trajectory
 from engine.match import Matched, fingerprint
 from engine.sampling.noise import stream_key

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.arrays import Bools, Ints
-from engine.config import DIRECTIONS as MADE
+from engine.config.run_config import DIRECTIONS as MADE
 from engine.core import GIVEN, TRAJECTORY_KEY, GraderName
 from engine.errors import XsampleError
 from evaluators.answers import canonical

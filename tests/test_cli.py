@@ -18,7 +18,7 @@ import engine.run
 import evaluators.report.build
 from engine.cli import commands
 from engine.cli_run import _INHERITED, _NOT_SCORED
-from engine.config import RunConfig
+from engine.config.run_config import RunConfig
 from engine.core import Problem, Trajectory
 from engine.errors import EngineError, IncompleteRunError, StoreError
 from engine.plan import Plan

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from engine.config import DIRECTIONS, RunConfig
+from engine.config.run_config import DIRECTIONS, RunConfig
 from engine.errors import ConfigError
 from engine.sampling.rule import CriterionName, Rule
 from engine.settings import load

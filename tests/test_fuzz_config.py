@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.config import RunConfig
+from engine.config.run_config import RunConfig
 from engine.settings import load
 from tests.support.fuzzing import cases, damaged, depths, judged, quiet, run, scalars, texts, values
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.config import RunConfig
+from engine.config.run_config import RunConfig
 from engine.errors import RunDirectoryError
 from engine.inherit import MATCHED, settings_of
 from engine.plan import prepare

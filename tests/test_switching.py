@@ -15,8 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.sampling.rule import CriterionName, Rule
-from engine.switching import (
+from engine.config.switching import (
     check_match,
     check_window,
     parse_budget,
@@ -24,6 +23,7 @@ from engine.switching import (
     resolve_threshold,
     resolve_window,
 )
+from engine.sampling.rule import CriterionName, Rule
 
 CRITERIA: tuple[CriterionName, ...] = get_args(CriterionName)
 WITHOUT_THRESHOLD: tuple[CriterionName, ...] = ("argmax", "always", "never")

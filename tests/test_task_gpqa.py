@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import RunConfig
+from engine.config.run_config import RunConfig
 from engine.core import Task
 from engine.errors import TaskError
 from evaluators.tasks.gpqa import LETTERS, option_order

@@ -248,7 +248,7 @@ def test_offline_without_a_cache_is_an_error_that_says_so(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("task", ["aime24", "aime25", "gpqa-diamond"])
 def test_a_named_set_that_cannot_be_loaded_says_what_a_local_copy_must_hold(task: str) -> None:
-    from engine.config import RunConfig
+    from engine.config.run_config import RunConfig
     from engine.errors import TaskError
     from evaluators.tasks.registry import TASKS, load_task
 

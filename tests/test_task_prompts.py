@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from engine.config import PromptName
+from engine.config.run_config import PromptName
 from engine.errors import ConfigError
 from evaluators.tasks.prompts import PROMPTS, read_template, unwrapped
 

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.config import RunConfig
+from engine.config.run_config import RunConfig
 from engine.errors import TaskError, XsampleError
 from evaluators.tasks import local, registry, source
 from evaluators.tasks.local import MAX_FILES, read_path

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from engine.config import RunConfig
+from engine.config.run_config import RunConfig
 from engine.core import Task
 from engine.errors import TaskError
 from evaluators.tasks.prompts import PROMPTS

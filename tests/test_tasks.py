@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine.config import RunConfig
+from engine.config.run_config import RunConfig
 from engine.core import GRADERS, Problem, Task
 from engine.errors import ConfigError, TaskError
 from evaluators.tasks.prompts import PROMPTS

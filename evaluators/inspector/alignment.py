@@ -9,7 +9,7 @@ from math import inf
 import numpy as np
 
 from engine.arrays import Ints
-from engine.config import DIRECTIONS
+from engine.config.run_config import DIRECTIONS
 from engine.core import GIVEN, Trajectory
 
 _DIRECTIONS = (*DIRECTIONS, GIVEN)

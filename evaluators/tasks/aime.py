@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from engine.config import RunConfig
+from engine.config.run_config import RunConfig
 from engine.core import Problem
 from engine.errors import TaskError
 from evaluators.tasks.distinct import Entry

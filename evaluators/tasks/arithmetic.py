@@ -13,7 +13,7 @@ import hashlib
 import random
 import re
 
-from engine.config import RunConfig
+from engine.config.run_config import RunConfig
 from engine.core import Problem
 from engine.errors import TaskError
 from evaluators.tasks.task_set import Loaded, TaskSet

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from engine.config import RunConfig
+from engine.config.run_config import RunConfig
 from engine.errors import TaskError
 from evaluators.tasks import columns, source
 from evaluators.tasks.columns import Path

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.config import RunConfig
+from engine.config.run_config import RunConfig
 from engine.core import Problem
 from engine.errors import TaskError
 from evaluators.tasks import local, source

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.config import RunConfig
+from engine.config.run_config import RunConfig
 from engine.core import TRAJECTORY_KEY, Given, GivenSet, Task, Trajectory
 from engine.errors import RunDirectoryError, TaskError
 from engine.store.manifest import is_gated

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from engine.config import DIRECTIONS
+from engine.config.run_config import DIRECTIONS
 from engine.core import GIVEN
 from engine.errors import TaskError
 from evaluators.tasks import columns

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import hashlib
 
-from engine.config import RunConfig
+from engine.config.run_config import RunConfig
 from engine.core import Problem
 from engine.errors import TaskError
 from evaluators.tasks.distinct import Entry

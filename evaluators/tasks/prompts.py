@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.config import PromptName
+from engine.config.run_config import PromptName
 from engine.errors import ConfigError
 
 PLACEHOLDER = "{question}"

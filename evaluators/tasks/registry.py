@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from difflib import get_close_matches
 
-from engine.config import RunConfig
+from engine.config.run_config import RunConfig
 from engine.core import Problem, Task
 from engine.errors import TaskError
 from evaluators.tasks import source

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from engine.config import PromptName, RunConfig
+from engine.config.run_config import PromptName, RunConfig
 from engine.core import GraderName, Problem
 
 

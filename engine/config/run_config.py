@@ -11,11 +11,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from engine.core import GraderName
-from engine.errors import ConfigError
-from engine.sampling.rule import CriterionName, EosRule, Policy, Rule, TraceMode
-from engine.shard import parse_shard
-from engine.switching import (
+from engine.config.switching import (
     check_match,
     check_window,
     parse_budget,
@@ -23,6 +19,10 @@ from engine.switching import (
     resolve_threshold,
     resolve_window,
 )
+from engine.core import GraderName
+from engine.errors import ConfigError
+from engine.sampling.rule import CriterionName, EosRule, Policy, Rule, TraceMode
+from engine.shard import parse_shard
 
 Direction = Literal["forward", "reverse"]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
