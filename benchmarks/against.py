@@ -34,7 +34,7 @@ from benchmarks.result import Result, machine, row, speed_up, spread
 from benchmarks.result import options as common_options
 from benchmarks.rivals.ask import Ask
 from benchmarks.rivals.contender import Contender, Made, curves, end, p_value, start, tokens
-from engine.pair import Completed, Pair
+from engine.lockstep.pair import Completed, Pair
 from engine.plan import Plan, prepare
 from engine.sampling.distribution import Sampling
 from engine.sampling.noise import stream_key

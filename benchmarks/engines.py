@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from engine.launch import PairConfig, Twins
-from engine.pair import Pair
+from engine.lockstep.engines import PairConfig, Twins
+from engine.lockstep.pair import Pair
+from engine.lockstep.worker import PolicyWorker
 from engine.sampling.link import Address
-from engine.worker import PolicyWorker
 
 # Of the GPUs that a pair would take by itself, the shares of lock-step and of the plain engines, so
 # that both fit. More than half for the first: where there are two GPUs, Ray then cannot put both

@@ -23,15 +23,15 @@ import ray
 from rich.table import Table
 
 from benchmarks.result import Result, spread
-from engine.job import Job
-from engine.launch import POLICIES
-from engine.pair import Completed, Pair
+from engine.lockstep.engines import POLICIES
+from engine.lockstep.job import Job
+from engine.lockstep.pair import Completed, Pair
+from engine.lockstep.worker import Finished, PolicyWorker, Progress, Requests
 from engine.plan import Plan, prepare
 from engine.sampling.rule import Rule
 from engine.sampling.sampler import Phase
 from engine.scheduler import Done, Scheduler
 from engine.settings import load
-from engine.worker import Finished, PolicyWorker, Progress, Requests
 from evaluators.tasks.registry import load_task
 
 RUNS = {

@@ -35,9 +35,9 @@ from benchmarks.floor import floor
 from benchmarks.profile import ProfilingWorker
 from benchmarks.result import Result, machine, options, row, speed_up, spread
 from benchmarks.workload import Workload, add_options, make_workload
-from engine.cluster import own_cluster
-from engine.launch import POLICIES, Twins
-from engine.pair import Completed, Pair
+from engine.lockstep.cluster import own_cluster
+from engine.lockstep.engines import POLICIES, Twins
+from engine.lockstep.pair import Completed, Pair
 
 _NUM_ENGINES = 4
 _SHIFT = 0.1  # nats, of the Jensen-Shannon divergence

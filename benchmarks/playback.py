@@ -18,11 +18,11 @@ import pyarrow as pa
 
 from benchmarks.synthetic_tokens import token_columns
 from engine.arrays import Ints
-from engine.fork import branch
-from engine.launch import POLICIES
+from engine.lockstep.engines import POLICIES
+from engine.lockstep.fork import branch
+from engine.lockstep.worker import _BATCH as SEQUENCES_PER_MESSAGE
+from engine.lockstep.worker import Finished, Progress, Requests
 from engine.sampling.sampler import Phase
-from engine.worker import _BATCH as SEQUENCES_PER_MESSAGE
-from engine.worker import Finished, Progress, Requests
 
 MEDIAN_LENGTH, SPREAD, MAX_LENGTH = 1_500, 0.6, 8_000  # tokens of a response; lognormal, capped
 

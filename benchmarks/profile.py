@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from engine.worker import PolicyWorker
+from engine.lockstep.worker import PolicyWorker
 
 _OF_SAMPLER = ("log_probabilities", "nuclei", "exchange", "couple", "fires", "decide")
 _PARTS = (*_OF_SAMPLER, "measure", "trace", "force_and_rest", "vllm")
@@ -25,7 +25,7 @@ class ProfilingWorker(PolicyWorker):
 
     def start_profile(self) -> None:
         """Wrap the parts."""
-        from engine import vllm_plugin
+        from engine.lockstep import vllm_plugin
         from engine.sampling import sampler, trace
 
         self._seconds: dict[str, float] = defaultdict(float)

@@ -23,10 +23,10 @@ from rich.table import Table
 from benchmarks import result
 from benchmarks.result import Result, machine, row, speed_up, spread
 from engine.core import Trajectory
-from engine.pair import Completed, Pair
+from engine.lockstep.pair import Completed, Pair
+from engine.lockstep.worker import PolicyWorker
 from engine.plan import Plan, prepare
 from engine.settings import load
-from engine.worker import PolicyWorker
 from evaluators.tasks.registry import load_task
 
 Responses = dict[Trajectory, list[int]]

@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.models import SHAPES, RandomPair, random_pair
-from engine.job import Job
-from engine.launch import PairConfig
+from engine.lockstep.engines import PairConfig
+from engine.lockstep.job import Job
+from engine.lockstep.worker import WorkerConfig
 from engine.plan import Plan, prepare
 from engine.sampling.noise import stream_key
 from engine.sampling.rule import Rule
 from engine.settings import load
 from engine.system.machine import visible_gpus
-from engine.worker import WorkerConfig
 from evaluators.tasks.registry import load_task
 
 MODELS = ("embedded", *SHAPES)

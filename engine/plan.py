@@ -35,7 +35,7 @@ from engine.system.machine import usable_cores, visible_gpus
 from engine.work import Replay, Sweep, Work
 
 if TYPE_CHECKING:
-    from engine.launch import PairConfig
+    from engine.lockstep.engines import PairConfig
 
 # What decides the numbers, beside the work and the models. The rest of the configuration says where
 # and how fast.
@@ -99,10 +99,10 @@ class Plan:
 
     def pair_config(self, number: int) -> PairConfig:
         """How to start pair `number` of the run."""
-        from engine.launch import POLICIES, PairConfig
+        from engine.lockstep.engines import POLICIES, PairConfig
+        from engine.lockstep.worker import WorkerConfig
         from engine.sampling.distribution import Sampling
         from engine.sampling.sampler import SamplerConfig
-        from engine.worker import WorkerConfig
 
         config, on_gpu = self.config, self.device == "cuda"
         sampling = Sampling(config.temperature, config.top_p, config.top_k)
@@ -162,7 +162,7 @@ class Plan:
 
     def _cores(self, number: int) -> dict[str, str]:
         """Cores of each policy of pair `number`, in vLLM's notation: ranks are separated by |."""
-        from engine.launch import POLICIES
+        from engine.lockstep.engines import POLICIES
 
         usable = sorted(os.sched_getaffinity(0))
         ranks = self.config.tensor_parallel_size
@@ -179,7 +179,7 @@ class Plan:
 
     def cluster(self) -> AbstractContextManager[None]:
         """The Ray cluster of the run: the one at ray_address, or one of our own for this block."""
-        from engine.cluster import joined_cluster, own_cluster
+        from engine.lockstep.cluster import joined_cluster, own_cluster
 
         if self.config.ray_address:
             return joined_cluster(self.config.ray_address)

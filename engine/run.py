@@ -17,11 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine import cluster
 from engine.core import TRAJECTORY_KEY, Failure, Grade, Trajectory
 from engine.errors import EngineError, GivenUpError, IncompleteRunError
-from engine.join import response_rows, token_rows
-from engine.pair import Completed, Pair
+from engine.lockstep import cluster
+from engine.lockstep.join import response_rows, token_rows
+from engine.lockstep.pair import Completed, Pair
+from engine.lockstep.worker import Progress
 from engine.plan import Plan, prepare
 from engine.prompt import token_texts
 from engine.scheduler import Done, GivenUp, Note, Scheduler
@@ -31,7 +32,6 @@ from engine.system.display import Display, Snapshot
 from engine.system.log import log_event, write_logs
 from engine.system.signals import HeldSignals
 from engine.work import Replay, Sweep
-from engine.worker import Progress
 
 # A part is committed when it has this many trajectories, or is this old.
 _PART_TRAJECTORIES, _PART_SECONDS = 512, 10.0

@@ -19,11 +19,11 @@ from itertools import groupby
 from math import ceil
 
 from engine.errors import EngineError, IncompleteRunError, LostEngineError
-from engine.job import Job
-from engine.pair import Completed, Pair
+from engine.lockstep.job import Job
+from engine.lockstep.pair import Completed, Pair
+from engine.lockstep.worker import Progress
 from engine.sampling.rule import Rule
 from engine.system.log import log_event
-from engine.worker import Progress
 
 # Failures of a trajectory before it is given up, and starts of a pair in a row that may fail.
 MAX_FAILURES = 3

@@ -18,7 +18,7 @@ from engine.sampling.noise import stream_key
 from engine.store.manifest import digest_rows
 
 if TYPE_CHECKING:
-    from engine.job import Job
+    from engine.lockstep.job import Job
 
 # What decides the numbers of a sweep, beside the task and the models. The rest says where and how
 # fast.
@@ -104,7 +104,7 @@ class Sweep(Work):
                         yield Trajectory(problem.id, sample, direction, budget)
 
     def job(self, key: Trajectory) -> Job:
-        from engine.job import Job
+        from engine.lockstep.job import Job
 
         noise_key = stream_key(self.config.seed, key.problem, key.sample)
         forward = key.direction == DIRECTIONS[0]
@@ -180,7 +180,7 @@ class Replay(Work):
         return iter(self._given)
 
     def job(self, key: Trajectory) -> Job:
-        from engine.job import Job
+        from engine.lockstep.job import Job
 
         given = self._given[key]
         return Job(given.prompt, 0, True, None, len(given.response), given=given.response)

@@ -8,8 +8,8 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
-from engine.join import join_sides
-from engine.pair import Completed
+from engine.lockstep.join import join_sides
+from engine.lockstep.pair import Completed
 from engine.plan import prepare
 from engine.run import _Recorder
 from engine.scheduler import Done

@@ -17,19 +17,19 @@ import pytest
 import ray
 import torch
 
+import engine.lockstep.worker
 import engine.scheduler
-import engine.worker
-from engine import vllm_plugin
 from engine.cli_read import finish
 from engine.errors import EngineError, GivenUpError, LockstepError, LostEngineError
-from engine.join import token_rows
-from engine.launch import POLICIES
-from engine.pair import Pair
+from engine.lockstep import vllm_plugin
+from engine.lockstep.engines import POLICIES
+from engine.lockstep.join import token_rows
+from engine.lockstep.pair import Pair
+from engine.lockstep.worker import PolicyWorker
 from engine.plan import Plan
 from engine.scheduler import Done, Note, Scheduler
 from engine.store.run_store import RunStore
 from engine.store.verify import verify_run
-from engine.worker import PolicyWorker
 from tests.support.engines import (
     ENGINES,
     KeptPair,

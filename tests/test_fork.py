@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.fork import branch, stems
+from engine.lockstep.fork import branch, stems
 
 # Of each row: no intervention, one that changed nothing, one that changed the token.
 flags = st.lists(st.sampled_from([(False, False), (True, False), (True, True)]), max_size=30)

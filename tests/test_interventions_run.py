@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from engine.core import Trajectory
-from engine.job import Job
-from engine.pair import Completed, Pair
+from engine.lockstep.job import Job
+from engine.lockstep.pair import Completed, Pair
 from engine.plan import Plan
 from engine.preflight import TINY_PAIR
 from engine.store.run_store import RunStore

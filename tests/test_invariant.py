@@ -14,14 +14,14 @@ import pyarrow as pa
 import pytest
 import ray
 
-from engine.job import Job
-from engine.join import token_rows
-from engine.launch import POLICIES, PairConfig
-from engine.pair import Completed, Pair
+from engine.lockstep.engines import POLICIES, PairConfig
+from engine.lockstep.job import Job
+from engine.lockstep.join import token_rows
+from engine.lockstep.pair import Completed, Pair
+from engine.lockstep.worker import Progress
 from engine.sampling.rule import Rule
 from engine.scheduler import Done, Note, Scheduler
 from engine.store.run_store import RunStore
-from engine.worker import Progress
 from tests.support.engines import (
     OpenPair,
     assert_same,

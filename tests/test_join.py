@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from engine.core import Trajectory
 from engine.errors import LockstepError
-from engine.join import join_sides, lengths, response_rows, rows_of, token_rows
+from engine.lockstep.join import join_sides, lengths, response_rows, rows_of, token_rows
 from engine.sampling.coupling import couple
 from engine.sampling.distribution import Sampling, log_probabilities, nuclei
 from engine.sampling.exchange import Rows

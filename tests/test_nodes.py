@@ -18,7 +18,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-import engine.cluster
+import engine.lockstep.cluster
 from engine.plan import Plan
 from engine.run import execute
 from engine.store.run_store import RunStore

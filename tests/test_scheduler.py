@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import EngineError, IncompleteRunError, LostEngineError
-from engine.job import Job
-from engine.pair import Completed, Pair
+from engine.lockstep.job import Job
+from engine.lockstep.pair import Completed, Pair
 from engine.sampling.rule import Rule
 from engine.scheduler import (
     LEAST_STEMS,

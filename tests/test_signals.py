@@ -131,7 +131,7 @@ def test_no_sigterm_is_lost_or_taken_by_ray_while_ray_starts() -> None:
     """
     lines, status = run("""
 import ctypes, threading
-from engine.cluster import own_cluster
+from engine.lockstep.cluster import own_cluster
 
 def of_the_system():
     action = ctypes.create_string_buffer(256)

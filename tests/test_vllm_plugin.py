@@ -38,8 +38,8 @@ with warnings.catch_warnings():
     )
     from vllm.v1.sample.logits_processor import BatchUpdateBuilder, MoveDirectionality
 
-    from engine import vllm_plugin
-    from engine.vllm_plugin import (
+    from engine.lockstep import vllm_plugin
+    from engine.lockstep.vllm_plugin import (
         ADDITIONAL_CONFIG,
         CrossSamplingV1,
         CrossSamplingV2,
@@ -408,12 +408,13 @@ def test_both_adapters_decide_the_same_for_the_same_requests(vllm_config: VllmCo
 )
 def test_the_adapter_is_that_of_the_model_runner(chosen: bool, name: str) -> None:
     assert (
-        processor_for(SimpleNamespace(use_v2_model_runner=chosen)) == f"engine.vllm_plugin:{name}"
+        processor_for(SimpleNamespace(use_v2_model_runner=chosen))
+        == f"engine.lockstep.vllm_plugin:{name}"
     )
 
 
 def test_a_vllm_that_knows_of_no_model_runner_v2_gets_the_first_adapter() -> None:
-    assert processor_for(SimpleNamespace()) == "engine.vllm_plugin:CrossSamplingV1"
+    assert processor_for(SimpleNamespace()) == "engine.lockstep.vllm_plugin:CrossSamplingV1"
 
 
 def test_the_worker_s_calls_reach_the_sampler_that_vllm_has_built(vllm_config: VllmConfig) -> None:

@@ -29,10 +29,11 @@ import ray
 import engine.run
 from engine.core import TRAJECTORY_KEY, Trajectory
 from engine.errors import EngineError
-from engine.job import Job
-from engine.join import token_rows
-from engine.launch import PairConfig
-from engine.pair import Completed, Pair
+from engine.lockstep.engines import PairConfig
+from engine.lockstep.job import Job
+from engine.lockstep.join import token_rows
+from engine.lockstep.pair import Completed, Pair
+from engine.lockstep.worker import PolicyWorker, Progress
 from engine.plan import Plan, prepare
 from engine.run import execute
 from engine.sampling.rule import Rule
@@ -40,7 +41,6 @@ from engine.settings import load
 from engine.store.run_store import RunStore
 from engine.store.schema import TOKENS
 from engine.system.display import PlainDisplay
-from engine.worker import PolicyWorker, Progress
 from evaluators.grading.grader import Grader
 from evaluators.tasks.registry import load_task
 

@@ -18,12 +18,12 @@ import pyarrow as pa
 
 from engine.arrays import Bools, Ints
 from engine.errors import LockstepError
-from engine.fork import branch, stems
-from engine.job import Job, Member, Segment, phase_of
-from engine.join import join_sides, lengths, rows_of, without_twin
-from engine.launch import POLICIES, PairConfig, Twins
+from engine.lockstep.engines import POLICIES, PairConfig, Twins
+from engine.lockstep.fork import branch, stems
+from engine.lockstep.job import Job, Member, Segment, phase_of
+from engine.lockstep.join import join_sides, lengths, rows_of, without_twin
+from engine.lockstep.worker import Finished, PolicyWorker, Progress
 from engine.sampling.rule import Rule
-from engine.worker import Finished, PolicyWorker, Progress
 
 
 @dataclass(frozen=True, slots=True)

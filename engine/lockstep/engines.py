@@ -20,11 +20,11 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from engine.cluster import lost
 from engine.errors import EngineError, LockstepError, LostEngineError
+from engine.lockstep.cluster import lost
+from engine.lockstep.worker import Finished, Place, PolicyWorker, Progress, Requests, WorkerConfig
 from engine.sampling.sampler import Phase
 from engine.system.log import remove_if_empty
-from engine.worker import Finished, Place, PolicyWorker, Progress, Requests, WorkerConfig
 
 POLICIES = ("base", "rl")
 # Share of a GPU's free memory, less the weights, that the KV cache gets: activations and CUDA

@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 
 from engine.arrays import Ints
+from engine.lockstep.worker import Requests
 from engine.sampling.criterion import random_positions
 from engine.sampling.intervention import UNLIMITED
 from engine.sampling.rule import Rule
 from engine.sampling.sampler import Phase, Ragged
-from engine.worker import Requests
 
 
 @dataclass(frozen=True, slots=True)

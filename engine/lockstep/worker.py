@@ -126,7 +126,7 @@ class PolicyWorker:
         from vllm.engine.arg_utils import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
-        from engine.vllm_plugin import ADDITIONAL_CONFIG, SamplerCalls, processor_for
+        from engine.lockstep.vllm_plugin import ADDITIONAL_CONFIG, SamplerCalls, processor_for
 
         gc.freeze()
         gc.enable()
