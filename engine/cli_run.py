@@ -23,8 +23,8 @@ from engine.system.terminal import visible
 if TYPE_CHECKING:
     from engine.config.run_config import RunConfig
     from engine.core import GivenSet
+    from engine.models.pair_info import PairInfo
     from engine.plan import Plan
-    from engine.preflight import PairInfo
     from engine.store.run_store import RunStore
 
 # Settings of `run` that say how responses are made: `score` has them given.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from engine import host, installed
 from engine.finding import Finding
-from engine.preflight import TINY_PAIR
+from engine.models.pair_info import TINY_PAIR
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from engine.config.run_config import RunConfig
 from engine.config.switching import WITHOUT_THRESHOLD
 from engine.core import GivenSet, GraderName, Problem, Task
-from engine.preflight import (
+from engine.models.pair_info import (
     MemoryEstimate,
     PairInfo,
     check_given,
@@ -27,7 +27,7 @@ from engine.preflight import (
     estimate_memory,
     inspect_pair,
 )
-from engine.prompt import render_prompts
+from engine.models.prompt import render_prompts
 from engine.sampling.rule import Rule
 from engine.shard import WHOLE, Shard, parse_shard
 from engine.system.log import LogConfig

@@ -23,8 +23,8 @@ from engine.lockstep import cluster
 from engine.lockstep.join import response_rows, token_rows
 from engine.lockstep.pair import Completed, Pair
 from engine.lockstep.worker import Progress
+from engine.models.prompt import token_texts
 from engine.plan import Plan, prepare
-from engine.prompt import token_texts
 from engine.scheduler import Done, GivenUp, Note, Scheduler
 from engine.shard import WHOLE
 from engine.store.run_store import RunStore

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from engine import doctor, host, installed
 from engine.finding import Finding
-from engine.preflight import TINY_PAIR
+from engine.models.pair_info import TINY_PAIR
 from engine.system import machine
 from engine.system.session import MOST_BYTES
 from tests.support.paths import ROOT

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from engine.core import Trajectory
-from engine.preflight import TINY_PAIR
+from engine.models.pair_info import TINY_PAIR
 from engine.store.run_store import RunStore
 from engine.store.verify import verify_run
 from tests.support.engines import TOLERANCE, WHOLE, floats, keys_of, plan_of, undisturbed

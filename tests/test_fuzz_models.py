@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.preflight import TINY_PAIR
+from engine.models.pair_info import TINY_PAIR
 from tests.support.fuzzing import (
     NUM_CASES,
     altered,

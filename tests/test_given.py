@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from engine.core import GivenSet, Problem, Task, Trajectory
 from engine.errors import ModelError, UsageError
-from engine.preflight import TINY_PAIR
-from engine.prompt import render_prompts
+from engine.models.pair_info import TINY_PAIR
+from engine.models.prompt import render_prompts
 from engine.settings import load
 from engine.store.run_store import RunStore
 from engine.store.schema import RESPONSES, TOKENS

@@ -24,9 +24,15 @@ import pytest
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models
 
-from engine.checkpoint import open_checkpoint
 from engine.errors import ConfigError, ModelError
-from engine.preflight import TINY_PAIR, PairInfo, check_prompts, estimate_memory, inspect_pair
+from engine.models.checkpoint import open_checkpoint
+from engine.models.pair_info import (
+    TINY_PAIR,
+    PairInfo,
+    check_prompts,
+    estimate_memory,
+    inspect_pair,
+)
 from engine.settings import load
 from tests.support.paths import ROOT
 
@@ -361,7 +367,7 @@ def hub() -> Iterator[str]:
 
 def hub_refusal(model: str, tmp_path: Path, **env: str) -> str:
     code = f"""
-from engine.checkpoint import open_checkpoint
+from engine.models.checkpoint import open_checkpoint
 from engine.errors import ModelError
 try:
     open_checkpoint("--rl", {model!r})

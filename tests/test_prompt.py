@@ -9,8 +9,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from engine.core import Problem, Task
 from engine.errors import ModelError
-from engine.preflight import TINY_PAIR
-from engine.prompt import render_prompts, token_texts
+from engine.models.pair_info import TINY_PAIR
+from engine.models.prompt import render_prompts, token_texts
 
 WORDS = ["<s>", "</s>", "<user>", "<model>", "what", "is", "6", "7", "?", "*"]
 TEMPLATE = (

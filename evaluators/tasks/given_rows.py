@@ -15,7 +15,7 @@ from typing import Any
 
 from engine.core import GIVEN, Given, Task, Trajectory
 from engine.errors import TaskError
-from engine.prompt import render_prompts
+from engine.models.prompt import render_prompts
 from evaluators.tasks.given_cells import Cells, called
 from evaluators.tasks.rows import Row
 

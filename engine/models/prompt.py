@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.bounded import bounded
 from engine.core import Task
 from engine.errors import ModelError
+from engine.models.bounded import bounded
 
 _CPU_S, _MEMORY_MIB = 5, 1024  # for all prompts; a tenth of a second more for each
 

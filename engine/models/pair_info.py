@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.checkpoint import Checkpoint, open_checkpoint
 from engine.config.run_config import RunConfig
 from engine.core import GivenSet
 from engine.errors import ConfigError, ModelError
+from engine.models.checkpoint import Checkpoint, open_checkpoint
 from engine.system.machine import available_memory, visible_gpus
 
-TINY_PAIR = Path(__file__).parent / "tiny_pair"
+TINY_PAIR = Path(__file__).parents[1] / "tiny_pair"
 _GIB = 1 << 30
 _MOST = 1 << 31  # of anything that config.json counts
 _DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

@@ -1,0 +1,1 @@
+"""Models before they are loaded: a checkpoint, a pair, prompts, memory."""
