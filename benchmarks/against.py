@@ -35,10 +35,10 @@ from benchmarks.result import options as common_options
 from benchmarks.rivals.ask import Ask
 from benchmarks.rivals.contender import Contender, Made, curves, end, p_value, start, tokens
 from engine.lockstep.pair import Completed, Pair
-from engine.plan import Plan, prepare
+from engine.run.plan import Plan, prepare
+from engine.run.settings import load
 from engine.sampling.distribution import Sampling
 from engine.sampling.noise import stream_key
-from engine.settings import load
 from evaluators.tasks.registry import load_task
 
 SAMPLES = 4

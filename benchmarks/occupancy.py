@@ -27,11 +27,11 @@ from engine.lockstep.engines import POLICIES
 from engine.lockstep.job import Job
 from engine.lockstep.pair import Completed, Pair
 from engine.lockstep.worker import Finished, PolicyWorker, Progress, Requests
-from engine.plan import Plan, prepare
+from engine.run.plan import Plan, prepare
+from engine.run.scheduler import Done, Scheduler
+from engine.run.settings import load
 from engine.sampling.rule import Rule
 from engine.sampling.sampler import Phase
-from engine.scheduler import Done, Scheduler
-from engine.settings import load
 from evaluators.tasks.registry import load_task
 
 RUNS = {

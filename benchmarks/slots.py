@@ -6,7 +6,7 @@ leases, on several pairs.
 A step is one token of every slot that is taken; a slot that comes free takes the next response of
 its pair's lease; a pair that is through takes the next lease. Prefill and solo phases are left out,
 and all pairs are equally fast. So ways to share out work can be compared without an engine, for
-lengths that the embedded pair does not have: `as it is` asks `engine.scheduler`, the others are
+lengths that the embedded pair does not have: `as it is` asks `engine.run.scheduler`, the others are
 named by what they do, with most responses a slot in a lease.
 """
 
@@ -27,7 +27,7 @@ from rich.table import Table
 
 from benchmarks.result import Result
 from engine.arrays import Ints
-from engine.scheduler import lease_stems
+from engine.run.scheduler import lease_stems
 
 
 class Leases(NamedTuple):

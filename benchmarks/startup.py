@@ -25,8 +25,8 @@ from typing import Any
 
 from benchmarks import result
 from benchmarks.result import Result, speed_up, spread, spreads_table
-from engine.plan import prepare
-from engine.settings import load
+from engine.run.plan import prepare
+from engine.run.settings import load
 from evaluators.tasks.registry import load_task
 
 # What a line of the run begins with or holds -> what has happened then.

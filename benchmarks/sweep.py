@@ -25,8 +25,8 @@ from benchmarks.result import Result, machine, row, speed_up, spread
 from engine.core import Trajectory
 from engine.lockstep.pair import Completed, Pair
 from engine.lockstep.worker import PolicyWorker
-from engine.plan import Plan, prepare
-from engine.settings import load
+from engine.run.plan import Plan, prepare
+from engine.run.settings import load
 from evaluators.tasks.registry import load_task
 
 Responses = dict[Trajectory, list[int]]

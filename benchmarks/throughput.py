@@ -43,10 +43,10 @@ from benchmarks.memory import Watch
 from benchmarks.playback import Lease, Playback
 from benchmarks.result import Result, speed_up, spread, spreads_table
 from benchmarks.synthetic_tokens import VOCABULARY_SIZE
-from engine.plan import Plan, prepare
-from engine.run import execute
-from engine.scheduler import MOST_STEMS
-from engine.settings import load
+from engine.run.execute import execute
+from engine.run.plan import Plan, prepare
+from engine.run.scheduler import MOST_STEMS
+from engine.run.settings import load
 from engine.store.run_store import RunStore
 from engine.system.display import PlainDisplay
 from evaluators.tasks.registry import load_task

@@ -20,10 +20,10 @@ from benchmarks.models import SHAPES, RandomPair, random_pair
 from engine.lockstep.engines import PairConfig
 from engine.lockstep.job import Job
 from engine.lockstep.worker import WorkerConfig
-from engine.plan import Plan, prepare
+from engine.run.plan import Plan, prepare
+from engine.run.settings import load
 from engine.sampling.noise import stream_key
 from engine.sampling.rule import Rule
-from engine.settings import load
 from engine.system.machine import visible_gpus
 from evaluators.tasks.registry import load_task
 

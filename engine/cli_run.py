@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from engine.config.run_config import RunConfig
     from engine.core import GivenSet
     from engine.models.pair_info import PairInfo
-    from engine.plan import Plan
+    from engine.run.plan import Plan
     from engine.store.run_store import RunStore
 
 # Settings of `run` that say how responses are made: `score` has them given.
@@ -78,8 +78,8 @@ def run_command(
 
     The same command with the same --out resumes.
     """
-    from engine.plan import prepare
-    from engine.settings import load
+    from engine.run.plan import prepare
+    from engine.run.settings import load
     from evaluators.tasks.registry import load_task
 
     resolved = load(config, overrides(ctx))
@@ -115,7 +115,7 @@ def score_command(
     response that ended by itself needs finish_reason stop: it is given its EOS. With --task they
     are graded too. The same command with the same --out resumes.
     """
-    from engine.plan import prepare_score
+    from engine.run.plan import prepare_score
     from evaluators.tasks.given import read_given, task_of
 
     resolved = _settings_to_score(ctx, given, config)
@@ -135,8 +135,7 @@ def score_command(
 
 
 def _settings_to_score(ctx: click.Context, given: Path, file: Path | None) -> RunConfig:
-    from engine.inherit import settings_of
-    from engine.settings import load
+    from engine.run.settings import load, settings_of
     from evaluators.tasks.given import is_run
 
     resolved = load(file, overrides(ctx), settings_of(given, _INHERITED) if is_run(given) else None)
@@ -189,7 +188,7 @@ def _carry_out(ctx: click.Context, plan: Plan, report: bool, show_measured: bool
 
 
 def _execute(plan: Plan) -> RunStore:
-    from engine.run import execute
+    from engine.run.execute import execute
     from engine.system.display import open_display
     from evaluators.grading.grader import Grader
 

@@ -13,15 +13,15 @@ from typing import Any, get_args
 import pytest
 from click.testing import CliRunner, Result
 
-import engine.plan
-import engine.run
+import engine.run.execute
+import engine.run.plan
 import evaluators.report.build
 from engine.cli import commands
 from engine.cli_run import _INHERITED, _NOT_SCORED
 from engine.config.run_config import RunConfig
 from engine.core import Problem, Trajectory
 from engine.errors import EngineError, IncompleteRunError, StoreError
-from engine.plan import Plan
+from engine.run.plan import Plan
 from engine.store.run_store import RunStore
 from engine.system.signals import Terminated
 from tests.support.paths import ROOT

@@ -18,8 +18,8 @@ from pydantic import ValidationError
 
 from engine.config.run_config import DIRECTIONS, RunConfig
 from engine.errors import ConfigError
+from engine.run.settings import load
 from engine.sampling.rule import CriterionName, Rule
-from engine.settings import load
 from engine.store.run_store import RunStore
 from tests.support.paths import ROOT
 

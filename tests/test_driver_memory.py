@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from engine.lockstep.join import join_sides
 from engine.lockstep.pair import Completed
-from engine.plan import prepare
-from engine.run import _Recorder
-from engine.scheduler import Done
-from engine.settings import load
+from engine.run.execute import _Recorder
+from engine.run.plan import prepare
+from engine.run.scheduler import Done
+from engine.run.settings import load
 from engine.store.run_store import RunStore
 from engine.system.display import Display
 from evaluators.grading.grader import Grader

@@ -18,7 +18,7 @@ import ray
 import torch
 
 import engine.lockstep.worker
-import engine.scheduler
+import engine.run.scheduler
 from engine.cli_read import finish
 from engine.errors import EngineError, GivenUpError, LockstepError, LostEngineError
 from engine.lockstep import vllm_plugin
@@ -26,8 +26,8 @@ from engine.lockstep.engines import POLICIES
 from engine.lockstep.join import token_rows
 from engine.lockstep.pair import Pair
 from engine.lockstep.worker import PolicyWorker
-from engine.plan import Plan
-from engine.scheduler import Done, Note, Scheduler
+from engine.run.plan import Plan
+from engine.run.scheduler import Done, Note, Scheduler
 from engine.store.run_store import RunStore
 from engine.store.verify import verify_run
 from tests.support.engines import (

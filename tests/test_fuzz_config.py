@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.config.run_config import RunConfig
-from engine.settings import load
+from engine.run.settings import load
 from tests.support.fuzzing import cases, damaged, depths, judged, quiet, run, scalars, texts, values
 
 pytestmark = quiet

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.plan import prepare
-from engine.settings import load
+from engine.run.plan import prepare
+from engine.run.settings import load
 from engine.store.run_store import RunStore
 from evaluators.report.build import compare, known_files
 from evaluators.report.csv_file import to_csv

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.models.pair_info import PairInfo, check_given, inspect_pair
-from engine.settings import load
+from engine.run.settings import load
 from evaluators.tasks.given import read_given, task_of
 from evaluators.tasks.registry import load_task
 from tests.support.fuzzing import (

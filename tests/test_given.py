@@ -20,7 +20,7 @@ from engine.core import GivenSet, Problem, Task, Trajectory
 from engine.errors import ModelError, UsageError
 from engine.models.pair_info import TINY_PAIR
 from engine.models.prompt import render_prompts
-from engine.settings import load
+from engine.run.settings import load
 from engine.store.run_store import RunStore
 from engine.store.schema import RESPONSES, TOKENS
 from evaluators.tasks.given import is_run, read_given, task_of

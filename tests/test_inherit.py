@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from engine.config.run_config import RunConfig
 from engine.errors import RunDirectoryError
-from engine.inherit import MATCHED, settings_of
-from engine.plan import prepare
-from engine.settings import load
+from engine.run.plan import prepare
+from engine.run.settings import MATCHED, load, settings_of
 from engine.store.run_store import RunStore
 from evaluators.tasks.registry import load_task
 

@@ -17,7 +17,7 @@ from engine.core import Trajectory
 from engine.lockstep.job import Job
 from engine.lockstep.pair import Completed, Pair
 from engine.models.pair_info import TINY_PAIR
-from engine.plan import Plan
+from engine.run.plan import Plan
 from engine.store.run_store import RunStore
 from tests.support.engines import (
     assert_same,

@@ -19,8 +19,8 @@ from engine.lockstep.job import Job
 from engine.lockstep.join import token_rows
 from engine.lockstep.pair import Completed, Pair
 from engine.lockstep.worker import Progress
+from engine.run.scheduler import Done, Note, Scheduler
 from engine.sampling.rule import Rule
-from engine.scheduler import Done, Note, Scheduler
 from engine.store.run_store import RunStore
 from tests.support.engines import (
     OpenPair,

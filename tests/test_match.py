@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from engine.core import Trajectory
 from engine.errors import ConfigError, RunDirectoryError
-from engine.match import Matched, check_room, read_match
+from engine.run.match import Matched, check_room, read_match
 from engine.store.run_store import RunStore
 from engine.store.schema import RESPONSES, TOKENS
 

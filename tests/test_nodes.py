@@ -19,8 +19,8 @@ import ray
 from ray.cluster_utils import Cluster
 
 import engine.lockstep.cluster
-from engine.plan import Plan
-from engine.run import execute
+from engine.run.execute import execute
+from engine.run.plan import Plan
 from engine.store.run_store import RunStore
 from engine.store.verify import verify_run
 from engine.system.display import PlainDisplay

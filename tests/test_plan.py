@@ -11,8 +11,8 @@ import pytest
 
 from engine.core import GIVEN, Given, GivenSet, Problem, Task, Trajectory
 from engine.errors import ConfigError, ModelError
-from engine.plan import Plan, prepare, prepare_score
-from engine.settings import load
+from engine.run.plan import Plan, prepare, prepare_score
+from engine.run.settings import load
 from engine.store.schema import expected_trajectories
 
 PROBLEMS = (Problem("t/1", "11+22=?", "33"), Problem("t/2", "22+33=?", "55"))

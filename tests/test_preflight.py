@@ -33,7 +33,7 @@ from engine.models.pair_info import (
     estimate_memory,
     inspect_pair,
 )
-from engine.settings import load
+from engine.run.settings import load
 from tests.support.paths import ROOT
 
 WORDS = ["<s>", "</s>", "one", "two", "three"]

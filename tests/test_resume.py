@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 import psutil
 import pytest
 
-from engine.plan import Plan
+from engine.run.plan import Plan
 from engine.store.run_store import RunStore
 from engine.store.verify import Verification, verify_run
 from tests.support.engines import (
@@ -39,7 +39,7 @@ MARK = "XSAMPLE_TEST_RUN"
 # The command, saying what it is about to do.
 NARRATED = """
 import time
-import engine.cli, engine.run
+import engine.cli, engine.run.execute
 from engine.lockstep.pair import Completed, Pair
 
 class NarratedPair(Pair):
@@ -56,13 +56,13 @@ class NarratedPair(Pair):
             if isinstance(event, Completed):
                 print("*" + phase, flush=True)
 
-class NarratedRecorder(engine.run._Recorder):
+class NarratedRecorder(engine.run.execute._Recorder):
     def finish(self):
         print("*grading", flush=True)
         time.sleep(1)
         super().finish()
 
-engine.run.Pair, engine.run._Recorder = NarratedPair, NarratedRecorder
+engine.run.execute.Pair, engine.run.execute._Recorder = NarratedPair, NarratedRecorder
 engine.cli.main()
 """
 

@@ -21,8 +21,7 @@ from hypothesis import strategies as st
 from engine.errors import EngineError, IncompleteRunError, LostEngineError
 from engine.lockstep.job import Job
 from engine.lockstep.pair import Completed, Pair
-from engine.sampling.rule import Rule
-from engine.scheduler import (
+from engine.run.scheduler import (
     LEAST_STEMS,
     MAX_FAILURES,
     MOST_STEMS,
@@ -32,6 +31,7 @@ from engine.scheduler import (
     Scheduler,
     lease_stems,
 )
+from engine.sampling.rule import Rule
 
 SLOTS = 4
 ROWS = pa.table({"sequence": pa.array([], pa.int32())})

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from engine.core import Trajectory
 from engine.errors import ConfigError, RunDirectoryError
-from engine.settings import load
+from engine.run.settings import load
 from engine.shard import WHOLE, Shard, parse_shard
 from engine.store.folder import FolderLock
 from engine.store.run_store import RunStore

@@ -3,7 +3,7 @@ tables in, tables out.
 
 Accuracy is avg@n: each problem weighs the same, and every verdict other than correct counts 0.
 Intervals are over problems, at 95 % (evaluators.bootstrap). A control is a run of random positions
-that matches another (engine.match).
+that matches another (engine.run.match).
 """
 
 from __future__ import annotations

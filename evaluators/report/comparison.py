@@ -7,14 +7,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.errors import XsampleError
-from engine.match import fingerprint, read_match
+from engine.run.match import fingerprint, read_match
 from engine.store.manifest import expected_section
 from engine.store.schema import expected_trajectories
 from evaluators.report.grades import grader_of
 from evaluators.report.runs import Run
 from evaluators.shifts.evolution import same_responses, step_of
 
-# A control matches a run of the same pair that was asked the same: engine.match.
+# A control matches a run of the same pair that was asked the same: engine.run.match.
 _MATCHED = ("base", "rl", "ids_answers_and_prompts", "max_tokens")
 # What the same sample of a problem must have in common in two runs for its noise to be the same.
 _PAIRED = {"ids_answers_and_prompts": "problems, answers or prompts", "seed": "seed"}

@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 import pytest
 import ray
 
-import engine.run
+import engine.run.execute
 from engine.core import TRAJECTORY_KEY, Trajectory
 from engine.errors import EngineError
 from engine.lockstep.engines import PairConfig
@@ -34,10 +34,10 @@ from engine.lockstep.job import Job
 from engine.lockstep.join import token_rows
 from engine.lockstep.pair import Completed, Pair
 from engine.lockstep.worker import PolicyWorker, Progress
-from engine.plan import Plan, prepare
-from engine.run import execute
+from engine.run.execute import execute
+from engine.run.plan import Plan, prepare
+from engine.run.settings import load
 from engine.sampling.rule import Rule
-from engine.settings import load
 from engine.store.run_store import RunStore
 from engine.store.schema import TOKENS
 from engine.system.display import PlainDisplay

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.core import Grade, Problem, Trajectory
-from engine.match import fingerprint, read_match
+from engine.run.match import fingerprint, read_match
 from engine.store.run_store import RunStore
 from engine.store.schema import RESPONSES, TOKENS
 

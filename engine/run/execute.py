@@ -24,14 +24,14 @@ from engine.lockstep.join import response_rows, token_rows
 from engine.lockstep.pair import Completed, Pair
 from engine.lockstep.worker import Progress
 from engine.models.prompt import token_texts
-from engine.plan import Plan, prepare
-from engine.scheduler import Done, GivenUp, Note, Scheduler
+from engine.run.plan import Plan, prepare
+from engine.run.scheduler import Done, GivenUp, Note, Scheduler
+from engine.run.work import Replay, Sweep
 from engine.shard import WHOLE
 from engine.store.run_store import RunStore
 from engine.system.display import Display, Snapshot
 from engine.system.log import log_event, write_logs
 from engine.system.signals import HeldSignals
-from engine.work import Replay, Sweep
 
 # A part is committed when it has this many trajectories, or is this old.
 _PART_TRAJECTORIES, _PART_SECONDS = 512, 10.0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.config.run_config import DIRECTIONS, RunConfig
 from engine.core import Given, GivenSet, GraderName, Problem, Task, Trajectory
-from engine.match import Matched, fingerprint
+from engine.run.match import Matched, fingerprint
 from engine.sampling.noise import stream_key
 from engine.store.manifest import digest_rows
 

@@ -28,11 +28,11 @@ from engine.models.pair_info import (
     inspect_pair,
 )
 from engine.models.prompt import render_prompts
+from engine.run.work import Replay, Sweep, Work
 from engine.sampling.rule import Rule
 from engine.shard import WHOLE, Shard, parse_shard
 from engine.system.log import LogConfig
 from engine.system.machine import usable_cores, visible_gpus
-from engine.work import Replay, Sweep, Work
 
 if TYPE_CHECKING:
     from engine.lockstep.engines import PairConfig
@@ -277,7 +277,7 @@ def prepare(config: RunConfig, task: Task) -> Plan:
     limits = (config.max_model_len, pair.context_length, pair.vocab_size)
     max_model_len = check_prompts(by_problem, sweep.max_tokens, *limits)
     if config.match:
-        from engine.match import check_room, read_match
+        from engine.run.match import check_room, read_match
 
         sweep.matched = read_match(
             config.match, sweep.trajectories(), _models(pair) | sweep.asked()
