@@ -59,7 +59,7 @@ def executing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def execute(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(engine.run, "execute", execute)
+    monkeypatch.setattr(engine.run.execute, "execute", execute)
 
 
 def test_help_lists_the_commands_that_exist() -> None:
@@ -153,7 +153,7 @@ def resolved(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
         seen.append(config)
         raise EngineError("far enough")
 
-    monkeypatch.setattr(engine.plan, "prepare", prepare)
+    monkeypatch.setattr(engine.run.plan, "prepare", prepare)
     return seen
 
 
@@ -525,7 +525,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
         seen.append(config)
         raise EngineError("far enough")
 
-    monkeypatch.setattr(engine.plan, "prepare_score", prepare_score)
+    monkeypatch.setattr(engine.run.plan, "prepare_score", prepare_score)
     return seen
 
 
@@ -585,7 +585,7 @@ def test_what_was_scored_is_shown_and_kept_with_or_without_gold_answers(
                 store.write_grades(grader.finish())
         return store
 
-    monkeypatch.setattr(engine.run, "execute", execute)
+    monkeypatch.setattr(engine.run.execute, "execute", execute)
     result = xsample("score", "given.jsonl", *task, "--device", "cpu", "--out", "scored")
     assert result.exit_code == 0, result.output
     summary = RunStore.read(Path("scored")).summary()
@@ -629,7 +629,7 @@ def test_a_run_whose_report_cannot_be_made_is_still_a_run(
 
     monkeypatch.chdir(tmp_path)
     Path("given.jsonl").write_text(json.dumps({"prompt": "Q", "text": "3"}))
-    monkeypatch.setattr(engine.run, "execute", execute)
+    monkeypatch.setattr(engine.run.execute, "execute", execute)
     monkeypatch.setattr(evaluators.report.build, "build_report", build_report)
     result = xsample("score", "given.jsonl", "--device", "cpu", "--out", "scored")
     assert (result.exit_code, "run directory: scored" in result.stdout) == (

@@ -86,7 +86,7 @@ def run_out_of_memory(step: Any, *arguments: Any) -> Any:
 
 def hand_over_often(worker: PolicyWorker) -> None:
     """The same batches on both sides: they send the same messages."""
-    engine.worker._BATCH = 64
+    engine.lockstep.worker._BATCH = 64
 
 
 def spoil(worker: PolicyWorker, fault: Any, marker: Path) -> None:
@@ -233,7 +233,7 @@ def test_what_fails_every_time_is_given_up_and_recorded_and_tried_again_by_the_n
         poisoned.append(pair.do("rl", poison, noise_key))
 
     monkeypatch.setattr(pair, "ready", poison_it)
-    monkeypatch.setattr(engine.scheduler, "MAX_FAILURES", 2)  # each costs a start
+    monkeypatch.setattr(engine.run.scheduler, "MAX_FAILURES", 2)  # each costs a start
     made = complete(plan)
     assert len(poisoned) == 2
 

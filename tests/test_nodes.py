@@ -48,7 +48,7 @@ def address(store: RunStore) -> Iterator[str]:
     ):
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        engine.cluster._forget_token()
+        engine.lockstep.cluster._forget_token()
         cluster = Cluster()
         try:
             for num_cpus in NODES:

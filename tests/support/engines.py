@@ -190,7 +190,7 @@ def on_kept_engines(pair_class: Callable[[PairConfig], Pair] = kept_pair) -> Ite
     """Runs in this block are carried out by the pair that is kept, in the cluster that is there."""
     connect()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine.run, "Pair", pair_class)
+        patch.setattr(engine.run.execute, "Pair", pair_class)
         patch.setattr(Plan, "cluster", lambda plan: nullcontext())
         yield
 
