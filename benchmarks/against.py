@@ -34,7 +34,7 @@ from benchmarks.result import Result, machine, row, speed_up, spread
 from benchmarks.result import options as common_options
 from benchmarks.rivals.ask import Ask
 from benchmarks.rivals.contender import Contender, Made, curves, end, p_value, start, tokens
-from engine.lockstep.pair import Completed, Pair
+from engine.lockstep.pair import Completed, LeaseRunner
 from engine.run.plan import Plan, prepare
 from engine.run.settings import load
 from engine.sampling.distribution import Sampling
@@ -43,7 +43,7 @@ from evaluators.tasks.registry import load_task
 
 SAMPLES = 4
 LAST_BUDGET = 8
-LEAST_P = 0.001
+MIN_P = 0.001
 # Sequences that a slow rival makes; the windows of (a) hold 30.
 NUM_SEQUENCES = {
     "per_token": 60,
@@ -77,7 +77,7 @@ class Work:
         limits = (budget, rule.threshold, sampling, jobs[0].max_tokens, pair.stop_token_ids)
         return Ask(pair.base, pair.rl, [job.prompt for job in jobs], *limits)
 
-    def lockstep(self, pair: Pair, budgets: tuple[int | None, ...], seed: int) -> Made:
+    def lockstep(self, pair: LeaseRunner, budgets: tuple[int | None, ...], seed: int) -> Made:
         """The responses of every budget, by one lease of the pair."""
         jobs = [
             replace(
@@ -103,7 +103,7 @@ def main() -> None:
     work = Work(_plan(options), options.sequences)
     models = (work.plan.pair.base, work.plan.pair.rl)
     with work.plan.cluster():
-        pair, rivals = Pair(work.plan.pair_config(0)), dict[str, Any]()
+        pair, rivals = LeaseRunner(work.plan.pair_config(0)), dict[str, Any]()
         try:
             pair.start()
             wanted = [*options.rivals, *(["regenerate"] if options.curve else [])]
@@ -121,14 +121,16 @@ def main() -> None:
 
 def refuse_void(p: dict[str, float]) -> None:
     """End the command if a rival made other responses than lock-step. p: of each rival."""
-    if void := [name for name, value in p.items() if value < LEAST_P]:
+    if void := [name for name, value in p.items() if value < MIN_P]:
         sys.exit(
             f"void: {', '.join(void)}: not the distribution that lock-step samples from (p <"
-            f" {LEAST_P})"
+            f" {MIN_P})"
         )
 
 
-def run(work: Work, pair: Pair, rivals: dict[str, Any], options: argparse.Namespace) -> Result:
+def run(
+    work: Work, pair: LeaseRunner, rivals: dict[str, Any], options: argparse.Namespace
+) -> Result:
     """Both comparisons."""
     result = Result(
         "against", vars(options) | {"json": None}, details={"p": {}, "sequences": {}, "tokens": {}}
@@ -163,7 +165,7 @@ def _warm_up(rival: Any, ask: Ask) -> None:
     ray.get(rival.respond.remote(replace(ask, max_tokens=4), 0))
 
 
-def _check_the_check(work: Work, pair: Pair, rounds: int) -> None:
+def _check_the_check(work: Work, pair: LeaseRunner, rounds: int) -> None:
     """Warm the pair up; what it makes without interventions must not pass for what it makes with
     them.
     """
@@ -173,7 +175,7 @@ def _check_the_check(work: Work, pair: Pair, rounds: int) -> None:
         with_.take_turn(-1 - round_)
         without.take_turn(-1 - rounds - round_)
     p = p_value(with_, without, work.problems)
-    assert p < LEAST_P, (
+    assert p < MIN_P, (
         f"the check takes responses without interventions for the same (p = {p}): more --rounds"
     )
 

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from engine.lockstep.engines import PairConfig, Twins
-from engine.lockstep.pair import Pair
+from engine.lockstep.engines import EnginePair, PairConfig
+from engine.lockstep.pair import LeaseRunner
 from engine.lockstep.worker import PolicyWorker
 from engine.sampling.link import Address
 
@@ -93,12 +93,14 @@ class PlainWorker(PolicyWorker):
 
 
 @contextmanager
-def loaded(config: PairConfig, worker_class: type[PolicyWorker]) -> Iterator[tuple[Pair, Twins]]:
+def loaded(
+    config: PairConfig, worker_class: type[PolicyWorker]
+) -> Iterator[tuple[LeaseRunner, EnginePair]]:
     """A pair in lock-step, of worker_class, and two plain engines of the same configuration, all
     loaded.
     """
     ours, theirs = (replace(config, gpus=share * config.gpus) for share in _GPU_SHARES)
-    pair, plain = Pair(ours, worker_class), Twins(theirs, PlainWorker)
+    pair, plain = LeaseRunner(ours, worker_class), EnginePair(theirs, PlainWorker)
     try:
         blocks = []
         for twins in (pair.twins, plain):

@@ -28,7 +28,7 @@ from evaluators.grading.judges import JUDGES
 AIMS = {"integer": 2_000, "math_verify": 100}  # answers a second
 REASONING = "Let $x_1$ be the first of {4, 5}; then $\\frac{x_1}{2} = 2$, or so it seems. " * 50
 
-Pair = tuple[str, str]  # gold answer, answer
+LeaseRunner = tuple[str, str]  # gold answer, answer
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
     found.publish([table(found)], asked.json)
 
 
-def answers_per_second(pairs: list[Pair], workers: int) -> float:
+def answers_per_second(pairs: list[LeaseRunner], workers: int) -> float:
     """From the first `submit` to the last grade; the right and the wrong half must come out as
     such.
     """
@@ -71,7 +71,7 @@ def answers_per_second(pairs: list[Pair], workers: int) -> float:
     return len(pairs) / seconds
 
 
-def integers(random: Random, number: int) -> list[Pair]:
+def integers(random: Random, number: int) -> list[LeaseRunner]:
     """AIME's answers, 0 to 999, as models write them."""
     golds = [random.randrange(1000) for _ in range(number)]
     return [
@@ -79,7 +79,7 @@ def integers(random: Random, number: int) -> list[Pair]:
     ]
 
 
-def formulas(random: Random, number: int) -> list[Pair]:
+def formulas(random: Random, number: int) -> list[LeaseRunner]:
     """Of each kind as many, all of them for math-verify."""
     pairs = []
     for place in range(number):

@@ -25,7 +25,7 @@ from rich.table import Table
 from benchmarks.result import Result, spread
 from engine.lockstep.engines import POLICIES
 from engine.lockstep.job import Job
-from engine.lockstep.pair import Completed, Pair
+from engine.lockstep.pair import Completed, LeaseRunner
 from engine.lockstep.worker import Finished, PolicyWorker, Progress, Requests
 from engine.run.plan import Plan, prepare
 from engine.run.scheduler import Done, Scheduler
@@ -76,7 +76,7 @@ class OccupancyWorker(PolicyWorker):
         return phases
 
 
-class WatchedPair(Pair):
+class WatchedPair(LeaseRunner):
     """A Pair that keeps its engines over several schedulers, and notes their phases after every
     lease.
     """

@@ -36,8 +36,8 @@ from benchmarks.profile import ProfilingWorker
 from benchmarks.result import Result, machine, options, row, speed_up, spread
 from benchmarks.workload import Workload, add_options, make_workload
 from engine.lockstep.cluster import own_cluster
-from engine.lockstep.engines import POLICIES, Twins
-from engine.lockstep.pair import Completed, Pair
+from engine.lockstep.engines import POLICIES, EnginePair
+from engine.lockstep.pair import Completed, LeaseRunner
 
 _NUM_ENGINES = 4
 _SHIFT = 0.1  # nats, of the Jensen-Shannon divergence
@@ -54,7 +54,9 @@ def main() -> None:
     result.publish(tables(result), chosen.json)
 
 
-def run(workload: Workload, pair: Pair, plain: Twins, chosen: argparse.Namespace) -> Result:
+def run(
+    workload: Workload, pair: LeaseRunner, plain: EnginePair, chosen: argparse.Namespace
+) -> Result:
     """The rounds, after one of each contender that does not count."""
     made = lockstep(pair, workload)
     lengths = response_lengths(made, len(workload.jobs))
@@ -100,7 +102,7 @@ def run(workload: Workload, pair: Pair, plain: Twins, chosen: argparse.Namespace
     )
 
 
-def lockstep(pair: Pair, workload: Workload) -> pa.Table:
+def lockstep(pair: LeaseRunner, workload: Workload) -> pa.Table:
     """The whole path, trace and driver's join included. The rows of all responses."""
     done = [
         event.tokens
@@ -118,7 +120,7 @@ def response_lengths(made: pa.Table, num_jobs: int) -> list[int]:
 
 
 def generate(
-    plain: Twins,
+    plain: EnginePair,
     policies: Sequence[str],
     workload: Workload,
     lengths: list[int],
@@ -135,7 +137,7 @@ def generate(
     return int(num_steps)
 
 
-def profile(pair: Pair, workload: Workload) -> tuple[int, dict[str, float]]:
+def profile(pair: LeaseRunner, workload: Workload) -> tuple[int, dict[str, float]]:
     """Steps of the base engine, and microseconds of one by part."""
     worker = pair.twins.workers["base"]
     ray.get(worker.start_profile.remote())

@@ -26,14 +26,14 @@ from benchmarks.result import Result, machine, options, row, spread
 from benchmarks.workload import Workload, add_options, make_workload
 from engine.lockstep.cluster import own_cluster
 from engine.lockstep.engines import PairConfig
-from engine.lockstep.pair import Pair
+from engine.lockstep.pair import LeaseRunner
 from engine.run.scheduler import Done, GivenUp, Scheduler
 
 _VALUES = {"pairs": "1,2", "slots": "16,64,128", "length": "128,1024", "top_p": "0.7,0.95,1.0"}
 _TYPES = {"pairs": int, "slots": int, "length": int, "top_p": float}
 
 
-class LoadedPair(Pair):
+class LoadedPair(LeaseRunner):
     """A pair that is loaded once, and outlives the Scheduler that runs it."""
 
     def __init__(self, config: PairConfig) -> None:

@@ -23,7 +23,7 @@ from rich.table import Table
 from benchmarks import result
 from benchmarks.result import Result, machine, row, speed_up, spread
 from engine.core import Trajectory
-from engine.lockstep.pair import Completed, Pair
+from engine.lockstep.pair import Completed, LeaseRunner
 from engine.lockstep.worker import PolicyWorker
 from engine.run.plan import Plan, prepare
 from engine.run.settings import load
@@ -62,7 +62,7 @@ def main() -> None:
     whole = _plan(options, options.budget)
     parts = [_plan(options, budget) for budget in options.budget.split(",")]
     with whole.cluster():
-        pair = Pair(whole.pair_config(0), CountingWorker)
+        pair = LeaseRunner(whole.pair_config(0), CountingWorker)
         try:
             pair.start()
             found = run(pair, whole, parts, options)
@@ -71,7 +71,7 @@ def main() -> None:
     found.publish([table(found)], options.json)
 
 
-def run(pair: Pair, whole: Plan, parts: list[Plan], options: argparse.Namespace) -> Result:
+def run(pair: LeaseRunner, whole: Plan, parts: list[Plan], options: argparse.Namespace) -> Result:
     """The rounds: each contender once a round, after one of each that does not count."""
     seconds, tokens = defaultdict(list), defaultdict(list)
     for round_ in range(options.rounds + 1):
@@ -97,7 +97,7 @@ def run(pair: Pair, whole: Plan, parts: list[Plan], options: argparse.Namespace)
     )
 
 
-def carry_out(pair: Pair, plans: list[Plan]) -> tuple[float, int, Responses]:
+def carry_out(pair: LeaseRunner, plans: list[Plan]) -> tuple[float, int, Responses]:
     """Seconds, tokens computed and responses of these plans, one after the other."""
     workers = pair.twins.workers.values()
     ray.get([worker.computed.remote() for worker in workers])

@@ -45,7 +45,7 @@ from benchmarks.result import Result, speed_up, spread, spreads_table
 from benchmarks.synthetic_tokens import VOCABULARY_SIZE
 from engine.run.execute import execute
 from engine.run.plan import Plan, prepare
-from engine.run.scheduler import MOST_STEMS
+from engine.run.scheduler import MAX_GROUPS
 from engine.run.settings import load
 from engine.store.run_store import RunStore
 from engine.system.display import PlainDisplay
@@ -54,7 +54,7 @@ from evaluators.tasks.registry import load_task
 AIM = 1_000_000  # rows a second
 PROBLEMS, SAMPLES = 128, 4
 RESPONSES = PROBLEMS * SAMPLES * 2  # of a lease, both directions
-SLOTS = RESPONSES // MOST_STEMS
+SLOTS = RESPONSES // MAX_GROUPS
 TENTHS, LARGEST_PARTS, PROFILED_LEASES = 10, 15, 4
 
 

@@ -26,7 +26,7 @@ from engine.system.terminal import one_line
 if TYPE_CHECKING:
     from engine.store.run_store import RunStore
 
-_MOST_LISTED = 20
+_MAX_LISTED = 20
 
 _run_argument = click.argument("run", metavar="RUN", type=click.Path(path_type=Path))
 _show_text_option = click.option(
@@ -223,7 +223,7 @@ def inspect_command(
     "--all",
     "list_all",
     is_flag=True,
-    help=f"list everything that is wrong, not only {_MOST_LISTED} of a kind",
+    help=f"list everything that is wrong, not only {_MAX_LISTED} of a kind",
 )
 @debug_option
 @click.pass_context
@@ -256,7 +256,7 @@ def verify_command(ctx: click.Context, run: Path, list_all: bool) -> None:
 def _list_wrong(kind: str, items: list[str], list_all: bool) -> None:
     if items:
         click.echo(f"{kind}: {len(items):,}")
-        shown = items if list_all else items[:_MOST_LISTED]
+        shown = items if list_all else items[:_MAX_LISTED]
         click.echo("\n".join(f"  {one_line(item)}" for item in shown))
         if len(shown) < len(items):
             click.echo(f"  ... and {len(items) - len(shown):,} more; --all lists them")

@@ -22,7 +22,7 @@ from engine.system.terminal import visible
 
 if TYPE_CHECKING:
     from engine.config.run_config import RunConfig
-    from engine.core import GivenSet
+    from engine.core import ExternalResponses
     from engine.models.pair_info import PairInfo
     from engine.run.plan import Plan
     from engine.store.run_store import RunStore
@@ -121,7 +121,7 @@ def score_command(
     resolved = _settings_to_score(ctx, given, config)
     task = task_of(given, resolved)
 
-    def read(pair: PairInfo) -> GivenSet:
+    def read(pair: PairInfo) -> ExternalResponses:
         return read_given(
             given, resolved, task, pair.tokenizer, pair.stop_token_ids, pair.context_length
         )

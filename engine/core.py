@@ -86,7 +86,7 @@ class Trajectory(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class ExternalResponse:
     """One response. prompt, response: token ids; stopped: it ended by itself, else by a length cap.
 
     where: for messages, the file and row or the run and trajectory that it comes from.
@@ -100,14 +100,14 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
-class GivenSet:
+class ExternalResponses:
     """Responses from one source, keys unique, and the problems that they answer, as far as gold
     answers are known.
     """
 
     name: str
     source: str
-    responses: tuple[Given, ...]
+    responses: tuple[ExternalResponse, ...]
     problems: tuple[Problem, ...] = ()
     grader: GraderName = "math"
     gated: bool = False

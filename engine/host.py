@@ -16,7 +16,7 @@ from pathlib import Path
 from engine.finding import Finding
 from engine.installed import version_of
 from engine.system.machine import available_memory, usable_cores
-from engine.system.session import MOST_BYTES, root
+from engine.system.session import MAX_BYTES, root
 
 _GIB = 1 << 30
 _MIN_MEMORY = 4 * _GIB
@@ -136,10 +136,10 @@ def find_temporary_folder() -> Finding:
         return Finding(
             name, f"{wanted}, not {given}", None, "TMPDIR cannot be written to: set another"
         )
-    if (num_bytes := len(os.fsencode(wanted))) > MOST_BYTES:
+    if (num_bytes := len(os.fsencode(wanted))) > MAX_BYTES:
         advice = (
             f"sockets there have too long a path: runs use {root()}; set TMPDIR to at most"
-            f" {MOST_BYTES} bytes"
+            f" {MAX_BYTES} bytes"
         )
         return Finding(name, f"TMPDIR has {num_bytes} bytes", None, advice)
     if os.statvfs(wanted).f_flag & os.ST_NOEXEC:

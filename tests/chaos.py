@@ -40,9 +40,9 @@ SETTINGS = {
     "kv-cache-gib": 0.25, "step-timeout": 10,
 }  # fmt: skip
 STAGES = ("starting", "loading", "sampling", "grading", "report")
-_MOST_BLOWS, _MOST_COMMANDS = 3, 6
+_MAX_BLOWS, _MAX_COMMANDS = 3, 6
 _NEVER_SAID = ("Traceback", "This is a bug", "(raylet)")
-_MOST_FOLDERS = 2  # that a killed driver may leave to the next start: those of a report
+_MAX_FOLDERS = 2  # that a killed driver may leave to the next start: those of a report
 _FORGOTTEN_SECONDS = (
     90.0  # engines see at once that their driver is gone, Ray's agents give its head a minute
 )
@@ -263,8 +263,8 @@ class ChaosRun:
         """Hit it, and start it again, until it is done or has failed."""
         done = False
         while not (done or self.faults):
-            if self.num_commands == _MOST_COMMANDS:
-                self.faults.append(f"not done after {_MOST_COMMANDS} commands")
+            if self.num_commands == _MAX_COMMANDS:
+                self.faults.append(f"not done after {_MAX_COMMANDS} commands")
                 break
             command, here = self.start(), len(self.blows)
             while self._is_due(chance) and (
@@ -288,7 +288,7 @@ class ChaosRun:
             self.traces.kill()
 
     def _is_due(self, chance: random.Random) -> bool:
-        return len(self.blows) < _MOST_BLOWS and (not self.blows or chance.random() < 0.5)
+        return len(self.blows) < _MAX_BLOWS and (not self.blows or chance.random() < 0.5)
 
     def _strike(self, command: Command, pace: Pace, chance: random.Random) -> Blow | None:
         """Hit the command in a random moment of the time that it will take; None if it ended
@@ -319,7 +319,7 @@ class ChaosRun:
         allowed = set(blows[-1].kind.codes) if blows else {0}
         if blows and command.elapsed - struck < 2:
             allowed |= {0}  # it was done when it was hit
-        if len(blows) >= _MOST_BLOWS:
+        if len(blows) >= _MAX_BLOWS:
             allowed |= {4}  # the same trajectories failed three times
         if code not in allowed:
             last = blows[-1].kind.name if blows else "no blow"
@@ -348,13 +348,13 @@ class ChaosRun:
         ):
             self.faults.append(f"exit {code}, and the last line is {lines[-1:]}")
         if by_ray:
-            self.faults += self.traces.left(folders=_MOST_FOLDERS, within=_FORGOTTEN_SECONDS)
+            self.faults += self.traces.left(folders=_MAX_FOLDERS, within=_FORGOTTEN_SECONDS)
         elif unheard:
             pass  # it had started nothing, nor cleared up after the one before
         elif code != 137:
             self.faults += self.traces.left()
         elif not at_once:
-            self.faults += self.traces.left(folders=_MOST_FOLDERS, within=_FORGOTTEN_SECONDS)
+            self.faults += self.traces.left(folders=_MAX_FOLDERS, within=_FORGOTTEN_SECONDS)
         if self._has_begun():
             found = verify_run(RunStore.read(self.out))
             if found.double or found.unexpected or found.miscounted or found.unreadable:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.sampling.coupling import Both, couple
+from engine.sampling.coupling import CoupledDraws, couple
 from engine.sampling.criterion import (
     ASKS_ENTROPY,
     Answers,
@@ -41,7 +41,7 @@ def truncated(p: Matrix) -> Nuclei:
     return nuclei(torch.from_numpy(np.log(p)).float(), Sampling(1.0, 0.7))
 
 
-def meeting(base: Matrix, rl: Matrix, forward: bool = True) -> Both:
+def meeting(base: Matrix, rl: Matrix, forward: bool = True) -> CoupledDraws:
     num = len(base)
     key = np.full(num, stream_key(0, "p", 0), np.uint64)
     return couple(truncated(base), truncated(rl), np.full(num, forward), key, np.arange(num))

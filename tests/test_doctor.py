@@ -24,7 +24,7 @@ from engine import doctor, host, installed
 from engine.finding import Finding
 from engine.models.pair_info import TINY_PAIR
 from engine.system import machine
-from engine.system.session import MOST_BYTES
+from engine.system.session import MAX_BYTES
 from tests.support.paths import ROOT
 
 
@@ -399,12 +399,12 @@ def test_a_temporary_folder_that_is_writable_and_short_is_fine(
 def test_a_temporary_folder_with_too_long_a_path_for_a_socket_is_named_with_its_length(
     tmp_path: Path, temporary: Callable[[Path], None]
 ) -> None:
-    folder = tmp_path / ("x" * MOST_BYTES)
+    folder = tmp_path / ("x" * MAX_BYTES)
     folder.mkdir()
     temporary(folder)
     found = host.find_temporary_folder()
     assert (found.value, found.ok) == (f"TMPDIR has {len(str(folder))} bytes", None)
-    assert f"at most {MOST_BYTES} bytes" in found.advice
+    assert f"at most {MAX_BYTES} bytes" in found.advice
 
 
 def test_a_temporary_folder_without_exec_or_room_is_named(

@@ -8,7 +8,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
-from engine.lockstep.join import join_sides
+from engine.lockstep.join import merge_sides
 from engine.lockstep.pair import Completed
 from engine.run.execute import _Recorder
 from engine.run.plan import prepare
@@ -56,7 +56,7 @@ def finished_lease(answer: list[int]) -> Completed:
         }
     )
     return Completed(
-        np.arange(LEASE), np.ones(LEASE, bool), join_sides(side, side), np.arange(LEASE)
+        np.arange(LEASE), np.ones(LEASE, bool), merge_sides(side, side), np.arange(LEASE)
     )
 
 

@@ -24,7 +24,7 @@ from engine.errors import EngineError, GivenUpError, LockstepError, LostEngineEr
 from engine.lockstep import vllm_plugin
 from engine.lockstep.engines import POLICIES
 from engine.lockstep.join import token_rows
-from engine.lockstep.pair import Pair
+from engine.lockstep.pair import LeaseRunner
 from engine.lockstep.worker import PolicyWorker
 from engine.run.plan import Plan
 from engine.run.scheduler import Done, Note, Scheduler
@@ -111,12 +111,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
     return undisturbed(tmp_path_factory)
 
 
-def processes(pair: Pair) -> list[psutil.Process]:
+def processes(pair: LeaseRunner) -> list[psutil.Process]:
     """Those of the engines that run now."""
     return [psutil.Process(place.pid) for place in pair.twins.places.values()]
 
 
-def carry_out(pair: Pair, plan: Plan) -> tuple[list[pa.Table], list[pa.Table]]:
+def carry_out(pair: LeaseRunner, plan: Plan) -> tuple[list[pa.Table], list[pa.Table]]:
     """What the scheduler hands over: before the first failure, and after it."""
     keys = list(plan.work.trajectories())
     connect()
@@ -216,7 +216,7 @@ def test_a_pair_that_ran_out_of_memory_while_loading_is_started_again(
                 raise MemoryError("cannot allocate 20 GiB")
             return super().load(kv_cache_bytes)
 
-    before, after = carry_out(Pair(plan.pair_config(0), ShortOfMemory), plan)
+    before, after = carry_out(LeaseRunner(plan.pair_config(0), ShortOfMemory), plan)
     assert marker.exists()
     assert_same(pa.concat_tables(before + after), of_plan(store, plan))
 

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.core import GivenSet, Problem, Task, Trajectory
+from engine.core import ExternalResponses, Problem, Task, Trajectory
 from engine.errors import ModelError, UsageError
 from engine.models.pair_info import TINY_PAIR
 from engine.models.prompt import render_prompts
@@ -49,7 +49,7 @@ def encoded(text: str) -> list[int]:
     return list(tokenizer()(text, add_special_tokens=False)["input_ids"])
 
 
-def read(place: Path, task: Task | None = None, **options: Any) -> GivenSet:
+def read(place: Path, task: Task | None = None, **options: Any) -> ExternalResponses:
     return read_given(place, load(None, options), task, tokenizer(), (EOS,), 256)
 
 

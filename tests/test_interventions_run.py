@@ -15,7 +15,7 @@ import torch
 
 from engine.core import Trajectory
 from engine.lockstep.job import Job
-from engine.lockstep.pair import Completed, Pair
+from engine.lockstep.pair import Completed, LeaseRunner
 from engine.models.pair_info import TINY_PAIR
 from engine.run.plan import Plan
 from engine.store.run_store import RunStore
@@ -44,14 +44,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
 
 
 @pytest.fixture(scope="module")
-def pair() -> Pair:
+def pair() -> LeaseRunner:
     pair = kept_pair(plan_of().pair_config(0))
     pair.start()
     return pair
 
 
 @pytest.fixture(scope="module")
-def sweep(pair: Pair) -> pa.Table:
+def sweep(pair: LeaseRunner) -> pa.Table:
     return carry_out(pair, plan_of(**SWEEP, budget=BUDGETS))
 
 
@@ -80,7 +80,7 @@ def interventions(rows: pa.Table) -> dict[Trajectory, int]:
 
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_a_fork_is_what_a_run_with_its_budget_alone_gives_in_every_column(
-    pair: Pair, sweep: pa.Table, budget: int | None
+    pair: LeaseRunner, sweep: pa.Table, budget: int | None
 ) -> None:
     plan = plan_of(**SWEEP, budget=(budget,))
     alone = carry_out(pair, plan)
@@ -88,7 +88,7 @@ def test_a_fork_is_what_a_run_with_its_budget_alone_gives_in_every_column(
     assert_same(of_keys(sweep, plan.work.trajectories()), alone)
 
 
-def test_forks_say_what_they_are_forked_from_and_the_stem_does_not(pair: Pair) -> None:
+def test_forks_say_what_they_are_forked_from_and_the_stem_does_not(pair: LeaseRunner) -> None:
     plan = plan_of(limit=4, samples=1, direction="forward", budget=(0, 1, 4))
     keys = list(plan.work.trajectories())
     done = [
@@ -101,7 +101,7 @@ def test_forks_say_what_they_are_forked_from_and_the_stem_does_not(pair: Pair) -
 
 
 def test_always_forward_is_the_rl_model_and_never_forward_is_the_base_token_for_token(
-    pair: Pair, sweep: pa.Table
+    pair: LeaseRunner, sweep: pa.Table
 ) -> None:
     always = carry_out(pair, plan_of(**SWEEP, budget=(None,), criterion="always"))
     never = carry_out(pair, plan_of(**SWEEP, budget=(None,), criterion="never"))
@@ -135,7 +135,7 @@ RULES: list[dict[str, Any]] = [
     "settings", RULES, ids=lambda settings: " ".join(f"{k}={v}" for k, v in settings.items())
 )
 def test_every_rule_takes_the_oracles_tokens_and_interventions(
-    pair: Pair, policies: dict[str, Policy], settings: dict[str, Any]
+    pair: LeaseRunner, policies: dict[str, Policy], settings: dict[str, Any]
 ) -> None:
     plan = plan_of(**SMALL | settings)
     rows = carry_out(pair, plan).sort_by(
@@ -159,7 +159,7 @@ def oracle(plan: Plan, policies: dict[str, Policy], key: Trajectory) -> list[Pos
 
 
 def test_random_positions_are_as_many_as_the_matched_run_s_and_elsewhere(
-    pair: Pair, store: RunStore
+    pair: LeaseRunner, store: RunStore
 ) -> None:
     plan = plan_of(criterion="random", match=str(store.path))
     rows = carry_out(pair, plan)
@@ -174,7 +174,7 @@ def test_random_positions_are_as_many_as_the_matched_run_s_and_elsewhere(
 
 
 def test_counts_are_kept_also_where_interventions_are_dropped_and_responses_end_early(
-    pair: Pair, tmp_path: Path
+    pair: LeaseRunner, tmp_path: Path
 ) -> None:
     settings = {"limit": 8, "samples": 2, "direction": "both", "budget": (3, None)}
     dropping = complete(
@@ -188,7 +188,7 @@ def test_counts_are_kept_also_where_interventions_are_dropped_and_responses_end_
 
 
 def test_random_positions_lie_all_over_the_controls_own_response(
-    pair: Pair, store: RunStore
+    pair: LeaseRunner, store: RunStore
 ) -> None:
     """Also in reverse, where the matched responses are much shorter."""
     rows = carry_out(
@@ -204,7 +204,7 @@ def test_random_positions_lie_all_over_the_controls_own_response(
 
 
 def test_a_trace_to_the_end_has_the_same_tokens_and_both_policies_numbers_everywhere(
-    pair: Pair, sweep: pa.Table
+    pair: LeaseRunner, sweep: pa.Table
 ) -> None:
     plan = plan_of(limit=8, samples=2, direction="both", budget=BUDGETS, trace="full")
     rows = carry_out(pair, plan)
@@ -215,7 +215,7 @@ def test_a_trace_to_the_end_has_the_same_tokens_and_both_policies_numbers_everyw
 
 
 def test_a_given_response_is_measured_as_it_was_when_it_was_made(
-    pair: Pair, sweep: pa.Table
+    pair: LeaseRunner, sweep: pa.Table
 ) -> None:
     plan = plan_of(limit=8, samples=2, direction="both", budget=(None,))
     keys = list(plan.work.trajectories())
@@ -242,7 +242,7 @@ def test_a_given_response_is_measured_as_it_was_when_it_was_made(
     assert not pc.any(done["intervened"]).as_py()
 
 
-def test_a_given_response_may_hold_a_stop_token_anywhere(pair: Pair) -> None:
+def test_a_given_response_may_hold_a_stop_token_anywhere(pair: LeaseRunner) -> None:
     plan = plan_of(limit=1, samples=1, direction="forward")
     [stop] = plan.pair.stop_token_ids
     prompt = plan.work.prompt(next(plan.work.trajectories()))

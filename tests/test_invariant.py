@@ -17,7 +17,7 @@ import ray
 from engine.lockstep.engines import POLICIES, PairConfig
 from engine.lockstep.job import Job
 from engine.lockstep.join import token_rows
-from engine.lockstep.pair import Completed, Pair
+from engine.lockstep.pair import Completed, LeaseRunner
 from engine.lockstep.worker import Progress
 from engine.run.scheduler import Done, Note, Scheduler
 from engine.sampling.rule import Rule
@@ -132,7 +132,7 @@ def test_the_same_tokens_when_each_engine_is_split_over_two_ranks(store: RunStor
     plan = plan_of(**PART, tensor_parallel_size=2)
     connect()
     shared_memory = set(os.listdir("/dev/shm"))
-    with started(Pair(plan.pair_config(0))) as pair:
+    with started(LeaseRunner(plan.pair_config(0))) as pair:
         rows = carry_out(pair, plan)
     assert_same(rows, of_plan(store, plan))
     assert comes_true(5, lambda: set(os.listdir("/dev/shm")) <= shared_memory), (

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from engine.core import Trajectory
 from engine.errors import LockstepError
-from engine.lockstep.join import join_sides, lengths, response_rows, rows_of, token_rows
+from engine.lockstep.join import lengths, merge_sides, response_rows, rows_of, token_rows
 from engine.sampling.coupling import couple
 from engine.sampling.distribution import Sampling, log_probabilities, nuclei
 from engine.sampling.exchange import Rows
@@ -87,7 +87,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def test_each_side_fills_its_own_columns() -> None:
     base, rl = traces()
-    table = join_sides(base, rl)
+    table = merge_sides(base, rl)
     for policy, trace in (("base", base), ("rl", rl)):
         for name in OWN:
             assert column(table, f"{name}_{policy}") == column(trace, name)
@@ -98,7 +98,7 @@ def test_each_side_fills_its_own_columns() -> None:
 
 def test_what_a_side_says_of_the_other_s_best_token_is_named_after_both() -> None:
     base, rl = traces()
-    table = join_sides(base, rl)
+    table = merge_sides(base, rl)
     for name in ("logp", "rank"):
         assert column(table, f"{name}_base_of_top1_rl") == column(base, f"{name}_of_other_top1")
         assert column(table, f"{name}_rl_of_top1_base") == column(rl, f"{name}_of_other_top1")
@@ -112,7 +112,7 @@ def test_what_a_side_says_of_the_other_s_best_token_is_named_after_both() -> Non
 @pytest.mark.parametrize("policy", ["base", "rl"])
 def test_alone_everything_of_the_other_side_and_js_are_null(policy: str) -> None:
     trace = solo()
-    table = join_sides(trace, None) if policy == "base" else join_sides(None, trace)
+    table = merge_sides(trace, None) if policy == "base" else merge_sides(None, trace)
     other = {"base": "rl", "rl": "base"}[policy]
     known = {
         "sequence",
@@ -139,17 +139,17 @@ def test_sides_that_decided_differently_are_an_error(name: str) -> None:
     index = rl.schema.get_field_index(name)
     other = rl.set_column(index, name, pa.array(values, rl.schema.field(name).type))
     with pytest.raises(LockstepError, match=f"different values of '{name}'"):
-        join_sides(base, other)
+        merge_sides(base, other)
 
 
 def test_a_side_with_fewer_rows_is_an_error() -> None:
     base, rl = traces()
     with pytest.raises(LockstepError, match="different values of 'sequence'"):
-        join_sides(base, rl.slice(1))
+        merge_sides(base, rl.slice(1))
 
 
 def test_paired_and_solo_pieces_can_be_put_together() -> None:
-    paired, alone = join_sides(*traces()), join_sides(solo(), None)
+    paired, alone = merge_sides(*traces()), merge_sides(solo(), None)
     assert paired.schema == alone.schema
     assert pa.concat_tables([paired, alone]).num_rows == sum(LENGTHS) + 3
 
@@ -158,7 +158,7 @@ def test_paired_and_solo_pieces_can_be_put_together() -> None:
 def test_token_rows_are_rows_of_the_table(sides: str) -> None:
     base, rl = traces()
     table = token_rows(
-        join_sides(None if sides == "rl" else base, None if sides == "base" else rl), KEYS
+        merge_sides(None if sides == "rl" else base, None if sides == "base" else rl), KEYS
     )
     table.validate(full=True)
     assert table.schema.equals(TOKENS, check_metadata=True)
@@ -168,7 +168,7 @@ def test_token_rows_are_rows_of_the_table(sides: str) -> None:
 
 
 def test_response_rows_are_rows_of_the_table(tokenizer: PreTrainedTokenizerFast) -> None:
-    tokens = join_sides(*traces())
+    tokens = merge_sides(*traces())
     stopped = np.array([True, False, True])
     table = response_rows(
         tokens, KEYS, FINISHED, [[1], [2, 3], [4]], stopped, [None, 8, -1], tokenizer, seed=7
@@ -191,7 +191,7 @@ def test_response_rows_are_rows_of_the_table(tokenizer: PreTrainedTokenizerFast)
 def test_response_rows_of_some_sequences_bear_those_sequences_keys(
     tokenizer: PreTrainedTokenizerFast,
 ) -> None:
-    tokens = pa.concat_tables([rows_of(join_sides(*traces()), n) for n in (0, 2)])
+    tokens = pa.concat_tables([rows_of(merge_sides(*traces()), n) for n in (0, 2)])
     table = response_rows(
         tokens, KEYS, np.array([0, 2]), [[1], [4]], np.array([True, True]), [None] * 2, tokenizer, 0
     )
@@ -200,13 +200,13 @@ def test_response_rows_of_some_sequences_bear_those_sequences_keys(
 
 
 def test_no_rows_are_an_empty_table() -> None:
-    nothing = token_rows(join_sides(*(side.slice(0, 0) for side in traces())), KEYS)
+    nothing = token_rows(merge_sides(*(side.slice(0, 0) for side in traces())), KEYS)
     assert nothing.schema.equals(TOKENS)
     assert nothing.num_rows == 0
 
 
 def test_a_sequence_s_rows_are_found_by_its_number() -> None:
-    table = join_sides(*traces())
+    table = merge_sides(*traces())
     assert lengths(table, FINISHED).tolist() == list(LENGTHS)
     assert lengths(table, np.array([2, 9])).tolist() == [LENGTHS[2], 0]
     for n in range(3):

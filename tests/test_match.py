@@ -48,7 +48,7 @@ def write_run(
         rows = [
             BLANK
             | key._asdict()
-            | {"interventions": found.interventions, "tokens": found.span or 7}
+            | {"interventions": found.interventions, "tokens": found.position_limit or 7}
             for key, found in counts.items()
         ]
         for part in range(num_parts):

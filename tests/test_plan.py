@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine.core import GIVEN, Given, GivenSet, Problem, Task, Trajectory
+from engine.core import GIVEN, ExternalResponse, ExternalResponses, Problem, Task, Trajectory
 from engine.errors import ConfigError, ModelError
 from engine.run.plan import Plan, prepare, prepare_score
 from engine.run.settings import load
@@ -73,15 +73,15 @@ def test_what_decides_the_numbers_is_in_the_identity_and_where_it_runs_is_not(
     assert differing(identity(TASK), identity(TASK, **settings)) == names
 
 
-def given(*responses: list[int], stopped: bool = True) -> GivenSet:
+def given(*responses: list[int], stopped: bool = True) -> ExternalResponses:
     made = [
-        Given(Trajectory("t/1", n, GIVEN, None), [1, 2], response, stopped, f"row {n}")
+        ExternalResponse(Trajectory("t/1", n, GIVEN, None), [1, 2], response, stopped, f"row {n}")
         for n, response in enumerate(responses)
     ]
-    return GivenSet("answers", "answers.jsonl", tuple(made))
+    return ExternalResponses("answers", "answers.jsonl", tuple(made))
 
 
-def scored(responses: GivenSet, **settings: Any) -> Plan:
+def scored(responses: ExternalResponses, **settings: Any) -> Plan:
     return prepare_score(
         load(None, {"device": "cpu", "out": "unused"} | settings), lambda pair: responses
     )

@@ -20,16 +20,16 @@ from hypothesis import strategies as st
 
 from engine.errors import EngineError, IncompleteRunError, LostEngineError
 from engine.lockstep.job import Job
-from engine.lockstep.pair import Completed, Pair
+from engine.lockstep.pair import Completed, LeaseRunner
 from engine.run.scheduler import (
-    LEAST_STEMS,
     MAX_FAILURES,
-    MOST_STEMS,
+    MAX_GROUPS,
+    MIN_GROUPS,
     Done,
     GivenUp,
     Note,
     Scheduler,
-    lease_stems,
+    lease_groups,
 )
 from engine.sampling.rule import Rule
 
@@ -80,7 +80,7 @@ class Script:
 def carry_out(num_jobs: int, *pairs: Script) -> tuple[Counter[int], list[GivenUp]]:
     """How often each job came out, and what was given up."""
     jobs = [Job([1], number, True, 0, 1) for number in range(num_jobs)]
-    scheduler = Scheduler([cast(Pair, pair) for pair in pairs], jobs, Rule(), SLOTS)
+    scheduler = Scheduler([cast(LeaseRunner, pair) for pair in pairs], jobs, Rule(), SLOTS)
     done: Counter[int] = Counter()
     given_up = []
     try:
@@ -112,7 +112,7 @@ def test_everything_comes_out_once_or_is_given_up_with_what_fails_every_time(
     assert sorted([*done.elements(), *gone]) == list(range(num_jobs))
     assert poisoned <= set(gone)
     assert len(gone) <= (len(poisoned) + faults * bool(poisoned)) * -(
-        -min(num_jobs, MOST_STEMS * SLOTS) // 8
+        -min(num_jobs, MAX_GROUPS * SLOTS) // 8
     )
     assert all(
         event.attempts == MAX_FAILURES and event.error in ("poisoned", "a passing fault")
@@ -170,7 +170,7 @@ def test_the_other_pairs_go_on_without_one_that_cannot_be_started_again() -> Non
 
 def test_a_note_says_that_a_pair_failed_and_why() -> None:
     jobs = [Job([1], number, True, 0, 1) for number in range(3)]
-    scheduler = Scheduler([cast(Pair, Script(set(), faults=1))], jobs, Rule(), SLOTS)
+    scheduler = Scheduler([cast(LeaseRunner, Script(set(), faults=1))], jobs, Rule(), SLOTS)
     notes = [event.text for event in scheduler.events() if isinstance(event, Note)]
     scheduler.close()
     assert notes == ["ready", "pair 1 failed: a passing fault", "ready"]
@@ -182,13 +182,13 @@ def test_every_pair_is_given_an_equal_lease_of_whole_slots_and_they_end_after_a_
 ) -> None:
     rounds = 0
     while num_waiting:
-        size = lease_stems(num_waiting, num_pairs, SLOTS)
-        assert 1 <= size <= MOST_STEMS * SLOTS
-        if num_waiting <= LEAST_STEMS * SLOTS * num_pairs:
+        size = lease_groups(num_waiting, num_pairs, SLOTS)
+        assert 1 <= size <= MAX_GROUPS * SLOTS
+        if num_waiting <= MIN_GROUPS * SLOTS * num_pairs:
             assert size * num_pairs >= num_waiting
         num_waiting -= min(num_waiting, size * num_pairs)
         rounds += 1
-    assert rounds <= 100_000 / (MOST_STEMS * SLOTS * num_pairs) + 5
+    assert rounds <= 100_000 / (MAX_GROUPS * SLOTS * num_pairs) + 5
 
 
 def test_what_a_pair_gives_back_after_the_others_have_left_is_made() -> None:

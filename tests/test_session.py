@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 import engine.system.session
-from engine.system.session import MOST_BYTES, VARIABLE, environment, remove_abandoned, root, session
+from engine.system.session import MAX_BYTES, VARIABLE, environment, remove_abandoned, root, session
 from tests.support.engines import comes_true, is_alive
 from tests.support.paths import ROOT
 
@@ -133,7 +133,7 @@ time.sleep(600)
 def test_a_folder_that_is_too_long_for_a_socket_is_not_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tempfile, "gettempdir", lambda: "/" + "x" * MOST_BYTES)
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: "/" + "x" * MAX_BYTES)
     assert root() == Path("/tmp")
 
 

@@ -59,7 +59,7 @@ class PairConfig:
     number: int = 1
 
 
-class Twins:
+class EnginePair:
     """Two engines that meet in their samplers. `place`, `load`, `stream` phases; `kill` always,
     also after an error.
 
@@ -79,7 +79,7 @@ class Twins:
         EngineError.
         """
         with self._errors():
-            self._group = self._room()
+            self._group = self._reserve()
             self._start_workers()
         kind = self._rendezvous()
         where = {policy: _address(place) for policy, place in self.places.items()}
@@ -97,10 +97,10 @@ class Twins:
         with self._errors():
             blocks = self._load()
             self._meet()
-            self._look_around()
+            self._note_processes()
         return blocks
 
-    def _room(self) -> PlacementGroup:
+    def _reserve(self) -> PlacementGroup:
         """Room for both engines, on one node if any has it, else on two."""
         config = self._config
         per_engine = {"CPU": float(config.tensor_parallel_size)} | (
@@ -213,11 +213,15 @@ class Twins:
     def _meet(self) -> None:
         opener, joiner = (self.workers[policy] for policy in POLICIES)
         host = "127.0.0.1" if self._on_one_host() else _address(self.places[POLICIES[0]])
-        meetings = ray.get(opener.open.remote(self._rendezvous(), host), timeout=self._patience)
-        ray.get([opener.accept.remote(), joiner.connect.remote(meetings)], timeout=self._patience)
+        meetings = ray.get(
+            opener.open.remote(self._rendezvous(), host), timeout=self._reply_timeout
+        )
+        ray.get(
+            [opener.accept.remote(), joiner.connect.remote(meetings)], timeout=self._reply_timeout
+        )
 
     @property
-    def _patience(self) -> float:
+    def _reply_timeout(self) -> float:
         """Seconds. The twin of a dead or stalled engine notices first, with a better message: give
         it the time to.
         """
@@ -253,10 +257,10 @@ class Twins:
             for policy, phase in work.items()
         }
         while pending:
-            ready, _ = ray.wait(list(pending), num_returns=1, timeout=self._patience)
+            ready, _ = ray.wait(list(pending), num_returns=1, timeout=self._reply_timeout)
             if not ready:
                 raise LockstepError(
-                    f"no engine of the pair has said anything for {self._patience:g} s"
+                    f"no engine of the pair has said anything for {self._reply_timeout:g} s"
                     " (step_timeout)"
                 )
             try:
@@ -272,7 +276,7 @@ class Twins:
             not ray.is_initialized()
         ):  # they ended with their cluster, and asking Ray would start another
             self.workers, self.places, self._group = {}, {}, None
-        self._look_around()
+        self._note_processes()
         if lost():  # asking Ray would take a minute
             self.workers, self._group = {}, None
         if self._config.tensor_parallel_size > 1 and self.workers:
@@ -297,7 +301,7 @@ class Twins:
         if group:
             _give_back(group)
 
-    def _look_around(self) -> None:
+    def _note_processes(self) -> None:
         """Note the processes of the engines on this host, and the shared memory that vLLM's ranks
         leave when killed.
         """

@@ -26,7 +26,8 @@ class Job:
     """One trajectory to be made: prompt token ids, noise key, direction, budget (None: unlimited),
     most tokens.
 
-    span: criterion random tries `tickets` random positions below it, until its budget is spent.
+    span: criterion random tries `num_positions` random positions below it, until its budget is
+          spent.
     given: the response is measured, not made.
     """
 
@@ -35,8 +36,8 @@ class Job:
     forward: bool
     budget: int | None
     max_tokens: int
-    span: int | None = None
-    tickets: int = 0
+    position_limit: int | None = None
+    num_positions: int = 0
     given: list[int] | None = None
 
     @property
@@ -44,12 +45,17 @@ class Job:
         """Interventions that the sampler may count down from."""
         return UNLIMITED if self.budget is None else self.budget
 
-    def at_random(self, interventions: int, span: int | None) -> Job:
-        """The job with so many interventions at random positions below `span`, or below its most
-        tokens.
+    def with_random_positions(self, interventions: int, position_limit: int | None) -> Job:
+        """The job with so many interventions at random positions below `position_limit`, or below
+        its most tokens.
         """
         budget = min(interventions, self.allowed)
-        return replace(self, budget=budget, span=span or self.max_tokens, tickets=budget)
+        return replace(
+            self,
+            budget=budget,
+            position_limit=position_limit or self.max_tokens,
+            num_positions=budget,
+        )
 
     @property
     def stem(self) -> tuple[int, ...]:
@@ -57,7 +63,11 @@ class Job:
         positions, is alone.
         """
         alone = (id(self),) if self.given is not None else ()
-        own = (self.span, self.tickets, self.allowed) if self.span is not None else ()
+        own = (
+            (self.position_limit, self.num_positions, self.allowed)
+            if self.position_limit is not None
+            else ()
+        )
         return (self.noise_key, self.forward, *own, *alone)
 
 
@@ -121,12 +131,12 @@ def _ragged(arrays: Sequence[Sequence[int]]) -> Ragged:
 
 def _chosen(jobs: Sequence[Job], rule: Rule) -> Ints | None:
     """The random positions of every job, if they have any, as `Phase.chosen` has them."""
-    if all(job.span is None for job in jobs):
+    if all(job.position_limit is None for job in jobs):
         return None
     chosen = []
     for sequence, job in enumerate(jobs):
-        stop = min(rule.stop, job.span or 0)
+        stop = min(rule.stop, job.position_limit or 0)
         chosen.append(
-            (sequence << 32) + random_positions(job.noise_key, job.tickets, rule.start, stop)
+            (sequence << 32) + random_positions(job.noise_key, job.num_positions, rule.start, stop)
         )
     return np.concatenate(chosen)

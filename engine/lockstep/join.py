@@ -27,7 +27,7 @@ _BASE, _RL = (tuple(f"{name}_{policy}" for name in _OWN) for policy in ("base", 
 _KEY_FIELDS = 4  # a table's first fields are the trajectory's key
 
 
-def join_sides(base: pa.RecordBatch | None, rl: pa.RecordBatch | None) -> pa.Table:
+def merge_sides(base: pa.RecordBatch | None, rl: pa.RecordBatch | None) -> pa.Table:
     """Put the two sides' columns side by side; a side that was not there (solo phase) is null.
 
     Raises LockstepError when the two sides did not decide the same.

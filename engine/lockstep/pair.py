@@ -18,10 +18,10 @@ import pyarrow as pa
 
 from engine.arrays import Bools, Ints
 from engine.errors import LockstepError
-from engine.lockstep.engines import POLICIES, PairConfig, Twins
+from engine.lockstep.engines import POLICIES, EnginePair, PairConfig
 from engine.lockstep.fork import branch, stems
 from engine.lockstep.job import Job, Member, Segment, phase_of
-from engine.lockstep.join import join_sides, lengths, rows_of, without_twin
+from engine.lockstep.join import lengths, merge_sides, rows_of, without_twin
 from engine.lockstep.worker import Finished, PolicyWorker, Progress
 from engine.sampling.rule import Rule
 
@@ -61,13 +61,13 @@ class _Batch(NamedTuple):
     tokens: pa.Table
 
 
-class Pair:
+class LeaseRunner:
     """Two engines. `start`, then `run` leases one after the other; `kill` always, also after an
     error.
     """
 
     def __init__(self, config: PairConfig, worker_class: type[PolicyWorker] = PolicyWorker) -> None:
-        self.twins, self.name = Twins(config, worker_class), f"pair {config.number}"
+        self.twins, self.name = EnginePair(config, worker_class), f"pair {config.number}"
         self._stop_token = config.workers["base"].stop_token_ids[0]
 
     def start(self, tell: Callable[[str], object] = lambda line: None) -> str:
@@ -166,7 +166,7 @@ class Pair:
                     and np.array_equal(base.emitted, rl.emitted)
                 ):
                     raise LockstepError("the engines finished different sequences")
-                yield _batch(base, join_sides(base.trace, rl.trace))
+                yield _batch(base, merge_sides(base.trace, rl.trace))
         if any(waiting.values()):
             raise LockstepError("one engine finished sequences that the other did not")
 
@@ -188,7 +188,9 @@ class Pair:
                 continue
             batch = _batch(
                 message,
-                join_sides(*((message.trace, None) if policy == "base" else (None, message.trace))),
+                merge_sides(
+                    *((message.trace, None) if policy == "base" else (None, message.trace))
+                ),
             )
             if batch.handed_back.any():
                 raise LockstepError("an engine emitted tokens that its sampler has not recorded")
@@ -225,13 +227,21 @@ def _redrawn(job: Job, rows: pa.Table, rule: Rule) -> Job | None:
     """
     length = rows.num_rows
     missed = job.allowed - int(rows.column("intervened").to_numpy().sum())
-    if job.span is None or not missed:
+    if job.position_limit is None or not missed:
         return None
-    if length < job.span:
-        span = max(length, rule.start + job.allowed)
-        return replace(job, span=span) if span < job.span else None
+    if length < job.position_limit:
+        position_limit = max(length, rule.start + job.allowed)
+        return (
+            replace(job, position_limit=position_limit)
+            if position_limit < job.position_limit
+            else None
+        )
     room = min(length, rule.stop) - rule.start
-    return replace(job, span=length, tickets=job.tickets + missed) if job.tickets < room else None
+    return (
+        replace(job, position_limit=length, num_positions=job.num_positions + missed)
+        if job.num_positions < room
+        else None
+    )
 
 
 def _complete(whole: list[_Whole], rule: Rule) -> Completed:

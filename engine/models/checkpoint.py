@@ -29,7 +29,7 @@ _TOKENIZER_FILES = [
 ]
 _PICKLES = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle"]
 _SHARD = re.compile(r"[^/\0]+\.safetensors")
-_MOST_HEADER_BYTES = 100_000_000  # as in the safetensors library
+_MAX_HEADER_BYTES = 100_000_000  # as in the safetensors library
 _MIB = 1 << 20
 _BLOCK, _NUM_BLOCKS = 1 << 16, 64
 _ADAPTER = (
@@ -258,7 +258,7 @@ def _header(label: str, file: Path) -> bytes:
     size = file.stat().st_size
     with file.open("rb") as data:
         length = int.from_bytes(data.read(8), "little")
-        header = data.read(length) if 0 < length <= min(size - 8, _MOST_HEADER_BYTES) else b""
+        header = data.read(length) if 0 < length <= min(size - 8, _MAX_HEADER_BYTES) else b""
     try:
         end = _end_of_data(json.loads(header))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from engine.config.run_config import RunConfig
-from engine.core import GivenSet
+from engine.core import ExternalResponses
 from engine.errors import ConfigError, ModelError
 from engine.models.checkpoint import Checkpoint, open_checkpoint
 from engine.system.machine import available_memory, visible_gpus
 
 TINY_PAIR = Path(__file__).parents[1] / "tiny_pair"
 _GIB = 1 << 30
-_MOST = 1 << 31  # of anything that config.json counts
+_MAX_COUNT = 1 << 31  # of anything that config.json counts
 _DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _CONTEXT_KEYS = (
     "max_position_embeddings",
@@ -154,7 +154,7 @@ def _refuse_beyond_context(max_model_len: int | None, context_length: int) -> No
 
 
 def check_given(
-    given: GivenSet, max_model_len: int | None, context_length: int, vocab_size: int
+    given: ExternalResponses, max_model_len: int | None, context_length: int, vocab_size: int
 ) -> int:
     """The max_model_len to use, after checking that each response and its prompt fit and hold ids
     of the models.
@@ -272,7 +272,7 @@ def _load_size(model: Checkpoint, trust_remote_code: bool) -> _Size:
             ("context", size.context),
             ("KV cache", size.kv_numbers),
         ):
-            if not 0 < number < _MOST:
+            if not 0 < number < _MAX_COUNT:
                 raise ValueError(f"its {name} would have {number} entries")
     except Exception as error:  # the boundary to transformers, whose parsers raise what they like
         raise _refusal(model, "config.json", error, trust_remote_code) from error

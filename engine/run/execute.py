@@ -21,12 +21,12 @@ from engine.core import TRAJECTORY_KEY, Failure, Grade, Trajectory
 from engine.errors import EngineError, GivenUpError, IncompleteRunError
 from engine.lockstep import cluster
 from engine.lockstep.join import response_rows, token_rows
-from engine.lockstep.pair import Completed, Pair
+from engine.lockstep.pair import Completed, LeaseRunner
 from engine.lockstep.worker import Progress
 from engine.models.prompt import token_texts
 from engine.run.plan import Plan, prepare
 from engine.run.scheduler import Done, GivenUp, Note, Scheduler
-from engine.run.work import Replay, Sweep
+from engine.run.work import Score, Sweep
 from engine.shard import WHOLE
 from engine.store.run_store import RunStore
 from engine.system.display import Display, Snapshot
@@ -110,7 +110,7 @@ def _make(
 ) -> None:
     """The main loop: whatever finishes is recorded."""
     display.stage(f"loading {plan.pair.base} and {plan.pair.rl}")
-    pairs = [Pair(plan.pair_config(number)) for number in range(plan.config.pairs)]
+    pairs = [LeaseRunner(plan.pair_config(number)) for number in range(plan.config.pairs)]
     scheduler = Scheduler(
         pairs, [plan.work.job(key) for key in keys], plan.rule, plan.config.max_num_seqs
     )
@@ -128,7 +128,7 @@ def _make(
                     log_event(event.text, on_screen=True)
                     if event.ready:
                         display.stage(
-                            "measuring" if isinstance(plan.work, Replay) else "cross-sampling"
+                            "measuring" if isinstance(plan.work, Score) else "cross-sampling"
                         )
                         recorder.started()
             recorder.refresh()
@@ -209,7 +209,7 @@ class _Recorder:
         completed, work = done.completed, self._plan.work
         made = [keys[index] for index in completed.job]
         stopped = completed.stopped
-        if isinstance(work, Replay):  # made to the last token that was given, whatever it is
+        if isinstance(work, Score):  # made to the last token that was given, whatever it is
             stopped = np.array([work.stopped(key) for key in made], np.bool_)
         responses = response_rows(
             completed.tokens, keys, completed.job, [work.prompt(key) for key in made], stopped,

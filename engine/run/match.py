@@ -34,7 +34,7 @@ class Matched(NamedTuple):
     """
 
     interventions: int
-    span: int | None
+    position_limit: int | None
 
 
 def read_match(

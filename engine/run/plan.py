@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.config.run_config import RunConfig
 from engine.config.switching import WITHOUT_THRESHOLD
-from engine.core import GivenSet, GraderName, Problem, Task
+from engine.core import ExternalResponses, GraderName, Problem, Task
 from engine.models.pair_info import (
     MemoryEstimate,
     PairInfo,
@@ -28,7 +28,7 @@ from engine.models.pair_info import (
     inspect_pair,
 )
 from engine.models.prompt import render_prompts
-from engine.run.work import Replay, Sweep, Work
+from engine.run.work import Score, Sweep, Work
 from engine.sampling.rule import Rule
 from engine.shard import WHOLE, Shard, parse_shard
 from engine.system.log import LogConfig
@@ -295,14 +295,14 @@ def prepare(config: RunConfig, task: Task) -> Plan:
     )
 
 
-def prepare_score(config: RunConfig, read: Callable[[PairInfo], GivenSet]) -> Plan:
+def prepare_score(config: RunConfig, read: Callable[[PairInfo], ExternalResponses]) -> Plan:
     """The plan of `xsample score`: checks models, memory and every response that `read` gives.
     Raises UsageError.
     """
     pair = inspect_pair(config.base, config.rl, config.trust_remote_code)
     given = read(pair)
     max_model_len = check_given(given, config.max_model_len, pair.context_length, pair.vocab_size)
-    return _plan(config, Replay(given), Rule(), pair, max_model_len, f"{given.name}-scored")
+    return _plan(config, Score(given), Rule(), pair, max_model_len, f"{given.name}-scored")
 
 
 def _plan(

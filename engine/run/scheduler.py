@@ -20,7 +20,7 @@ from math import ceil
 
 from engine.errors import EngineError, IncompleteRunError, LostEngineError
 from engine.lockstep.job import Job
-from engine.lockstep.pair import Completed, Pair
+from engine.lockstep.pair import Completed, LeaseRunner
 from engine.lockstep.worker import Progress
 from engine.sampling.rule import Rule
 from engine.system.log import log_event
@@ -30,11 +30,11 @@ MAX_FAILURES = 3
 _PIECES = 8
 # Failures with nothing finished between them, after which the trouble is not with a few
 # trajectories.
-_MOST_IN_A_ROW = 2 + _PIECES
+_MAX_IN_A_ROW = 2 + _PIECES
 # Stems a slot in one lease. The slots run empty at the end of each, so more is better; no more, so
 # that the rows of stems whose forks are still to be made fit into memory and little is lost when a
 # pair dies before they are.
-LEAST_STEMS, MOST_STEMS = 2, 32
+MIN_GROUPS, MAX_GROUPS = 2, 32
 # Part of what waits that is shared out to several pairs at once, in equal leases; the rest evens
 # out when they end (factoring: Hummel, Schonberg, Flynn 1992). `benchmarks.slots` compares such
 # rules.
@@ -78,13 +78,13 @@ class Scheduler:
     """
 
     def __init__(
-        self, pairs: Sequence[Pair], jobs: Sequence[Job], rule: Rule, num_slots: int
+        self, pairs: Sequence[LeaseRunner], jobs: Sequence[Job], rule: Rule, num_slots: int
     ) -> None:
         self._pairs, self._jobs, self._rule, self._num_slots = pairs, jobs, rule, num_slots
         self._waiting = deque(self._stems(range(len(jobs))))
         self._suspects: deque[list[int]] = deque()  # pieces of leases that have failed twice
         self._failures, self._in_a_row = [0] * len(jobs), 0
-        self._lease_stems, self._num_leases = 0, 0  # of the round that is being shared out
+        self._lease_groups, self._num_leases = 0, 0  # of the round that is being shared out
         self._lock = threading.Lock()
         self._events: queue.Queue[Event | BaseException | None] = queue.Queue(
             maxsize=4 * len(pairs)
@@ -143,7 +143,7 @@ class Scheduler:
         except queue.Empty:
             return
 
-    def _drive(self, pair: Pair) -> None:
+    def _drive(self, pair: LeaseRunner) -> None:
         """One pair's life, in a thread of its own."""
         lease: list[int] = []
         starts_failed, ready = 0, False
@@ -203,7 +203,7 @@ class Scheduler:
             self._num_left -= 1
             return self._num_left > 0 and self._was_ready
 
-    def _run(self, pair: Pair, lease: list[int]) -> None:
+    def _run(self, pair: LeaseRunner, lease: list[int]) -> None:
         jobs = [self._jobs[index] for index in lease]
         names = tuple(lease)
         log_event("a lease begins", logging.DEBUG, trajectories=len(lease), first_job=lease[0])
@@ -236,11 +236,11 @@ class Scheduler:
                 return self._suspects.popleft() if self._suspects else []
             if not self._num_leases:
                 self._num_leases = len(self._pairs)
-                self._lease_stems = lease_stems(
+                self._lease_groups = lease_groups(
                     len(self._waiting), len(self._pairs), self._num_slots
                 )
             self._num_leases -= 1
-            size = min(self._lease_stems, len(self._waiting))
+            size = min(self._lease_groups, len(self._waiting))
             return [index for _ in range(size) for index in self._waiting.popleft()]
 
     def _give_back(self, lease: list[int], error: EngineError) -> None:
@@ -254,7 +254,7 @@ class Scheduler:
             for index in lease:
                 self._failures[index] += 1
             self._in_a_row += 1
-            if self._in_a_row >= _MOST_IN_A_ROW:
+            if self._in_a_row >= _MAX_IN_A_ROW:
                 raise IncompleteRunError(
                     f"the engines failed {self._in_a_row} times with nothing done: {error}"
                 )
@@ -267,20 +267,20 @@ class Scheduler:
             self._events.put(GivenUp(gone, MAX_FAILURES, str(error)))
 
 
-def lease_stems(
+def lease_groups(
     num_waiting: int,
     num_pairs: int,
     num_slots: int,
     part: float = PART,
-    most_stems: int = MOST_STEMS,
+    max_groups: int = MAX_GROUPS,
 ) -> int:
     """Stems in each lease of a round. A few a slot are not divided further: then the round has all
     that waits.
     """
-    least, share = LEAST_STEMS * num_slots, ceil(num_waiting / num_pairs)
+    least, share = MIN_GROUPS * num_slots, ceil(num_waiting / num_pairs)
     if num_pairs > 1 and share > least:
         share = max(ceil(part * share), least)
-    return min(share, most_stems * num_slots)
+    return min(share, max_groups * num_slots)
 
 
 def _pieces(stems: Sequence[list[int]]) -> list[list[int]]:

@@ -1,6 +1,6 @@
 """Work: the trajectories that a run consists of, and what the pair needs to know to make each.
 
-`Sweep` is the work of `xsample run`, every problem x sample x direction x budget; `Replay` that of
+`Sweep` is the work of `xsample run`, every problem x sample x direction x budget; `Score` that of
 `xsample score`, responses that are given. Neither knows models, engines or files.
 """
 
@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from engine.config.run_config import DIRECTIONS, RunConfig
-from engine.core import Given, GivenSet, GraderName, Problem, Task, Trajectory
+from engine.core import ExternalResponse, ExternalResponses, GraderName, Problem, Task, Trajectory
 from engine.run.match import Matched, fingerprint
 from engine.sampling.noise import stream_key
 from engine.store.manifest import digest_rows
@@ -109,7 +109,7 @@ class Sweep(Work):
         noise_key = stream_key(self.config.seed, key.problem, key.sample)
         forward = key.direction == DIRECTIONS[0]
         job = Job(self.prompt(key), noise_key, forward, key.budget, self.max_tokens)
-        return job.at_random(*self.matched[key]) if self.matched else job
+        return job.with_random_positions(*self.matched[key]) if self.matched else job
 
     def prompt(self, key: Trajectory) -> list[int]:
         return self._prompts[key.problem]
@@ -166,15 +166,15 @@ class Sweep(Work):
         return self.num_trajectories * self.max_tokens
 
 
-class Replay(Work):
+class Score(Work):
     """Responses that are given, token by token."""
 
     unused_settings = (*_SWEEP_SETTINGS, "threshold", "window", "extrapolate_to", "match", "task")
 
-    def __init__(self, given: GivenSet) -> None:
+    def __init__(self, given: ExternalResponses) -> None:
         self.name, self.source, self.problems = given.name, given.source, given.problems
         self.grader, self.gated, self.notes = given.grader, given.gated, given.notes
-        self._given: dict[Trajectory, Given] = {one.key: one for one in given.responses}
+        self._given: dict[Trajectory, ExternalResponse] = {one.key: one for one in given.responses}
 
     def trajectories(self) -> Iterator[Trajectory]:
         return iter(self._given)

@@ -20,7 +20,7 @@ from engine.sampling.noise import gumbel
 
 
 @dataclass(frozen=True, slots=True)
-class Both:
+class CoupledDraws:
     """Both policies at one position of each of B rows.
 
     nuclei: base's rows, then rl's, 2 B in all. forward [B]: base is primary, else rl. key, position
@@ -57,10 +57,10 @@ def sample(nuclei: Nuclei, key: UInts, position: Ints) -> Ints:
     return token
 
 
-def couple(base: Nuclei, rl: Nuclei, forward: Bools, key: UInts, position: Ints) -> Both:
+def couple(base: Nuclei, rl: Nuclei, forward: Bools, key: UInts, position: Ints) -> CoupledDraws:
     """Draw from both policies with the same noise, and measure how far they are apart."""
     nuclei, num_rows = stack(base, rl), len(key)
     token = sample(nuclei, np.concatenate((key, key)), np.concatenate((position, position)))
     from_base, from_rl = token[:num_rows], token[num_rows:]
     primary, other = np.where(forward, from_base, from_rl), np.where(forward, from_rl, from_base)
-    return Both(nuclei, forward, key, position, primary, other, js_divergence(base, rl))
+    return CoupledDraws(nuclei, forward, key, position, primary, other, js_divergence(base, rl))

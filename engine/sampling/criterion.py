@@ -17,13 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.arrays import Bools, Floats, Ints
-from engine.sampling.coupling import Both
+from engine.sampling.coupling import CoupledDraws
 from engine.sampling.noise import POSITIONS, uniform
 from engine.sampling.rule import CriterionName
 
-_LEAST_LOG_P = -700.0  # of a token that a model masks, so that p log p is a number
+_MIN_LOG_P = -700.0  # of a token that a model masks, so that p log p is a number
 # Least mass outside the cells: what is below is rounding of the float32 probabilities inside.
-_LEAST_REST = 1e-6
+_MIN_REST = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +45,12 @@ class Answers:
     rl: Floats
 
 
-Fires = Callable[[Both, Answers | None, float], Bools]
+Fires = Callable[[CoupledDraws, Answers | None, float], Bools]
 
 ASKS_ENTROPY: tuple[CriterionName, ...] = ("entropy-base", "entropy-rl")
 
 
-def query(criterion: CriterionName, both: Both) -> Query | None:
+def query(criterion: CriterionName, both: CoupledDraws) -> Query | None:
     """The log-probabilities that the criterion needs of both policies, None if none."""
     if criterion == "dlogp":
         return Query(np.arange(len(both.primary)), both.primary)
@@ -61,7 +61,9 @@ def query(criterion: CriterionName, both: Both) -> Query | None:
     return None
 
 
-def fires(criterion: CriterionName, threshold: float, both: Both, answers: Answers | None) -> Bools:
+def fires(
+    criterion: CriterionName, threshold: float, both: CoupledDraws, answers: Answers | None
+) -> Bools:
     """Where the rule would intervene, [B], were there budget. Comparisons are strict."""
     return _FIRES[criterion](both, answers, threshold)
 
@@ -79,11 +81,11 @@ def random_positions(key: int, count: int, start: int, stop: int) -> Ints:
     return np.sort(position[np.argsort(ticket, kind="stable")[:count]])
 
 
-def _js(both: Both, _: Answers | None, threshold: float) -> Bools:
+def _js(both: CoupledDraws, _: Answers | None, threshold: float) -> Bools:
     return both.js > threshold
 
 
-def _kl(both: Both, answers: Answers | None, threshold: float) -> Bools:
+def _kl(both: CoupledDraws, answers: Answers | None, threshold: float) -> Bools:
     """KL(base || rl), the direction whose reference is the second: "forward" where the base is the
     target.
     """
@@ -91,7 +93,7 @@ def _kl(both: Both, answers: Answers | None, threshold: float) -> Bools:
     return coarse_kl(answers.row, answers.base, answers.rl) > threshold
 
 
-def _reverse_kl(both: Both, answers: Answers | None, threshold: float) -> Bools:
+def _reverse_kl(both: CoupledDraws, answers: Answers | None, threshold: float) -> Bools:
     """KL(rl || base), the penalty of RL fine-tuning."""
     assert answers
     return coarse_kl(answers.row, answers.rl, answers.base) > threshold
@@ -104,24 +106,24 @@ def coarse_kl(row: Ints, log_p: Floats, log_q: Floats) -> Floats:
     Merging outcomes never raises a divergence (data-processing inequality), so this is at most the
     KL of the full distributions; and it is finite.
     """
-    log_p, log_q = np.maximum(log_p, _LEAST_LOG_P), np.maximum(log_q, _LEAST_LOG_P)
+    log_p, log_q = np.maximum(log_p, _MIN_LOG_P), np.maximum(log_q, _MIN_LOG_P)
     p, q = np.exp(log_p), np.exp(log_q)
     inside = np.bincount(row, p * (log_p - log_q))
-    rest_p, rest_q = (np.clip(1 - np.bincount(row, mass), _LEAST_REST, None) for mass in (p, q))
+    rest_p, rest_q = (np.clip(1 - np.bincount(row, mass), _MIN_REST, None) for mass in (p, q))
     return np.asarray(inside + rest_p * np.log(rest_p / rest_q))
 
 
-def _entropy_base(both: Both, answers: Answers | None, threshold: float) -> Bools:
+def _entropy_base(both: CoupledDraws, answers: Answers | None, threshold: float) -> Bools:
     assert answers
     return answers.base > threshold
 
 
-def _entropy_rl(both: Both, answers: Answers | None, threshold: float) -> Bools:
+def _entropy_rl(both: CoupledDraws, answers: Answers | None, threshold: float) -> Bools:
     assert answers
     return answers.rl > threshold
 
 
-def _dlogp(both: Both, answers: Answers | None, threshold: float) -> Bools:
+def _dlogp(both: CoupledDraws, answers: Answers | None, threshold: float) -> Bools:
     """log p_int(y) - log p_prim(y) of the primary's token y: the intervention policy finds it much
     less likely.
     """
@@ -129,22 +131,22 @@ def _dlogp(both: Both, answers: Answers | None, threshold: float) -> Bools:
     return np.where(both.forward, answers.rl - answers.base, answers.base - answers.rl) < threshold
 
 
-def _argmax(both: Both, _: Answers | None, threshold: float) -> Bools:
+def _argmax(both: CoupledDraws, _: Answers | None, threshold: float) -> Bools:
     base, rl = both.nuclei.top1.reshape(2, -1)
     return np.asarray(base != rl)
 
 
-def _random(both: Both, _: Answers | None, threshold: float) -> Bools:
+def _random(both: CoupledDraws, _: Answers | None, threshold: float) -> Bools:
     return np.asarray(
         uniform(both.key ^ POSITIONS, both.position, np.zeros_like(both.position)) < threshold
     )
 
 
-def _always(both: Both, _: Answers | None, threshold: float) -> Bools:
+def _always(both: CoupledDraws, _: Answers | None, threshold: float) -> Bools:
     return np.ones(len(both.forward), np.bool_)
 
 
-def _never(both: Both, _: Answers | None, threshold: float) -> Bools:
+def _never(both: CoupledDraws, _: Answers | None, threshold: float) -> Bools:
     return np.zeros(len(both.forward), np.bool_)
 
 

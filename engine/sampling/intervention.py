@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.arrays import Bools, Floats, Ints, UInts
-from engine.sampling.coupling import Both, sample
+from engine.sampling.coupling import CoupledDraws, sample
 from engine.sampling.distribution import Nuclei, js_divergence
 from engine.sampling.rule import Rule
 
@@ -49,7 +49,9 @@ def allowed(rule: Rule, position: Ints, fires: Bools, left: Ints) -> Ints:
     return np.flatnonzero(fires & (left > 0) & (position >= rule.start) & (position < rule.stop))
 
 
-def decide(rule: Rule, both: Both, where: Ints, extrapolated: Nuclei | None = None) -> Decisions:
+def decide(
+    rule: Rule, both: CoupledDraws, where: Ints, extrapolated: Nuclei | None = None
+) -> Decisions:
     """Decide one position of B rows that both policies carry; the rows `where` [I] intervene.
 
     extrapolated: I rows to draw from there, in place of the intervention policy's nuclei.
@@ -65,7 +67,7 @@ def decide(rule: Rule, both: Both, where: Ints, extrapolated: Nuclei | None = No
 
 
 def _without_stops(
-    rule: Rule, both: Both, where: Ints, drawn: Ints, extrapolated: Nuclei | None
+    rule: Rule, both: CoupledDraws, where: Ints, drawn: Ints, extrapolated: Nuclei | None
 ) -> tuple[Ints, Ints]:
     """The interventions that do not propose a stop token: dropped, or drawn again from what else is
     in the nucleus.

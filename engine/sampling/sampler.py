@@ -19,7 +19,7 @@ import torch
 
 from engine.arrays import Bools, Floats, Ints, UInts
 from engine.errors import LockstepError
-from engine.sampling.coupling import Both, couple
+from engine.sampling.coupling import CoupledDraws, couple
 from engine.sampling.criterion import ASKS_ENTROPY, Answers, fires, query
 from engine.sampling.distribution import Nuclei, Sampling, extrapolate, log_probabilities, nuclei
 from engine.sampling.exchange import Rows, exchange, exchange_numbers
@@ -204,7 +204,7 @@ class CrossSampler:
         )
         return decide(phase.rule, both, where, extrapolated), theirs.top1
 
-    def _fires(self, rows: Rows, both: Both, log_p: torch.Tensor) -> Bools:
+    def _fires(self, rows: Rows, both: CoupledDraws, log_p: torch.Tensor) -> Bools:
         """Where the criterion fires, [B]. What it asks of the full distributions goes over the link
         first.
         """

@@ -31,7 +31,7 @@ _MARK = ".session"
 # A Unix socket's path has at most 107 bytes; the longest name below a session's folder is that of
 # Ray's object store.
 _LONGEST_SOCKET = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
-MOST_BYTES = 107 - _LONGEST_SOCKET - len("/xsample-12345678")
+MAX_BYTES = 107 - _LONGEST_SOCKET - len("/xsample-12345678")
 _SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -41,7 +41,7 @@ def root() -> Path:
         folder = tempfile.gettempdir()
     except OSError:  # none that can be written to
         folder = "/tmp"
-    return Path(folder if len(os.fsencode(folder)) <= MOST_BYTES else "/tmp")
+    return Path(folder if len(os.fsencode(folder)) <= MAX_BYTES else "/tmp")
 
 
 @contextmanager

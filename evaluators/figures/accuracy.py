@@ -36,7 +36,7 @@ POLICY_ALONE = {
 _REFERENCE_LINES: dict[str, LineStyle] = {"forward": (0, (1, 1.5)), "reverse": (0, (7, 2, 1, 2))}
 _CONTROL_LINE: LineStyle = (0, (1, 1.2))
 _CONTROL_MARKERS = "xD*P"
-_MOST_BESIDE = (
+_MAX_BESIDE = (
     4  # lines that stand beside one another at a budget; more stand closer, or they would leave it
 )
 
@@ -133,7 +133,7 @@ def _draw(
     for one_axes, (direction, members) in zip(axes[0], groups, strict=True):
         _references(one_axes, policies)
         for place, one in enumerate(members):
-            beside = (place - (len(members) - 1) / 2) * min(1.0, _MOST_BESIDE / len(members))
+            beside = (place - (len(members) - 1) / 2) * min(1.0, _MAX_BESIDE / len(members))
             _line(one_axes, _arms(one, across(one, beside), controls))
         if len(groups) > 1:
             label_panel(one_axes, direction)

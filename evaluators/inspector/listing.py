@@ -28,7 +28,7 @@ NUM_DIVERGENT = 10
 _SIGNS = (" ", "\N{WHITE DIAMOND}", "\N{BLACK DIAMOND}")
 _POLICIES = ("base", "rl")
 _NUM_TOP = 5  # of the most probable tokens
-_LEAST_TOP = 32  # columns that they need to stand in a table
+_MIN_TOP = 32  # columns that they need to stand in a table
 _TEXTS = ("", "token", "policy")  # columns that are not numbers
 _ANY_WIDTH = 10_000  # columns, more than any row has
 
@@ -56,7 +56,7 @@ class Listing:
         listed = [_listed(self.sample, row) for row in notable(self.traced.rows, self.start)]
         if not listed:
             return
-        narrowest = _table(listed, primary, _LEAST_TOP)
+        narrowest = _table(listed, primary, _MIN_TOP)
         if (
             Measurement.get(console, options.update(max_width=_ANY_WIDTH), narrowest).maximum
             <= options.max_width

@@ -28,8 +28,8 @@ from engine.store.tables import conform
 from engine.system.files import reason
 from evaluators.inspector.sample import Sample, Traced
 
-_MOST_NAMED = 3
-_MOST_CHARS = 1_000  # of a token
+_MAX_NAMED = 3
+_MAX_CHARS = 1_000  # of a token
 _NO_GOLD = (
     "the run holds no gold answers, so it is not graded: score its responses again with --task"
 )
@@ -98,8 +98,8 @@ def _check_known(run: Path, expected: Iterable[Trajectory], problem: str, sample
         samples.setdefault(key.problem, set()).add(key.sample)
     if problem not in samples:
         near = (
-            get_close_matches(problem, samples, n=_MOST_NAMED, cutoff=0.4)
-            or list(samples)[:_MOST_NAMED]
+            get_close_matches(problem, samples, n=_MAX_NAMED, cutoff=0.4)
+            or list(samples)[:_MAX_NAMED]
         )
         raise UsageError(
             f"problem {problem!r} is not in run {run}, which has {len(samples):,}: give one of "
@@ -248,7 +248,7 @@ def _shortened(text: str) -> str:
     """A token's text: no tokenizer has one of a thousand characters, and it may be shown a thousand
     times.
     """
-    return text if len(text) <= _MOST_CHARS else f"{text[: _MOST_CHARS - 1]}\N{HORIZONTAL ELLIPSIS}"
+    return text if len(text) <= _MAX_CHARS else f"{text[: _MAX_CHARS - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _problems(store: RunStore, notes: list[str]) -> list[Problem] | None:
@@ -261,5 +261,5 @@ def _problems(store: RunStore, notes: list[str]) -> list[Problem] | None:
 
 
 def _first(keys: Sequence[Trajectory]) -> str:
-    more = f" and {len(keys) - _MOST_NAMED} more" if len(keys) > _MOST_NAMED else ""
-    return ", ".join(map(str, keys[:_MOST_NAMED])) + more
+    more = f" and {len(keys) - _MAX_NAMED} more" if len(keys) > _MAX_NAMED else ""
+    return ", ".join(map(str, keys[:_MAX_NAMED])) + more

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config.run_config import RunConfig
-from engine.core import TRAJECTORY_KEY, Given, GivenSet, Task, Trajectory
+from engine.core import TRAJECTORY_KEY, ExternalResponse, ExternalResponses, Task, Trajectory
 from engine.errors import RunDirectoryError, TaskError
 from engine.store.manifest import is_gated
 from engine.store.run_store import RunStore
@@ -88,7 +88,7 @@ def read_given(
     tokenizer: Any,
     stop_token_ids: tuple[int, ...],
     context_length: int,
-) -> GivenSet:
+) -> ExternalResponses:
     """The responses at `place`, their keys unique, with the problems among those of `task` that
     they answer.
 
@@ -102,7 +102,7 @@ def read_given(
     return found
 
 
-def _of_run(place: Path, config: RunConfig) -> GivenSet:
+def _of_run(place: Path, config: RunConfig) -> ExternalResponses:
     store = RunStore.read(place)
     responses = tuple(
         _of_record(place, row)
@@ -115,7 +115,7 @@ def _of_run(place: Path, config: RunConfig) -> GivenSet:
         )
     answered = {given.key.problem for given in responses}
     problems = tuple(problem for problem in store.problems() if problem.id in answered)
-    return GivenSet(
+    return ExternalResponses(
         name=label(Path(place.resolve().name)),
         source=str(place),
         responses=responses,
@@ -125,26 +125,26 @@ def _of_run(place: Path, config: RunConfig) -> GivenSet:
     )
 
 
-def _of_record(place: Path, row: dict[str, Any]) -> Given:
+def _of_record(place: Path, row: dict[str, Any]) -> ExternalResponse:
     key = Trajectory(*(row[name] for name in TRAJECTORY_KEY))
     where = f"{label(place)}: {key}"
     if not row["token_ids"] or not row["prompt_token_ids"]:
         raise RunDirectoryError(
             f"{where} has no tokens: have it made again, or give another run directory"
         )
-    return Given(
+    return ExternalResponse(
         key, row["prompt_token_ids"], row["token_ids"], row["finish_reason"] == "stop", where
     )
 
 
-def _of_file(place: Path, task: Task | None, reader: RowReader) -> GivenSet:
+def _of_file(place: Path, task: Task | None, reader: RowReader) -> ExternalResponses:
     reading = local.read_path(place)
     responses = tuple(given for rows in filter(None, reading.tables) for given in reader.read(rows))
     if not responses:
         raise TaskError(f"{label(place)} holds no rows: give a row for each response")
     answered = {given.key.problem for given in responses}
     name = place.name[:-3] if place.name.lower().endswith(".gz") else place.name
-    return GivenSet(
+    return ExternalResponses(
         name=label(Path(name).with_suffix("")),
         source=str(place),
         responses=responses,
@@ -157,8 +157,8 @@ def _of_file(place: Path, task: Task | None, reader: RowReader) -> GivenSet:
     )
 
 
-def _refuse_same_keys(responses: Sequence[Given]) -> None:
-    first: dict[Trajectory, Given] = {}
+def _refuse_same_keys(responses: Sequence[ExternalResponse]) -> None:
+    first: dict[Trajectory, ExternalResponse] = {}
     for given in responses:
         earlier = first.setdefault(given.key, given)
         if earlier is not given:

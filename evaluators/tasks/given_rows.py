@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-from engine.core import GIVEN, Given, Task, Trajectory
+from engine.core import GIVEN, ExternalResponse, Task, Trajectory
 from engine.errors import TaskError
 from engine.models.prompt import render_prompts
 from evaluators.tasks.given_cells import Cells, called
@@ -65,19 +65,19 @@ class RowReader:
         prompts = render_prompts(self._tokenizer, self._task)
         return {problem.id: ids for problem, ids in zip(self._task.problems, prompts, strict=True)}
 
-    def read(self, rows: Sequence[Row]) -> Iterator[Given]:
+    def read(self, rows: Sequence[Row]) -> Iterator[ExternalResponse]:
         """The rows of one table. Raises TaskError, naming the row."""
         names = called(rows)
         for row in rows:
             yield self._given(Cells(row, names))
 
-    def _given(self, cells: Cells) -> Given:
+    def _given(self, cells: Cells) -> ExternalResponse:
         problem = self._problem(cells)
         prompt = self._prompt(cells, problem)
         response, stopped = self._response(cells)
         if problem is None:
             problem = self._name_of.setdefault(tuple(prompt), f"p{len(self._name_of) + 1}")
-        return Given(self._key(cells, problem), prompt, response, stopped, cells.where)
+        return ExternalResponse(self._key(cells, problem), prompt, response, stopped, cells.where)
 
     def _problem(self, cells: Cells) -> str | None:
         problem = cells.name("problem")

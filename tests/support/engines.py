@@ -32,7 +32,7 @@ from engine.errors import EngineError
 from engine.lockstep.engines import PairConfig
 from engine.lockstep.job import Job
 from engine.lockstep.join import token_rows
-from engine.lockstep.pair import Completed, Pair
+from engine.lockstep.pair import Completed, LeaseRunner
 from engine.lockstep.worker import PolicyWorker, Progress
 from engine.run.execute import execute
 from engine.run.plan import Plan, prepare
@@ -94,7 +94,7 @@ class OpenWorker(PolicyWorker):
         return what(self, *arguments)
 
 
-class OpenPair(Pair):
+class OpenPair(LeaseRunner):
     """Two open workers."""
 
     def __init__(self, config: PairConfig) -> None:
@@ -186,7 +186,7 @@ def end_kept_pair() -> None:
 
 
 @contextmanager
-def on_kept_engines(pair_class: Callable[[PairConfig], Pair] = kept_pair) -> Iterator[None]:
+def on_kept_engines(pair_class: Callable[[PairConfig], LeaseRunner] = kept_pair) -> Iterator[None]:
     """Runs in this block are carried out by the pair that is kept, in the cluster that is there."""
     connect()
     with pytest.MonkeyPatch.context() as patch:
@@ -196,7 +196,7 @@ def on_kept_engines(pair_class: Callable[[PairConfig], Pair] = kept_pair) -> Ite
 
 
 @contextmanager
-def started(pair: Pair) -> Iterator[Pair]:
+def started(pair: LeaseRunner) -> Iterator[LeaseRunner]:
     """A pair that is up, for this block."""
     connect()
     try:
@@ -206,7 +206,7 @@ def started(pair: Pair) -> Iterator[Pair]:
         pair.kill()
 
 
-def carry_out(pair: Pair, plan: Plan) -> pa.Table:
+def carry_out(pair: LeaseRunner, plan: Plan) -> pa.Table:
     """All of the plan's trajectories as one lease; their rows as on disk."""
     keys = list(plan.work.trajectories())
     jobs = [plan.work.job(key) for key in keys]
