@@ -34,7 +34,7 @@ from benchmarks.result import Result, machine, row, speed_up, spread
 from benchmarks.result import options as common_options
 from benchmarks.rivals.ask import Ask
 from benchmarks.rivals.contender import Contender, Made, curves, end, p_value, start, tokens
-from engine.lockstep.pair import Completed, LeaseRunner
+from engine.lockstep.lease_runner import Completed, LeaseRunner
 from engine.run.plan import Plan, prepare
 from engine.run.settings import load
 from engine.sampling.distribution import Sampling

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from engine.lockstep.engines import EnginePair, PairConfig
-from engine.lockstep.pair import LeaseRunner
+from engine.lockstep.engine_pair import EnginePair, PairConfig
+from engine.lockstep.lease_runner import LeaseRunner
 from engine.lockstep.worker import PolicyWorker
 from engine.sampling.link import Address
 

@@ -23,9 +23,9 @@ import ray
 from rich.table import Table
 
 from benchmarks.result import Result, spread
-from engine.lockstep.engines import POLICIES
+from engine.lockstep.engine_pair import POLICIES
 from engine.lockstep.job import Job
-from engine.lockstep.pair import Completed, LeaseRunner
+from engine.lockstep.lease_runner import Completed, LeaseRunner
 from engine.lockstep.worker import Finished, PolicyWorker, Progress, Requests
 from engine.run.plan import Plan, prepare
 from engine.run.scheduler import Done, Scheduler

@@ -36,8 +36,8 @@ from benchmarks.profile import ProfilingWorker
 from benchmarks.result import Result, machine, options, row, speed_up, spread
 from benchmarks.workload import Workload, add_options, make_workload
 from engine.lockstep.cluster import own_cluster
-from engine.lockstep.engines import POLICIES, EnginePair
-from engine.lockstep.pair import Completed, LeaseRunner
+from engine.lockstep.engine_pair import POLICIES, EnginePair
+from engine.lockstep.lease_runner import Completed, LeaseRunner
 
 _NUM_ENGINES = 4
 _SHIFT = 0.1  # nats, of the Jensen-Shannon divergence

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from benchmarks.synthetic_tokens import token_columns
 from engine.arrays import Ints
-from engine.lockstep.engines import POLICIES
+from engine.lockstep.engine_pair import POLICIES
 from engine.lockstep.fork import branch
 from engine.lockstep.worker import _BATCH as SEQUENCES_PER_MESSAGE
 from engine.lockstep.worker import Finished, Progress, Requests

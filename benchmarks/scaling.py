@@ -25,8 +25,8 @@ from rich.table import Table
 from benchmarks.result import Result, machine, options, row, spread
 from benchmarks.workload import Workload, add_options, make_workload
 from engine.lockstep.cluster import own_cluster
-from engine.lockstep.engines import PairConfig
-from engine.lockstep.pair import LeaseRunner
+from engine.lockstep.engine_pair import PairConfig
+from engine.lockstep.lease_runner import LeaseRunner
 from engine.run.scheduler import Done, GivenUp, Scheduler
 
 _VALUES = {"pairs": "1,2", "slots": "16,64,128", "length": "128,1024", "top_p": "0.7,0.95,1.0"}

@@ -23,7 +23,7 @@ from rich.table import Table
 from benchmarks import result
 from benchmarks.result import Result, machine, row, speed_up, spread
 from engine.core import Trajectory
-from engine.lockstep.pair import Completed, LeaseRunner
+from engine.lockstep.lease_runner import Completed, LeaseRunner
 from engine.lockstep.worker import PolicyWorker
 from engine.run.plan import Plan, prepare
 from engine.run.settings import load

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.models import SHAPES, RandomPair, random_pair
-from engine.lockstep.engines import PairConfig
+from engine.lockstep.engine_pair import PairConfig
 from engine.lockstep.job import Job
 from engine.lockstep.worker import WorkerConfig
 from engine.run.plan import Plan, prepare

@@ -8,8 +8,8 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
-from engine.lockstep.join import merge_sides
-from engine.lockstep.pair import Completed
+from engine.lockstep.lease_runner import Completed
+from engine.lockstep.merge import merge_sides
 from engine.run.execute import _Recorder
 from engine.run.plan import prepare
 from engine.run.scheduler import Done

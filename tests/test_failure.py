@@ -22,11 +22,11 @@ import engine.run.scheduler
 from engine.cli_read import finish
 from engine.errors import EngineError, GivenUpError, LockstepError, LostEngineError
 from engine.lockstep import vllm_plugin
-from engine.lockstep.engines import POLICIES
-from engine.lockstep.join import token_rows
-from engine.lockstep.pair import LeaseRunner
+from engine.lockstep.engine_pair import POLICIES
+from engine.lockstep.lease_runner import LeaseRunner
 from engine.lockstep.worker import PolicyWorker
 from engine.run.plan import Plan
+from engine.run.rows import token_rows
 from engine.run.scheduler import Done, Note, Scheduler
 from engine.store.run_store import RunStore
 from engine.store.verify import verify_run

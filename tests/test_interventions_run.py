@@ -15,7 +15,7 @@ import torch
 
 from engine.core import Trajectory
 from engine.lockstep.job import Job
-from engine.lockstep.pair import Completed, LeaseRunner
+from engine.lockstep.lease_runner import Completed, LeaseRunner
 from engine.models.pair_info import TINY_PAIR
 from engine.run.plan import Plan
 from engine.store.run_store import RunStore

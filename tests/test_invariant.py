@@ -14,11 +14,11 @@ import pyarrow as pa
 import pytest
 import ray
 
-from engine.lockstep.engines import POLICIES, PairConfig
+from engine.lockstep.engine_pair import POLICIES, PairConfig
 from engine.lockstep.job import Job
-from engine.lockstep.join import token_rows
-from engine.lockstep.pair import Completed, LeaseRunner
+from engine.lockstep.lease_runner import Completed, LeaseRunner
 from engine.lockstep.worker import Progress
+from engine.run.rows import token_rows
 from engine.run.scheduler import Done, Note, Scheduler
 from engine.sampling.rule import Rule
 from engine.store.run_store import RunStore

@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerFast
 
 from engine.core import Trajectory
 from engine.errors import LockstepError
-from engine.lockstep.join import lengths, merge_sides, response_rows, rows_of, token_rows
+from engine.lockstep.merge import lengths, merge_sides, rows_of
+from engine.run.rows import response_rows, token_rows
 from engine.sampling.coupling import couple
 from engine.sampling.distribution import Sampling, log_probabilities, nuclei
 from engine.sampling.exchange import Rows

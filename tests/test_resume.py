@@ -40,7 +40,7 @@ MARK = "XSAMPLE_TEST_RUN"
 NARRATED = """
 import time
 import engine.cli, engine.run.execute
-from engine.lockstep.pair import Completed, Pair
+from engine.lockstep.lease_runner import Completed, Pair
 
 class NarratedPair(Pair):
     def start(self, tell):

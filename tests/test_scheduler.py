@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from engine.errors import EngineError, IncompleteRunError, LostEngineError
 from engine.lockstep.job import Job
-from engine.lockstep.pair import Completed, LeaseRunner
+from engine.lockstep.lease_runner import Completed, LeaseRunner
 from engine.run.scheduler import (
     MAX_FAILURES,
     MAX_GROUPS,

@@ -20,11 +20,11 @@ import pyarrow.compute as pc
 from engine.core import TRAJECTORY_KEY, Failure, Grade, Trajectory
 from engine.errors import EngineError, GivenUpError, IncompleteRunError
 from engine.lockstep import cluster
-from engine.lockstep.join import response_rows, token_rows
-from engine.lockstep.pair import Completed, LeaseRunner
+from engine.lockstep.lease_runner import Completed, LeaseRunner
 from engine.lockstep.worker import Progress
 from engine.models.prompt import token_texts
 from engine.run.plan import Plan, prepare
+from engine.run.rows import response_rows, token_rows
 from engine.run.scheduler import Done, GivenUp, Note, Scheduler
 from engine.run.work import Score, Sweep
 from engine.shard import WHOLE

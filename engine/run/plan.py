@@ -35,7 +35,7 @@ from engine.system.log import LogConfig
 from engine.system.machine import usable_cores, visible_gpus
 
 if TYPE_CHECKING:
-    from engine.lockstep.engines import PairConfig
+    from engine.lockstep.engine_pair import PairConfig
 
 # What decides the numbers, beside the work and the models. The rest of the configuration says where
 # and how fast.
@@ -99,7 +99,7 @@ class Plan:
 
     def pair_config(self, number: int) -> PairConfig:
         """How to start pair `number` of the run."""
-        from engine.lockstep.engines import POLICIES, PairConfig
+        from engine.lockstep.engine_pair import POLICIES, PairConfig
         from engine.lockstep.worker import WorkerConfig
         from engine.sampling.distribution import Sampling
         from engine.sampling.sampler import SamplerConfig
@@ -162,7 +162,7 @@ class Plan:
 
     def _cores(self, number: int) -> dict[str, str]:
         """Cores of each policy of pair `number`, in vLLM's notation: ranks are separated by |."""
-        from engine.lockstep.engines import POLICIES
+        from engine.lockstep.engine_pair import POLICIES
 
         usable = sorted(os.sched_getaffinity(0))
         ranks = self.config.tensor_parallel_size

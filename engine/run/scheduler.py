@@ -20,7 +20,7 @@ from math import ceil
 
 from engine.errors import EngineError, IncompleteRunError, LostEngineError
 from engine.lockstep.job import Job
-from engine.lockstep.pair import Completed, LeaseRunner
+from engine.lockstep.lease_runner import Completed, LeaseRunner
 from engine.lockstep.worker import Progress
 from engine.sampling.rule import Rule
 from engine.system.log import log_event

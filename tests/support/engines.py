@@ -29,13 +29,13 @@ import ray
 import engine.run.execute
 from engine.core import TRAJECTORY_KEY, Trajectory
 from engine.errors import EngineError
-from engine.lockstep.engines import PairConfig
+from engine.lockstep.engine_pair import PairConfig
 from engine.lockstep.job import Job
-from engine.lockstep.join import token_rows
-from engine.lockstep.pair import Completed, LeaseRunner
+from engine.lockstep.lease_runner import Completed, LeaseRunner
 from engine.lockstep.worker import PolicyWorker, Progress
 from engine.run.execute import execute
 from engine.run.plan import Plan, prepare
+from engine.run.rows import token_rows
 from engine.run.settings import load
 from engine.sampling.rule import Rule
 from engine.store.run_store import RunStore

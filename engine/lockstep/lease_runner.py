@@ -18,10 +18,10 @@ import pyarrow as pa
 
 from engine.arrays import Bools, Ints
 from engine.errors import LockstepError
-from engine.lockstep.engines import POLICIES, EnginePair, PairConfig
+from engine.lockstep.engine_pair import POLICIES, EnginePair, PairConfig
 from engine.lockstep.fork import branch, stems
 from engine.lockstep.job import Job, Member, Segment, phase_of
-from engine.lockstep.join import lengths, merge_sides, rows_of, without_twin
+from engine.lockstep.merge import lengths, merge_sides, rows_of, without_twin
 from engine.lockstep.worker import Finished, PolicyWorker, Progress
 from engine.sampling.rule import Rule
 
