@@ -35,6 +35,7 @@ from benchmarks.result import options as common_options
 from benchmarks.rivals.ask import Ask
 from benchmarks.rivals.contender import Contender, Made, curves, end, p_value, start, tokens
 from engine.lockstep.lease_runner import Completed, LeaseRunner
+from engine.run.placement import pair_config, ray_cluster
 from engine.run.plan import Plan, prepare
 from engine.run.settings import load
 from engine.sampling.distribution import Sampling
@@ -102,8 +103,8 @@ def main() -> None:
     options = _options()
     work = Work(_plan(options), options.sequences)
     models = (work.plan.pair.base, work.plan.pair.rl)
-    with work.plan.cluster():
-        pair, rivals = LeaseRunner(work.plan.pair_config(0)), dict[str, Any]()
+    with ray_cluster(work.plan):
+        pair, rivals = LeaseRunner(pair_config(work.plan, 0)), dict[str, Any]()
         try:
             pair.start()
             wanted = [*options.rivals, *(["regenerate"] if options.curve else [])]

@@ -103,9 +103,9 @@ def loaded(
     pair, plain = LeaseRunner(ours, worker_class), EnginePair(theirs, PlainWorker)
     try:
         blocks = []
-        for twins in (pair.twins, plain):
-            twins.place()
-            blocks.append(twins.load())
+        for engines in (pair.engines, plain):
+            engines.place()
+            blocks.append(engines.load())
         assert len(set(blocks)) == 1, f"KV blocks differ: {blocks}"
         yield pair, plain
     finally:

@@ -23,10 +23,11 @@ import ray
 from rich.table import Table
 
 from benchmarks.result import Result, spread
-from engine.lockstep.engine_pair import POLICIES
+from engine.core import POLICIES
 from engine.lockstep.job import Job
 from engine.lockstep.lease_runner import Completed, LeaseRunner
-from engine.lockstep.worker import Finished, PolicyWorker, Progress, Requests
+from engine.lockstep.worker import Decided, Finished, PolicyWorker, Requests
+from engine.run.placement import pair_config, ray_cluster
 from engine.run.plan import Plan, prepare
 from engine.run.scheduler import Done, Scheduler
 from engine.run.settings import load
@@ -65,7 +66,7 @@ class OccupancyWorker(PolicyWorker):
         scheduler.schedule = counted
         return blocks
 
-    def run(self, phase: Phase, requests: Requests) -> Iterator[Finished | Progress]:
+    def run(self, phase: Phase, requests: Requests) -> Iterator[Finished | Decided]:
         """As it is; a phase begins."""
         self._phases.append((phase.paired, []))
         yield from super().run(phase, requests)
@@ -82,12 +83,12 @@ class WatchedPair(LeaseRunner):
     """
 
     def __init__(self, plan: Plan) -> None:
-        super().__init__(plan.pair_config(0), OccupancyWorker)
+        super().__init__(pair_config(plan, 0), OccupancyWorker)
         self.leases: list[Phases] = []
 
     def start(self, tell: Callable[[str], object] = lambda line: None) -> str:
         """Once."""
-        return "ready" if self.twins.workers else super().start(tell)
+        return "ready" if self.engines.workers else super().start(tell)
 
     def kill(self) -> None:
         """Not before `end`."""
@@ -95,13 +96,13 @@ class WatchedPair(LeaseRunner):
     def end(self) -> None:
         super().kill()
 
-    def run(self, jobs: Any, rule: Rule) -> Iterator[Completed | Progress]:
+    def run(self, jobs: Any, rule: Rule) -> Iterator[Completed | Decided]:
         """As it is."""
         yield from super().run(jobs, rule)
         self.leases.append(
             {
                 policy: ray.get(worker.phases.remote())
-                for policy, worker in self.twins.workers.items()
+                for policy, worker in self.engines.workers.items()
             }
         )
 
@@ -157,7 +158,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Slot-steps by run and kind of phase. They do not depend on time: once is enough."""
     plans = {name: plan(options, *RUNS[name]) for name in options.runs}
     first = next(iter(plans.values()))
-    with first.cluster():
+    with ray_cluster(first):
         pair = WatchedPair(first)
         try:
             return {name: run(pair, one, options.slots) for name, one in plans.items()}

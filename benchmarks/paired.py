@@ -35,8 +35,9 @@ from benchmarks.floor import floor
 from benchmarks.profile import ProfilingWorker
 from benchmarks.result import Result, machine, options, row, speed_up, spread
 from benchmarks.workload import Workload, add_options, make_workload
+from engine.core import POLICIES
 from engine.lockstep.cluster import own_cluster
-from engine.lockstep.engine_pair import POLICIES, EnginePair
+from engine.lockstep.engine_pair import EnginePair
 from engine.lockstep.lease_runner import Completed, LeaseRunner
 
 _NUM_ENGINES = 4
@@ -139,7 +140,7 @@ def generate(
 
 def profile(pair: LeaseRunner, workload: Workload) -> tuple[int, dict[str, float]]:
     """Steps of the base engine, and microseconds of one by part."""
-    worker = pair.twins.workers["base"]
+    worker = pair.engines.workers["base"]
     ray.get(worker.start_profile.remote())
     lockstep(pair, workload)
     steps, parts = ray.get(worker.stop_profile.remote())

@@ -18,10 +18,10 @@ import pyarrow as pa
 
 from benchmarks.synthetic_tokens import token_columns
 from engine.arrays import Ints
-from engine.lockstep.engine_pair import POLICIES
+from engine.core import POLICIES
 from engine.lockstep.fork import branch
 from engine.lockstep.worker import _BATCH as SEQUENCES_PER_MESSAGE
-from engine.lockstep.worker import Finished, Progress, Requests
+from engine.lockstep.worker import Decided, Finished, Requests
 from engine.sampling.sampler import Phase
 
 MEDIAN_LENGTH, SPREAD, MAX_LENGTH = 1_500, 0.6, 8_000  # tokens of a response; lognormal, capped
@@ -78,7 +78,7 @@ class Playback:
     """As `launch.EnginePair`: the phases that it is asked for, answered out of a lease."""
 
     def __init__(self, lease: Lease) -> None:
-        self._lease, self._stems = lease, dict[tuple[int, bool], int]()
+        self._lease, self._response_of = lease, dict[tuple[int, bool], int]()
         self._made: dict[tuple[object, ...], list[Finished]] = {}
 
     def place(self) -> str:
@@ -88,18 +88,18 @@ class Playback:
         return 0
 
     def kill(self) -> None:
-        self._stems.clear()
+        self._response_of.clear()
 
     def stream(
         self, work: Mapping[str, tuple[Phase, Requests]]
-    ) -> Iterator[tuple[str, Finished | Progress]]:
+    ) -> Iterator[tuple[str, Finished | Decided]]:
         """The messages of every policy's phase, in turns."""
         messages = {policy: self._messages(policy, phase) for policy, (phase, _) in work.items()}
         for number in range(max(map(len, messages.values()))):
             for policy, mine in messages.items():
                 if number < len(mine):
                     yield policy, mine[number]
-                    yield policy, Progress(len(mine[number].trace))
+                    yield policy, Decided(len(mine[number].trace))
 
     def _messages(self, policy: str, phase: Phase) -> list[Finished]:
         response, budget = (
@@ -134,9 +134,9 @@ class Playback:
         )
 
     def _response(self, name: tuple[int, bool]) -> int:
-        if name not in self._stems and len(self._stems) == len(self._lease.length):
-            self._stems.clear()
-        return self._stems.setdefault(name, len(self._stems))
+        if name not in self._response_of and len(self._response_of) == len(self._lease.length):
+            self._response_of.clear()
+        return self._response_of.setdefault(name, len(self._response_of))
 
     def _message(
         self,

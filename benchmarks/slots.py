@@ -27,7 +27,7 @@ from rich.table import Table
 
 from benchmarks.result import Result
 from engine.arrays import Ints
-from engine.run.scheduler import lease_groups
+from engine.run.scheduler import lease_size
 
 
 class Leases(NamedTuple):
@@ -63,7 +63,7 @@ def factoring(part: float, most: int) -> Leases:
     """The project's rule with other numbers: equal leases of `part` of what waits, of at most
     `most` a slot.
     """
-    return Leases(partial(lease_groups, part=part, max_groups=most), by_round=True)
+    return Leases(partial(lease_size, part=part, max_groups=most), by_round=True)
 
 
 def steps_of(lengths: Iterable[int], slots: int) -> int:
@@ -131,7 +131,7 @@ WORK_LISTS = (
 )
 SEEDS = 3
 LEASES = {
-    "as it is": Leases(lease_groups, by_round=True),
+    "as it is": Leases(lease_size, by_round=True),
     "guided, most 16": guided(16),
     "0.5, most 32": factoring(0.5, 32),
     "0.9, most 128": factoring(0.9, 128),

@@ -25,6 +25,7 @@ from typing import Any
 
 from benchmarks import result
 from benchmarks.result import Result, speed_up, spread, spreads_table
+from engine.run.placement import pair_config
 from engine.run.plan import prepare
 from engine.run.settings import load
 from evaluators.tasks.registry import load_task
@@ -69,7 +70,7 @@ def measure(options: argparse.Namespace) -> Result:
     """The rounds, after one that does not count."""
     seconds = defaultdict[str, list[float]](list)
     config = load(None, SETTINGS | {"out": "unused"})
-    worker = prepare(config, load_task(config)).pair_config(0)
+    worker = pair_config(prepare(config, load_task(config)), 0)
     plain = json.dumps(
         worker.workers["base"].engine_args
         | {

@@ -25,6 +25,7 @@ from benchmarks.result import Result, machine, row, speed_up, spread
 from engine.core import Trajectory
 from engine.lockstep.lease_runner import Completed, LeaseRunner
 from engine.lockstep.worker import PolicyWorker
+from engine.run.placement import pair_config, ray_cluster
 from engine.run.plan import Plan, prepare
 from engine.run.settings import load
 from evaluators.tasks.registry import load_task
@@ -61,8 +62,8 @@ def main() -> None:
     options = _options()
     whole = _plan(options, options.budget)
     parts = [_plan(options, budget) for budget in options.budget.split(",")]
-    with whole.cluster():
-        pair = LeaseRunner(whole.pair_config(0), CountingWorker)
+    with ray_cluster(whole):
+        pair = LeaseRunner(pair_config(whole, 0), CountingWorker)
         try:
             pair.start()
             found = run(pair, whole, parts, options)
@@ -99,7 +100,7 @@ def run(pair: LeaseRunner, whole: Plan, parts: list[Plan], options: argparse.Nam
 
 def carry_out(pair: LeaseRunner, plans: list[Plan]) -> tuple[float, int, Responses]:
     """Seconds, tokens computed and responses of these plans, one after the other."""
-    workers = pair.twins.workers.values()
+    workers = pair.engines.workers.values()
     ray.get([worker.computed.remote() for worker in workers])
     began, done = time.perf_counter(), []
     for plan in plans:

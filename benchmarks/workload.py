@@ -20,6 +20,7 @@ from benchmarks.models import SHAPES, RandomPair, random_pair
 from engine.lockstep.engine_pair import PairConfig
 from engine.lockstep.job import Job
 from engine.lockstep.worker import WorkerConfig
+from engine.run.placement import pair_config
 from engine.run.plan import Plan, prepare
 from engine.run.settings import load
 from engine.sampling.noise import stream_key
@@ -83,7 +84,7 @@ def make_workload(options: argparse.Namespace, num_pairs: int = 1) -> Workload:
     there.
     """
     plan = _plan(options, num_pairs)
-    configs = tuple(_without_log(plan.pair_config(number)) for number in range(num_pairs))
+    configs = tuple(_without_log(pair_config(plan, number)) for number in range(num_pairs))
     length = options.length or _DEFAULT_LENGTH[options.model]
     if options.model == "embedded":
         jobs = [

@@ -14,6 +14,7 @@ import click
 from engine.cli_read import finish
 from engine.errors import ConfigError, StoreError
 from engine.options import ConfigCommand, arguments, overrides
+from engine.run.description import describe, manifest_of
 from engine.shard import WHOLE
 from engine.shell import debug_option, say, show
 from engine.system.log import shown
@@ -160,9 +161,9 @@ def _show_plan(plan: Plan) -> None:
 
     from engine.store.run_store import RunStore
 
-    RunStore.check(plan.out, plan.manifest())
+    RunStore.check(plan.out, manifest_of(plan))
     table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in plan.describe():
+    for name, value in describe(plan):
         table.add_row(Text(name), Text(visible(value)))
     show(table)
     click.echo(

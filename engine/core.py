@@ -6,10 +6,33 @@ A trajectory is (problem, sample, direction, budget); budget None is unlimited.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Literal, NamedTuple, get_args
+
+Policy = Literal["base", "rl"]
+POLICIES: tuple[Policy, ...] = get_args(Policy)
+
+Direction = Literal["forward", "reverse"]
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+
+PRIMARY: dict[str, Policy] = {"forward": "base", "reverse": "rl"}
+"""The policy that a direction samples from where it does not intervene."""
+
+Budget = int | None
+"""Interventions that a response may have at most. None is unlimited, in memory and on disk."""
 
 GraderName = Literal["math", "integer", "choice", "exact"]
 GRADERS: tuple[GraderName, ...] = get_args(GraderName)
+
+
+def budget_text(budget: Budget) -> str:
+    """A budget as the user writes it: a number, or `unlimited`."""
+    return "unlimited" if budget is None else str(budget)
+
+
+def budget_order(budget: Budget) -> float:
+    """The key that sorts budgets, smallest first and unlimited last."""
+    return inf if budget is None else budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +83,8 @@ class Task:
 
 
 GIVEN = "given"  # the direction of a response that was made elsewhere
+ALL_DIRECTIONS = (*DIRECTIONS, GIVEN)
+UNLIMITED_CODE = -1  # an unlimited budget where null means something else, or cannot be compared
 TRAJECTORY_KEY = ("problem", "sample", "direction", "budget")
 
 
@@ -71,18 +96,14 @@ class Trajectory(NamedTuple):
     problem: str
     sample: int
     direction: str
-    budget: int | None
+    budget: Budget
 
     def __str__(self) -> str:
-        """For messages."""
-        budget = (
-            ""
-            if self.direction == GIVEN
-            else " budget unlimited"
-            if self.budget is None
-            else f" budget {self.budget}"
-        )
-        return f"{self.problem} sample {self.sample} {self.direction}{budget}"
+        """The key in words, for messages."""
+        arm = self.direction
+        if arm != GIVEN:
+            arm += f" budget {budget_text(self.budget)}"
+        return f"{self.problem} sample {self.sample} {arm}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 
+from engine.core import POLICIES
 from engine.finding import Finding
 
 VLLM_RANGE = ">=0.25,<0.34"
@@ -261,7 +262,7 @@ def find_pair(folder: Path) -> Finding:
     """Whether the embedded pair is there."""
     missing = [
         f"{name}/model.safetensors"
-        for name in ("base", "rl")
+        for name in POLICIES
         if not (folder / name / "model.safetensors").exists()
     ]
     advice = "xsample is installed without its models: reinstall it, or give --base and --rl"

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
+from engine.core import ALL_DIRECTIONS
 from engine.errors import StoreError
 from engine.system.files import reason
-from evaluators.outcomes import DIRECTIONS, Arm
+from evaluators.outcomes import Arm
 from evaluators.shifts.cutoffs import HIGH_DIVERGENCE
 
 _ARM = ["direction", "budget"]
@@ -41,7 +42,7 @@ def measured(tokens: ds.Dataset) -> list[dict[str, Any]]:
         raise StoreError(
             f"the tokens of the run cannot be read: {reason(error)}; `xsample verify` says which"
         ) from error
-    if unknown := {arm.direction for arm in arms} - set(DIRECTIONS):
+    if unknown := {arm.direction for arm in arms} - set(ALL_DIRECTIONS):
         raise StoreError(
             f"the tokens have a direction {min(map(str, unknown))!r:.60}, which no run has"
         )

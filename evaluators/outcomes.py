@@ -15,8 +15,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.arrays import Bools, Ints
-from engine.config.run_config import DIRECTIONS as MADE
-from engine.core import GIVEN, TRAJECTORY_KEY, GraderName
+from engine.core import (
+    ALL_DIRECTIONS,
+    TRAJECTORY_KEY,
+    UNLIMITED_CODE,
+    GraderName,
+    budget_order,
+)
 from engine.errors import XsampleError
 from evaluators.answers import canonical
 from evaluators.grading.verdict import VERDICTS
@@ -25,9 +30,7 @@ from evaluators.metrics import Votes
 COUNTED = ["tokens", "finish_reason", "interventions", "effective_interventions"]
 _GRADED = ["verdict", "answer"]
 _SILENT = [place for place, verdict in enumerate(VERDICTS) if verdict in ("no_answer", "guessed")]
-DIRECTIONS = (*MADE, GIVEN)  # the last was answered elsewhere and is only measured
-_UNLIMITED = 1 << 32  # above every int32
-_FACTOR = 1 << 33
+_FACTOR = 1 << 33  # above every budget, and _FACTOR - 1 is
 
 
 class Arm(NamedTuple):
@@ -37,9 +40,9 @@ class Arm(NamedTuple):
     budget: int | None
 
     @property
-    def place(self) -> tuple[int, int]:
+    def place(self) -> tuple[int, float]:
         """By which arms are ordered."""
-        return DIRECTIONS.index(self.direction), _UNLIMITED if self.budget is None else self.budget
+        return ALL_DIRECTIONS.index(self.direction), budget_order(self.budget)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +157,7 @@ def keyed(table: pa.Table) -> pa.Table:
     key twice.
     """
     place = table.schema.get_field_index("budget")
-    table = table.set_column(place, "budget", pc.fill_null(table["budget"], -1))
+    table = table.set_column(place, "budget", pc.fill_null(table["budget"], UNLIMITED_CODE))
     counted = table.group_by(TRAJECTORY_KEY).aggregate([([], "count_all")])
     twice = counted.filter(pc.field("count_all") > 1)
     if twice.num_rows:
@@ -178,23 +181,25 @@ def _join(responses: pa.Table, grades: pa.Table) -> pa.Table:
 def _first(table: pa.Table) -> tuple[Any, ...]:
     [row] = table.sort_by([(name, "ascending") for name in TRAJECTORY_KEY]).slice(0, 1).to_pylist()
     return tuple(
-        None if name == "budget" and row[name] < 0 else row[name] for name in TRAJECTORY_KEY
+        None if name == "budget" and row[name] == UNLIMITED_CODE else row[name]
+        for name in TRAJECTORY_KEY
     )
 
 
 def _arms(rows: pa.Table) -> tuple[tuple[Arm, ...], Ints]:
-    if unknown := set(pc.unique(rows["direction"]).to_pylist()) - set(DIRECTIONS):
+    if unknown := set(pc.unique(rows["direction"]).to_pylist()) - set(ALL_DIRECTIONS):
         raise XsampleError(
             f"a response has the direction {min(unknown)!r:.60}, which no run has: someone has"
             " changed it"
         )
-    direction = _places(rows["direction"], DIRECTIONS)
+    direction = _places(rows["direction"], ALL_DIRECTIONS)
     budget = _numbers(rows["budget"])
     found, number = np.unique(
-        direction * _FACTOR + np.where(budget < 0, _UNLIMITED, budget), return_inverse=True
+        direction * _FACTOR + np.where(budget == UNLIMITED_CODE, _FACTOR - 1, budget),
+        return_inverse=True,
     )
     pairs = [divmod(arm, _FACTOR) for arm in found.tolist()]
-    return tuple(Arm(DIRECTIONS[d], None if b == _UNLIMITED else b) for d, b in pairs), number
+    return tuple(Arm(ALL_DIRECTIONS[d], None if b == _FACTOR - 1 else b) for d, b in pairs), number
 
 
 def _answers(column: pa.ChunkedArray, grader: GraderName) -> Ints:

@@ -13,6 +13,7 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 
+from engine.core import budget_text
 from evaluators.shifts.cutoffs import HIGH_DIVERGENCE
 
 _ABSENT = "-"
@@ -115,7 +116,7 @@ def _table(
 
 
 def _name(arm: Arm) -> tuple[str, str]:
-    budget = "unlimited" if arm["budget"] is None else str(arm["budget"])
+    budget = budget_text(arm["budget"])
     return arm["direction"], _PLAIN_SAMPLING.get((arm["direction"], arm["budget"]), budget)
 
 

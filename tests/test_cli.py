@@ -21,6 +21,7 @@ from engine.cli_run import _INHERITED, _NOT_SCORED
 from engine.config.run_config import RunConfig
 from engine.core import Problem, Trajectory
 from engine.errors import EngineError, IncompleteRunError, StoreError
+from engine.run.description import manifest_of
 from engine.run.plan import Plan
 from engine.store.run_store import RunStore
 from engine.system.signals import Terminated
@@ -577,7 +578,7 @@ def test_what_was_scored_is_shown_and_kept_with_or_without_gold_answers(
     key = Trajectory("sums/1", 0, "given", None)
 
     def execute(plan: Plan, grader: Any, display: object) -> RunStore:
-        with RunStore.open(plan.out, plan.manifest()) as store:
+        with RunStore.open(plan.out, manifest_of(plan)) as store:
             store.write_problems(plan.problems, gated=False)
             commit(store, [key])
             if grader:
@@ -620,7 +621,7 @@ def test_a_run_whose_report_cannot_be_made_is_still_a_run(
     error: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def execute(plan: Plan, *_: object) -> RunStore:
-        with RunStore.open(plan.out, plan.manifest()) as store:
+        with RunStore.open(plan.out, manifest_of(plan)) as store:
             commit(store, [Trajectory("0", 0, "given", None)])
         return store
 

@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from engine.config.run_config import DIRECTIONS, RunConfig
+from engine.config.run_config import RunConfig
+from engine.core import DIRECTIONS
 from engine.errors import ConfigError
 from engine.run.settings import load
 from engine.sampling.rule import CriterionName, Rule

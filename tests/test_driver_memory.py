@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from engine.lockstep.lease_runner import Completed
 from engine.lockstep.merge import merge_sides
-from engine.run.execute import _Recorder
+from engine.run.description import manifest_of
 from engine.run.plan import prepare
+from engine.run.recorder import Recorder
 from engine.run.scheduler import Done
 from engine.run.settings import load
 from engine.store.run_store import RunStore
@@ -68,8 +69,8 @@ def test_the_drivers_memory_stays_flat_over_a_hundred_thousand_trajectories(tmp_
     )
     completed = finished_lease(plan.pair.tokenizer.encode(r"so \boxed{50}."))
     process, resident = psutil.Process(), []
-    with Grader(task.problems) as grader, RunStore.open(tmp_path, plan.manifest()) as store:
-        recorder = _Recorder(plan, store, grader, Silent())
+    with Grader(task.problems) as grader, RunStore.open(tmp_path, manifest_of(plan)) as store:
+        recorder = Recorder(plan, store, grader, Silent())
         keys = recorder.missing()
         assert len(keys) == TRAJECTORIES
         for first in range(0, TRAJECTORIES - LEASE + 1, LEASE):

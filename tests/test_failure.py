@@ -20,11 +20,12 @@ import torch
 import engine.lockstep.worker
 import engine.run.scheduler
 from engine.cli_read import finish
+from engine.core import POLICIES
 from engine.errors import EngineError, GivenUpError, LockstepError, LostEngineError
 from engine.lockstep import vllm_plugin
-from engine.lockstep.engine_pair import POLICIES
 from engine.lockstep.lease_runner import LeaseRunner
 from engine.lockstep.worker import PolicyWorker
+from engine.run.placement import pair_config
 from engine.run.plan import Plan
 from engine.run.rows import token_rows
 from engine.run.scheduler import Done, Note, Scheduler
@@ -113,7 +114,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
 
 def processes(pair: LeaseRunner) -> list[psutil.Process]:
     """Those of the engines that run now."""
-    return [psutil.Process(place.pid) for place in pair.twins.places.values()]
+    return [psutil.Process(place.pid) for place in pair.engines.places.values()]
 
 
 def carry_out(pair: LeaseRunner, plan: Plan) -> tuple[list[pa.Table], list[pa.Table]]:
@@ -152,7 +153,7 @@ def test_a_fault_is_noticed_in_time_and_the_run_is_completed_as_if_it_had_not_be
     store: RunStore, tmp_path: Path, policy: str, fault: Any, error: type[EngineError], message: str
 ) -> None:
     plan, marker = plan_of(**PART), tmp_path / "faulty"
-    pair = kept_pair(plan.pair_config(0))
+    pair = kept_pair(pair_config(plan, 0))
     pair.start()
     for each in POLICIES:
         pair.do(each, hand_over_often)
@@ -176,14 +177,14 @@ def test_a_fault_is_noticed_in_time_and_the_run_is_completed_as_if_it_had_not_be
 
 
 def test_engines_stand_behind_nothing_else_that_their_user_runs() -> None:
-    pair = kept_pair(plan_of(**PART).pair_config(0))
+    pair = kept_pair(pair_config(plan_of(**PART), 0))
     pair.start()
     assert [process.nice() for process in processes(pair)] == [os.nice(0)] * 2
 
 
 def test_a_pair_that_cannot_be_started_is_an_error_at_once_in_the_words_of_the_cause() -> None:
     plan = plan_of(**PART, kv_cache_gib=None, num_kv_blocks=1)
-    pair = KeptPair(plan.pair_config(0))
+    pair = KeptPair(pair_config(plan, 0))
     with pytest.raises(EngineError, match=r"ValueError: .*cache"):
         carry_out(pair, plan)
     assert pair.num_starts == 1
@@ -216,7 +217,7 @@ def test_a_pair_that_ran_out_of_memory_while_loading_is_started_again(
                 raise MemoryError("cannot allocate 20 GiB")
             return super().load(kv_cache_bytes)
 
-    before, after = carry_out(LeaseRunner(plan.pair_config(0), ShortOfMemory), plan)
+    before, after = carry_out(LeaseRunner(pair_config(plan, 0), ShortOfMemory), plan)
     assert marker.exists()
     assert_same(pa.concat_tables(before + after), of_plan(store, plan))
 
@@ -227,7 +228,7 @@ def test_what_fails_every_time_is_given_up_and_recorded_and_tried_again_by_the_n
     plan = plan_of(**PART, out=str(tmp_path / "run"))
     *_, last = plan.work.trajectories()
     noise_key, poisoned = plan.work.job(last).noise_key, []
-    pair = kept_pair(plan.pair_config(0))
+    pair = kept_pair(pair_config(plan, 0))
 
     def poison_it() -> None:
         poisoned.append(pair.do("rl", poison, noise_key))

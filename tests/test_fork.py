@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.lockstep.fork import branch, stems
+from engine.lockstep.fork import branch, group_forks
 
 # Of each row: no intervention, one that changed nothing, one that changed the token.
 flags = st.lists(st.sampled_from([(False, False), (True, False), (True, True)]), max_size=30)
@@ -37,14 +37,15 @@ def test_a_larger_budget_shares_no_less(rows: list[tuple[bool, bool]], budget: i
     assert smaller.spent <= smaller.shared
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9)), max_size=20))
-def test_stems_hold_every_job_once_with_the_largest_budget_last(
-    jobs: list[tuple[str, int]],
+@given(st.lists(st.sampled_from(["a", "b", "c", None]), max_size=20))
+def test_a_group_holds_every_index_of_a_key_and_none_is_a_group_alone(
+    keys: list[str | None],
 ) -> None:
-    names, budgets = [name for name, _ in jobs], [budget for _, budget in jobs]
-    groups = stems(names, budgets)
-    assert sorted(index for group in groups for index in group) == list(range(len(jobs)))
-    assert [names[group[0]] for group in groups] == list(dict.fromkeys(names))
+    groups = group_forks(keys)
+    assert sorted(index for group in groups for index in group) == list(range(len(keys)))
+    assert [group[0] for group in groups] == sorted(group[0] for group in groups)
     for group in groups:
-        assert {names[index] for index in group} == {names[group[0]]}
-        assert [budgets[index] for index in group] == sorted(budgets[index] for index in group)
+        assert group == sorted(group)
+        assert len({keys[index] for index in group}) == 1
+        assert len(group) == 1 or keys[group[0]] is not None
+    assert len(groups) == len({key for key in keys if key is not None}) + keys.count(None)

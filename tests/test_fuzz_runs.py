@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.run.description import manifest_of
 from engine.run.plan import prepare
 from engine.run.settings import load
 from engine.store.run_store import RunStore
@@ -49,7 +50,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     config = load(None, SETTINGS)
     plan = prepare(config, load_task(config))
-    manifest = plan.manifest()
+    manifest = manifest_of(plan)
     path = tmp_path_factory.mktemp("sound") / "run"
     problems = [problem.id for problem in plan.problems]
     make_run(path, problems=problems, samples=1, budgets=(0, 2), identity=manifest["identity"])

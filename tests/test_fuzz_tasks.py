@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.models.pair_info import PairInfo, check_given, inspect_pair
+from engine.models.pair_info import PairInfo, inspect_pair
+from engine.models.prompt import check_external as check_given
 from engine.run.settings import load
 from evaluators.tasks.given import read_given, task_of
 from evaluators.tasks.registry import load_task

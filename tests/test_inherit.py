@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from engine.config.run_config import RunConfig
 from engine.errors import RunDirectoryError
+from engine.run.description import manifest_of
 from engine.run.plan import prepare
 from engine.run.settings import MATCHED, load, settings_of
 from engine.store.run_store import RunStore
@@ -85,8 +86,8 @@ def test_a_control_takes_over_what_makes_the_numbers_and_not_who_differs_nor_the
 def test_what_a_plan_writes_can_be_inherited(tmp_path: Path) -> None:
     config = RunConfig(device="cpu", limit=2, seed=5, budget=(1, None), out=tmp_path / "run")
     plan = prepare(config, load_task(config))
-    RunStore.open(tmp_path / "run", plan.manifest()).close()
-    resolved = plan.manifest()["config"]
+    RunStore.open(tmp_path / "run", manifest_of(plan)).close()
+    resolved = manifest_of(plan)["config"]
     assert resolved["samples"] and resolved["max_tokens"]
     inherited = load(None, {"criterion": "random", "match": tmp_path / "run", "device": "cpu"})
     assert (inherited.seed, inherited.limit, inherited.budget) == (5, 2, (1, None))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from engine.sampling.coupling import couple, sample
 from engine.sampling.criterion import fires
 from engine.sampling.distribution import Nuclei, js_divergence
-from engine.sampling.intervention import UNLIMITED, Decisions, allowed, decide, follow
+from engine.sampling.intervention import MAX_INTERVENTIONS, Decisions, allowed, decide, follow
 from engine.sampling.noise import gumbel, stream_key
 from engine.sampling.rule import EosRule, Rule
 
@@ -40,7 +40,11 @@ def positions(num: int) -> tuple[Array, Array]:
 
 
 def decided(
-    base: Nuclei, rl: Nuclei, forward: bool = True, left: int = UNLIMITED, threshold: float = 0.1
+    base: Nuclei,
+    rl: Nuclei,
+    forward: bool = True,
+    left: int = MAX_INTERVENTIONS,
+    threshold: float = 0.1,
 ) -> Decisions:
     num = len(base.size)
     return decided_rows(base, rl, np.full(num, forward), np.full(num, left), threshold)
@@ -139,7 +143,7 @@ def test_close_policies_nearly_always_take_the_same_token() -> None:
 
 
 @settings(deadline=None)
-@given(batches, st.booleans(), thresholds, st.sampled_from([0, 1, UNLIMITED]))
+@given(batches, st.booleans(), thresholds, st.sampled_from([0, 1, MAX_INTERVENTIONS]))
 def test_forward_and_reverse_are_each_other_with_the_policies_swapped(
     pair: tuple[Nuclei, Nuclei], forward: bool, threshold: float, left: int
 ) -> None:
@@ -152,7 +156,7 @@ def test_forward_and_reverse_are_each_other_with_the_policies_swapped(
 
 
 @settings(max_examples=150, deadline=None)
-@given(batches, st.booleans(), thresholds, st.sampled_from([0, 1, 8, UNLIMITED]))
+@given(batches, st.booleans(), thresholds, st.sampled_from([0, 1, 8, MAX_INTERVENTIONS]))
 def test_the_token_comes_from_the_intervention_policy_exactly_where_the_rule_fires(
     pair: tuple[Nuclei, Nuclei], forward: bool, threshold: float, left: int
 ) -> None:

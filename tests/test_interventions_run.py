@@ -17,6 +17,7 @@ from engine.core import Trajectory
 from engine.lockstep.job import Job
 from engine.lockstep.lease_runner import Completed, LeaseRunner
 from engine.models.pair_info import TINY_PAIR
+from engine.run.placement import pair_config
 from engine.run.plan import Plan
 from engine.store.run_store import RunStore
 from tests.support.engines import (
@@ -45,7 +46,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
 
 @pytest.fixture(scope="module")
 def pair() -> LeaseRunner:
-    pair = kept_pair(plan_of().pair_config(0))
+    pair = kept_pair(pair_config(plan_of(), 0))
     pair.start()
     return pair
 
@@ -96,7 +97,9 @@ def test_forks_say_what_they_are_forked_from_and_the_stem_does_not(pair: LeaseRu
         for e in pair.run([plan.work.job(key) for key in keys], plan.rule)
         if isinstance(e, Completed)
     ]
-    stems = {keys[job]: keys[stem] for e in done for job, stem in zip(e.job, e.stem, strict=True)}
+    stems = {
+        keys[job]: keys[stem] for e in done for job, stem in zip(e.job, e.stem_index, strict=True)
+    }
     assert stems == {key: key._replace(budget=4) for key in keys}
 
 
@@ -222,7 +225,7 @@ def test_a_given_response_is_measured_as_it_was_when_it_was_made(
     made = of_keys(sweep, keys)
     responses = responses_of(made)
     jobs = [
-        Job(plan.work.prompt(key), 0, True, None, len(responses[key]), given=responses[key])
+        Job(plan.work.prompt(key), 0, True, None, len(responses[key]), external=responses[key])
         for key in keys
     ]
     done = pa.concat_tables(
@@ -246,7 +249,7 @@ def test_a_given_response_may_hold_a_stop_token_anywhere(pair: LeaseRunner) -> N
     plan = plan_of(limit=1, samples=1, direction="forward")
     [stop] = plan.pair.stop_token_ids
     prompt = plan.work.prompt(next(plan.work.trajectories()))
-    job = Job(prompt, 0, True, None, 5, given=[5, stop, 6, stop, 7])
+    job = Job(prompt, 0, True, None, 5, external=[5, stop, 6, stop, 7])
     [done] = [event for event in pair.run([job], plan.rule) if isinstance(event, Completed)]
-    assert done.tokens["token"].to_pylist() == job.given
+    assert done.tokens["token"].to_pylist() == job.external
     assert done.tokens["js"].null_count == 0

@@ -14,10 +14,12 @@ import pyarrow as pa
 import pytest
 import ray
 
-from engine.lockstep.engine_pair import POLICIES, PairConfig
+from engine.core import POLICIES
+from engine.lockstep.engine_pair import PairConfig
 from engine.lockstep.job import Job
 from engine.lockstep.lease_runner import Completed, LeaseRunner
-from engine.lockstep.worker import Progress
+from engine.lockstep.worker import Decided
+from engine.run.placement import pair_config
 from engine.run.rows import token_rows
 from engine.run.scheduler import Done, Note, Scheduler
 from engine.sampling.rule import Rule
@@ -88,7 +90,7 @@ class WatchedPair(OpenPair):
         for policy in POLICIES:
             self.do(policy, watch)
 
-    def run(self, jobs: Sequence[Job], rule: Rule) -> Iterator[Completed | Progress]:
+    def run(self, jobs: Sequence[Job], rule: Rule) -> Iterator[Completed | Decided]:
         """A lease; `seen` is then what each of the schedulers has done at least."""
         yield from super().run(jobs, rule)
         seen = [self.do(policy, lambda worker: worker.watched) for policy in POLICIES]
@@ -114,7 +116,7 @@ def test_the_same_tokens_over_tcp_with_prompts_in_chunks_and_a_kv_cache_that_is_
         num_kv_blocks=24,
         rendezvous="tcp",
     )
-    pair = WatchedPair(with_engine_args(plan.pair_config(0), block_size=32))
+    pair = WatchedPair(with_engine_args(pair_config(plan, 0), block_size=32))
     connect()
     try:
         where: list[str] = []
@@ -132,7 +134,7 @@ def test_the_same_tokens_when_each_engine_is_split_over_two_ranks(store: RunStor
     plan = plan_of(**PART, tensor_parallel_size=2)
     connect()
     shared_memory = set(os.listdir("/dev/shm"))
-    with started(LeaseRunner(plan.pair_config(0))) as pair:
+    with started(LeaseRunner(pair_config(plan, 0))) as pair:
         rows = carry_out(pair, plan)
     assert_same(rows, of_plan(store, plan))
     assert comes_true(5, lambda: set(os.listdir("/dev/shm")) <= shared_memory), (
@@ -145,7 +147,7 @@ def test_the_same_tokens_when_two_pairs_share_the_work_and_have_4_sequences_in_f
 ) -> None:
     plan = plan_of(**PART, pairs=2, max_num_seqs=4)
     keys = list(plan.work.trajectories())
-    pairs = [WatchedPair(plan.pair_config(number)) for number in range(2)]
+    pairs = [WatchedPair(pair_config(plan, number)) for number in range(2)]
     connect()
     scheduler = Scheduler(pairs, [plan.work.job(key) for key in keys], plan.rule, num_slots=4)
     done, ready = [], 0

@@ -14,6 +14,7 @@ import psutil
 import pytest
 import ray
 
+from engine.run.placement import pair_config
 from engine.system.session import VARIABLE
 from tests.support.engines import connect, kept_pair, plan_of
 
@@ -29,7 +30,7 @@ print("is in", file=sys.stderr, flush=True)
 def running() -> None:
     """A cluster of ours, and a pair that has met over TCP in it."""
     connect()
-    kept_pair(plan_of(limit=1, samples=1).pair_config(0)).start()
+    kept_pair(pair_config(plan_of(limit=1, samples=1), 0)).start()
 
 
 def folder() -> Path:

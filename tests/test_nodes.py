@@ -18,7 +18,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-import engine.lockstep.cluster
+from engine.lockstep import ray_private
 from engine.run.execute import execute
 from engine.run.plan import Plan
 from engine.store.run_store import RunStore
@@ -48,7 +48,7 @@ def address(store: RunStore) -> Iterator[str]:
     ):
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        engine.lockstep.cluster._forget_token()
+        ray_private.forget_token()
         cluster = Cluster()
         try:
             for num_cpus in NODES:

@@ -11,6 +11,7 @@ import pytest
 
 from engine.core import GIVEN, ExternalResponse, ExternalResponses, Problem, Task, Trajectory
 from engine.errors import ConfigError, ModelError
+from engine.run.description import manifest_of
 from engine.run.plan import Plan, prepare, prepare_score
 from engine.run.settings import load
 from engine.store.schema import expected_trajectories
@@ -21,7 +22,7 @@ TASK = Task("t", PROBLEMS, "{question}", 1, 9)
 
 def identity(task: Task, **settings: Any) -> dict[str, Any]:
     return dict(
-        prepare(load(None, {"device": "cpu", "out": "unused"} | settings), task).manifest()[
+        manifest_of(prepare(load(None, {"device": "cpu", "out": "unused"} | settings), task))[
             "identity"
         ]
     )
@@ -90,31 +91,31 @@ def scored(responses: ExternalResponses, **settings: Any) -> Plan:
 def test_given_responses_are_another_run_when_a_token_an_ending_or_the_sampling_is_another() -> (
     None
 ):
-    ours = scored(given([3, 4], [5])).manifest()["identity"]
-    assert differing(ours, scored(given([3, 4], [5])).manifest()["identity"]) == set()
+    ours = manifest_of(scored(given([3, 4], [5])))["identity"]
+    assert differing(ours, manifest_of(scored(given([3, 4], [5])))["identity"]) == set()
     for changed in (given([3, 4], [6]), given([3, 4]), given([3, 4], [5], stopped=False)):
-        assert differing(ours, scored(changed).manifest()["identity"]) == {"responses"}
-    assert differing(ours, scored(given([3, 4], [5]), top_p=0.9).manifest()["identity"]) == {
+        assert differing(ours, manifest_of(scored(changed))["identity"]) == {"responses"}
+    assert differing(ours, manifest_of(scored(given([3, 4], [5]), top_p=0.9))["identity"]) == {
         "top_p"
     }
 
 
 def test_given_responses_with_other_gold_answers_or_another_grader_are_another_run() -> None:
     answered = replace(given([3, 4], [5]), problems=PROBLEMS[:1])
-    ours = scored(answered).manifest()["identity"]
+    ours = manifest_of(scored(answered))["identity"]
     other = replace(answered, problems=(replace(PROBLEMS[0], answer="34"),))
-    assert differing(ours, scored(other).manifest()["identity"]) == {"answers"}
-    assert differing(ours, scored(replace(answered, grader="exact")).manifest()["identity"]) == {
+    assert differing(ours, manifest_of(scored(other))["identity"]) == {"answers"}
+    assert differing(ours, manifest_of(scored(replace(answered, grader="exact")))["identity"]) == {
         "grader"
     }
-    assert differing(ours, scored(given([3, 4], [5])).manifest()["identity"]) == {
+    assert differing(ours, manifest_of(scored(given([3, 4], [5])))["identity"]) == {
         "answers",
         "grader",
     }
 
 
 def test_a_scored_run_expects_each_given_response_and_has_no_settings_of_its_making() -> None:
-    manifest = scored(given([3, 4], [5])).manifest()
+    manifest = manifest_of(scored(given([3, 4], [5])))
     assert expected_trajectories(manifest["expected"]) == {
         Trajectory("t/1", n, GIVEN, None): None for n in (0, 1)
     }

@@ -26,13 +26,9 @@ from tokenizers import Tokenizer, models
 
 from engine.errors import ConfigError, ModelError
 from engine.models.checkpoint import open_checkpoint
-from engine.models.pair_info import (
-    TINY_PAIR,
-    PairInfo,
-    check_prompts,
-    estimate_memory,
-    inspect_pair,
-)
+from engine.models.memory import estimate_memory
+from engine.models.pair_info import TINY_PAIR, PairInfo, inspect_pair
+from engine.models.prompt import check_prompts
 from engine.run.settings import load
 from tests.support.paths import ROOT
 

@@ -56,13 +56,13 @@ class NarratedPair(Pair):
             if isinstance(event, Completed):
                 print("*" + phase, flush=True)
 
-class NarratedRecorder(engine.run.execute._Recorder):
+class NarratedRecorder(engine.run.execute.Recorder):
     def finish(self):
         print("*grading", flush=True)
         time.sleep(1)
         super().finish()
 
-engine.run.execute.Pair, engine.run.execute._Recorder = NarratedPair, NarratedRecorder
+engine.run.execute.Pair, engine.run.execute.Recorder = NarratedPair, NarratedRecorder
 engine.cli.main()
 """
 

@@ -17,7 +17,7 @@ import torch
 from engine.errors import LockstepError
 from engine.sampling.coupling import couple, sample
 from engine.sampling.distribution import Sampling, log_probabilities, nuclei
-from engine.sampling.intervention import UNLIMITED, allowed, decide
+from engine.sampling.intervention import MAX_INTERVENTIONS, allowed, decide
 from engine.sampling.link import Link, Listener, connect
 from engine.sampling.noise import stream_key
 from engine.sampling.rule import Rule
@@ -51,7 +51,10 @@ def config(policy: str) -> SamplerConfig:
 
 
 def phase(
-    num: int, budget: int = UNLIMITED, paired: bool = True, offset: Sequence[int] | None = None
+    num: int,
+    budget: int = MAX_INTERVENTIONS,
+    paired: bool = True,
+    offset: Sequence[int] | None = None,
 ) -> Phase:
     """`num` sequences, forward and reverse in turn."""
     return Phase(
@@ -207,7 +210,7 @@ def run_pair(
     return here, pair
 
 
-@pytest.mark.parametrize("budget", [1, 2, 5, UNLIMITED])
+@pytest.mark.parametrize("budget", [1, 2, 5, MAX_INTERVENTIONS])
 def test_both_sides_emit_what_the_oracle_says(links: Links, budget: int) -> None:
     p = phase(12, budget)
     emitted, _ = run_pair(links, p)

@@ -29,7 +29,7 @@ from engine.run.scheduler import (
     GivenUp,
     Note,
     Scheduler,
-    lease_groups,
+    lease_size,
 )
 from engine.sampling.rule import Rule
 
@@ -182,7 +182,7 @@ def test_every_pair_is_given_an_equal_lease_of_whole_slots_and_they_end_after_a_
 ) -> None:
     rounds = 0
     while num_waiting:
-        size = lease_groups(num_waiting, num_pairs, SLOTS)
+        size = lease_size(num_waiting, num_pairs, SLOTS)
         assert 1 <= size <= MAX_GROUPS * SLOTS
         if num_waiting <= MIN_GROUPS * SLOTS * num_pairs:
             assert size * num_pairs >= num_waiting

@@ -31,6 +31,7 @@ from benchmarks.rivals import top_logprobs
 from benchmarks.rivals.ask import Ask
 from benchmarks.rivals.per_token import decide
 from benchmarks.rivals.top_logprobs import TOP, Truncated, has_ended
+from engine.core import budget_order
 
 if TYPE_CHECKING:
     import aiohttp
@@ -113,7 +114,7 @@ class HttpServers:
     ) -> list[int]:
         primary, other = self._servers
         response: list[int] = []
-        left = np.array([np.inf if ask.budget is None else ask.budget])
+        left = np.array([budget_order(ask.budget)])
         while not has_ended(response, ask):
             asked = [primary, other] if left[0] else [primary]
             answers = await asyncio.gather(

@@ -18,6 +18,7 @@ from benchmarks.rivals import top_logprobs
 from benchmarks.rivals.ask import Ask
 from benchmarks.rivals.top_logprobs import TOP, Truncated, draw, generate, has_ended, js_divergence
 from engine.arrays import Bools, Floats, Ints
+from engine.core import budget_order
 
 ENVIRONMENT = top_logprobs.ENVIRONMENT
 WINDOW = 30
@@ -44,7 +45,7 @@ class PerToken:
             engine.reset_prefix_cache()
         noise = np.random.default_rng(seed)
         responses: list[list[int]] = [[] for _ in ask.prompts]
-        left = np.full(len(responses), np.inf if ask.budget is None else ask.budget)
+        left = np.full(len(responses), budget_order(ask.budget))
         waiting, window = deque(range(len(responses))), list[int]()
         while waiting or window:
             while waiting and len(window) < WINDOW:

@@ -7,7 +7,7 @@ Flat on purpose: a key of run.yaml, an option of `xsample run` and a field here 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -19,13 +19,13 @@ from engine.config.switching import (
     resolve_threshold,
     resolve_window,
 )
-from engine.core import GraderName
+from engine.core import DIRECTIONS, Direction, GraderName, Policy
 from engine.errors import ConfigError
-from engine.sampling.rule import CriterionName, EosRule, Policy, Rule, TraceMode
+from engine.sampling.rule import CriterionName, EosRule, Rule, TraceMode
 from engine.shard import parse_shard
 
-Direction = Literal["forward", "reverse"]
-DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+CPU_KV_CACHE_GIB = 1.0  # of an engine, where the user gives no size
+
 PromptName = Literal["boxed", "dapo", "gpqa", "plain"]
 
 
@@ -148,7 +148,9 @@ class RunConfig(BaseModel):
         None, ge=2, description="context; default: prompt + max_tokens"
     )
     kv_cache_gib: float | None = Field(
-        None, gt=0, description="KV cache an engine and device; default: CPU 1, GPU: fits"
+        None,
+        gt=0,
+        description=f"KV cache an engine and device; default: CPU {CPU_KV_CACHE_GIB:g}, GPU: fits",
     )
     num_kv_blocks: int | None = Field(None, ge=1, description="KV cache in blocks instead of GiB")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(

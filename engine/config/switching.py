@@ -14,7 +14,8 @@ from fractions import Fraction
 from math import log
 from pathlib import Path
 
-from engine.sampling.rule import CriterionName, Policy
+from engine.core import Policy, budget_order, budget_text
+from engine.sampling.rule import CriterionName
 
 # js: "high divergence" of arXiv 2603.22446, section 4, in nats. dlogp: DAPO-32B in arXiv
 # 2603.22117.
@@ -31,9 +32,9 @@ def parse_budget(value: object) -> tuple[int | None, ...]:
     if not items:
         raise ValueError("an empty list names no budget: give whole numbers >= 0, or unlimited")
     budgets = tuple(map(_parse_one_budget, items))
-    ordered = tuple(sorted(set(budgets), key=lambda budget: (budget is None, budget or 0)))
+    ordered = tuple(sorted(set(budgets), key=budget_order))
     if budgets != ordered:
-        wanted = ",".join("unlimited" if budget is None else str(budget) for budget in ordered)
+        wanted = ",".join(map(budget_text, ordered))
         raise ValueError(f"budgets must rise strictly, unlimited last: give {wanted}")
     return budgets
 

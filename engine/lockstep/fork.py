@@ -10,7 +10,7 @@ Dimensions: N rows (positions) of a stem.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -39,11 +39,9 @@ def branch(intervened: Bools, effective: Bools, budget: int) -> Branch:
     return Branch(spent, spent + int(lacking[0]) if len(lacking) else num_rows)
 
 
-def stems(names: Sequence[Hashable], budgets: Sequence[int]) -> list[list[int]]:
-    """Indices of equal names, in the order of their first, each with the smallest budget first and
-    the stem last.
-    """
+def group_forks(keys: Iterable[Hashable | None]) -> list[list[int]]:
+    """Group the indices of equal keys, in the order of their first; None equals nothing."""
     groups: dict[Hashable, list[int]] = {}
-    for index, name in enumerate(names):
-        groups.setdefault(name, []).append(index)
-    return [sorted(group, key=lambda index: budgets[index]) for group in groups.values()]
+    for index, key in enumerate(keys):
+        groups.setdefault((index,) if key is None else (key, None), []).append(index)
+    return list(groups.values())

@@ -14,42 +14,45 @@ import numpy as np
 import pyarrow as pa
 
 from engine.arrays import Ints
+from engine.core import Budget
 from engine.lockstep.worker import Requests
 from engine.sampling.criterion import random_positions
-from engine.sampling.intervention import UNLIMITED
+from engine.sampling.intervention import MAX_INTERVENTIONS
 from engine.sampling.rule import Rule
 from engine.sampling.sampler import Phase, Ragged
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One trajectory to be made: prompt token ids, noise key, direction, budget (None: unlimited),
-    most tokens.
-
-    span: criterion random tries `num_positions` random positions below it, until its budget is
-          spent.
-    given: the response is measured, not made.
-    """
+    """One trajectory to be made, or one external response to be measured."""
 
     prompt: list[int]
+    """Token ids."""
     noise_key: int
     forward: bool
-    budget: int | None
+    """Whether base is the primary, else rl."""
+    budget: Budget
     max_tokens: int
     position_limit: int | None = None
+    """Criterion random with a matched run: the random positions lie below this one."""
     num_positions: int = 0
-    given: list[int] | None = None
+    """How many random positions are drawn; interventions end with the budget."""
+    external: list[int] | None = None
+    """Token ids of the response, where it is measured and not made."""
 
     @property
-    def allowed(self) -> int:
-        """Interventions that the sampler may count down from."""
-        return UNLIMITED if self.budget is None else self.budget
+    def interventions_left(self) -> int:
+        """Interventions that the sampler counts down from."""
+        return MAX_INTERVENTIONS if self.budget is None else self.budget
 
     def with_random_positions(self, interventions: int, position_limit: int | None) -> Job:
-        """The job with so many interventions at random positions below `position_limit`, or below
-        its most tokens.
+        """The job with so many interventions at random positions.
+
+        Args:
+            interventions: How many, or the job's budget if that is less.
+            position_limit: The positions lie below it; None: below the job's max_tokens.
         """
-        budget = min(interventions, self.allowed)
+        budget = min(interventions, self.interventions_left)
         return replace(
             self,
             budget=budget,
@@ -58,36 +61,38 @@ class Job:
         )
 
     @property
-    def stem(self) -> tuple[int, ...]:
-        """Jobs of one stem differ in their budget only. A given response, or one with its own
-        positions, is alone.
+    def fork_group(self) -> tuple[int, ...] | None:
+        """Equal for jobs that differ in their budget only: one of them is the stem of the others.
+
+        None for a job that shares tokens with no other, as an external response. Jobs with random
+        positions share tokens only where these positions are the same.
         """
-        alone = (id(self),) if self.given is not None else ()
-        own = (
-            (self.position_limit, self.num_positions, self.allowed)
-            if self.position_limit is not None
-            else ()
-        )
-        return (self.noise_key, self.forward, *own, *alone)
+        if self.external is not None:
+            return None
+        if self.position_limit is None:
+            return (self.noise_key, self.forward)
+        drawn = (self.position_limit, self.num_positions, self.interventions_left)
+        return (self.noise_key, self.forward, *drawn)
 
 
 class Member(NamedTuple):
-    """A job of a stem or tail, the stem's job, and the rows after which its budget is spent."""
+    """A job that a stem or a tail makes. Both numbers are indices of the lease."""
 
-    job: int
-    stem: int
+    job_index: int
+    stem_index: int
+    """The job whose trajectory this one shares its first tokens with; itself if none."""
     spent: int
+    """Rows after which the budget of the job is spent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A continuation to be made, of the trajectory `job`, from `prefix` on (None: from its start),
-    for its members.
-    """
+    """A continuation to be made: of the trajectory of `job`, after `prefix`, for its members."""
 
     job: Job
     members: list[Member]
     prefix: pa.Table | None = None
+    """Merged rows before the segment; None where it begins the response."""
 
     @property
     def tokens(self) -> list[int]:
@@ -103,7 +108,7 @@ def phase_of(
     """
     jobs, prefixes = [segment.job for segment in segments], [segment.tokens for segment in segments]
     offset = np.array([len(prefix) for prefix in prefixes], np.int64)
-    measured = [job.given for job in jobs if job.given is not None]
+    measured = [job.external for job in jobs if job.external is not None]
     assert len(measured) in (0, len(jobs)), "a phase measures or makes"
     keeps = bool(measured) or rule is None or rule.trace == "full"
     phase = Phase(
@@ -111,11 +116,11 @@ def phase_of(
         rule=rule or Rule(),
         key=np.array([job.noise_key for job in jobs], np.uint64),
         forward=np.array([job.forward for job in jobs], np.bool_),
-        budget=np.array([job.allowed for job in jobs], np.int64),
+        budget=np.array([job.interventions_left for job in jobs], np.int64),
         offset=offset,
         stop_token=None if keeps else stop_token,
         chosen=_chosen(jobs, rule) if rule else None,
-        given=_ragged(measured) if measured else None,
+        external=_ragged(measured) if measured else None,
     )
     prompts = [job.prompt + prefix for job, prefix in zip(jobs, prefixes, strict=True)]
     max_tokens = [job.max_tokens - int(o) for job, o in zip(jobs, offset, strict=True)]

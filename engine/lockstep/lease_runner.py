@@ -1,10 +1,11 @@
-"""Pair: two engines in lock-step; takes a lease of trajectories, gives back finished ones.
+"""LeaseRunner: a pair of engines that takes leases of jobs and gives back finished trajectories.
 
-A lease is run in stages, which never share a phase of an engine. Trajectories that differ in their
-budget only are one stem: the paired phase carries it with the largest budget, the others fork from
-it (`fork`). Then each engine alone continues the tails whose primary it has, both directions at
-once. Anything that goes wrong is an EngineError; the pair is then killed and started anew by the
-scheduler.
+A lease is run in stages, which never share a phase of an engine. Jobs that differ in their budget
+only share one stem: the paired phase carries it with the largest budget, the others fork from it
+(`fork`). Then each engine alone continues the tails whose primary it has, both directions at once.
+Anything that goes wrong is an EngineError; the scheduler then kills the pair and starts it anew.
+
+Dimensions: F finished trajectories of a message.
 """
 
 from __future__ import annotations
@@ -17,32 +18,33 @@ import numpy as np
 import pyarrow as pa
 
 from engine.arrays import Bools, Ints
+from engine.core import POLICIES
 from engine.errors import LockstepError
-from engine.lockstep.engine_pair import POLICIES, EnginePair, PairConfig
-from engine.lockstep.fork import branch, stems
+from engine.lockstep.engine_pair import EnginePair, PairConfig
+from engine.lockstep.fork import branch, group_forks
 from engine.lockstep.job import Job, Member, Segment, phase_of
 from engine.lockstep.merge import lengths, merge_sides, rows_of, without_twin
-from engine.lockstep.worker import Finished, PolicyWorker, Progress
+from engine.lockstep.worker import Decided, Finished, PolicyWorker, Requests
 from engine.sampling.rule import Rule
+from engine.sampling.sampler import Phase
 
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """Finished jobs of a lease. job [F] ascending; stopped [F], else cut at max_tokens; tokens:
-    their joined rows, `sequence` indexes the lease. stem [F]: the job whose trajectory each was
-    forked from, itself if none.
-    """
+    """Finished jobs of a lease."""
 
     job: Ints
+    """Indices of the lease's jobs [F], ascending."""
     stopped: Bools
+    """Whether each ended by a stop token [F], else by its max_tokens."""
     tokens: pa.Table
-    stem: Ints
+    """The merged rows of all; the column `sequence` holds indices of the lease's jobs."""
+    stem_index: Ints
+    """The job whose trajectory each was forked from [F], itself if none."""
 
 
 class _Whole(NamedTuple):
-    """A finished trajectory: whose it is, the segment that made it, and its rows with the twin's
-    numbers.
-    """
+    """A finished trajectory, with the segment that made it and its rows from first to last."""
 
     member: Member
     segment: Segment
@@ -51,9 +53,7 @@ class _Whole(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """Finished sequences of a phase: sequence [F] ascending, stopped [F], handed_back [F], their
-    joined rows.
-    """
+    """Finished sequences of a phase: sequence [F] ascending, stopped [F], handed_back [F]."""
 
     sequence: Ints
     stopped: Bools
@@ -62,222 +62,236 @@ class _Batch(NamedTuple):
 
 
 class LeaseRunner:
-    """Two engines. `start`, then `run` leases one after the other; `kill` always, also after an
-    error.
+    """A pair of engines: `start` it, `run` one lease after the other, and always `kill` it.
+
+    Args:
+        config: How to start the two engines.
+        worker_class: What hosts an engine. Benchmarks put a stopwatch into it, tests a fault.
     """
 
     def __init__(self, config: PairConfig, worker_class: type[PolicyWorker] = PolicyWorker) -> None:
-        self.twins, self.name = EnginePair(config, worker_class), f"pair {config.number}"
+        self.engines, self.name = EnginePair(config, worker_class), f"pair {config.number}"
         self._stop_token = config.workers["base"].stop_token_ids[0]
 
     def start(self, tell: Callable[[str], object] = lambda line: None) -> str:
-        """Place, load and introduce the two engines. Returns a line for the user. Raises
-        EngineError.
+        """Place, load and connect the two engines.
 
-        tell: is given the line that says where, before anything is loaded.
+        Args:
+            tell: Is given a line that says where they run, before anything is loaded.
+
+        Returns:
+            A line for the user.
+
+        Raises:
+            EngineError: An engine cannot be started.
         """
-        tell(f"{self.name}: {self.twins.place()}")
-        return f"{self.name}: ready, {self.twins.load()} KV blocks an engine"
+        tell(f"{self.name}: {self.engines.place()}")
+        return f"{self.name}: ready, {self.engines.load()} KV blocks an engine"
 
     def kill(self) -> None:
         """End both engines now, whatever they are doing."""
-        self.twins.kill()
+        self.engines.kill()
 
-    def run(self, jobs: Sequence[Job], rule: Rule) -> Iterator[Completed | Progress]:
-        """Run a lease to its end. Raises EngineError (LockstepError) at the first sign that
-        something is wrong.
-        """
-        paired: list[Segment] = []
-        tails: list[Segment] = []
-        for group in stems([job.stem for job in jobs], [job.allowed for job in jobs]):
-            stem = Segment(jobs[group[-1]], [Member(index, group[-1], 0) for index in group])
-            alone = stem.job.allowed == 0 and stem.job.given is None
-            (tails if alone else paired).append(stem)
-        while paired:
-            again: list[Segment] = []
-            yield from self._run_stems(jobs, paired, rule, tails, again)
-            paired = again
-        yield from self._run_tails(tails, rule)
+    def run(self, jobs: Sequence[Job], rule: Rule) -> Iterator[Completed | Decided]:
+        """Run a lease to its end.
 
-    def _run_stems(
-        self,
-        jobs: Sequence[Job],
-        paired: list[Segment],
-        rule: Rule,
-        tails: list[Segment],
-        again: list[Segment],
-    ) -> Iterator[Completed | Progress]:
-        """Carry `paired` with their largest budgets; what forks or is handed back goes to
-        `tails`.
+        Raises:
+            EngineError: Something is wrong; LockstepError where the two engines disagree.
         """
-        for batch in self._paired(paired, rule):
-            if isinstance(batch, Progress):
+        lease = _Lease(jobs, rule)
+        while lease.paired:
+            yield from self._run_paired(lease, lease.take_paired())
+        if lease.tails:
+            yield from self._run_tails(lease.tails, rule)
+
+    def _run_paired(self, lease: _Lease, segments: list[Segment]) -> Iterator[Completed | Decided]:
+        """Carry stems with their largest budgets; what forks or is redrawn stays in the lease."""
+        for batch in self._paired_phase(segments, lease.rule):
+            if isinstance(batch, Decided):
                 yield batch
                 continue
             whole: list[_Whole] = []
             for sequence, stopped, handed_back in zip(*batch[:3], strict=True):
-                segment, rows = paired[sequence], rows_of(batch.tokens, sequence)
-                if redrawn := _redrawn(segment.job, rows, rule):
-                    again.append(replace(segment, job=redrawn))
-                    continue
-                ends, forks = _branches(jobs, segment, rows, handed_back)
-                whole += [_Whole(member, segment, stopped, rows) for member in ends]
-                tails += forks
+                rows = rows_of(batch.tokens, sequence)
+                whole += lease.settle(segments[sequence], stopped, handed_back, rows)
             if whole:
-                yield _complete(whole, rule)
+                yield _completed(whole, lease.rule)
 
-    def _run_tails(self, tails: list[Segment], rule: Rule) -> Iterator[Completed | Progress]:
-        """Continue under the primary alone; with trace "full" beside its twin, which only
-        measures.
-        """
-        if not tails:
-            return
-        follow = self._beside(tails, rule) if rule.trace == "full" else self._alone(tails)
-        for batch in follow:
-            if isinstance(batch, Progress):
+    def _run_tails(self, tails: list[Segment], rule: Rule) -> Iterator[Completed | Decided]:
+        """Continue under the primary; with trace "full" beside its twin, which only measures."""
+        if rule.trace == "full":
+            spent = [replace(tail, job=replace(tail.job, budget=0)) for tail in tails]
+            phase = self._paired_phase(spent, rule)
+        else:
+            phase = self._solo_phase(tails)
+        for batch in phase:
+            if isinstance(batch, Decided):
                 yield batch
                 continue
-            whole = []
+            whole: list[_Whole] = []
             for sequence, stopped, _ in zip(*batch[:3], strict=True):
-                segment, rows = tails[sequence], rows_of(batch.tokens, sequence)
-                rows = rows if segment.prefix is None else pa.concat_tables([segment.prefix, rows])
-                whole += [_Whole(member, segment, stopped, rows) for member in segment.members]
-            yield _complete(whole, rule)
+                tail, rows = tails[sequence], rows_of(batch.tokens, sequence)
+                if tail.prefix is not None:
+                    rows = pa.concat_tables([tail.prefix, rows])
+                whole += [_Whole(member, tail, stopped, rows) for member in tail.members]
+            yield _completed(whole, rule)
 
-    def _beside(self, tails: list[Segment], rule: Rule) -> Iterator[_Batch | Progress]:
-        return self._paired(
-            [replace(segment, job=replace(segment.job, budget=0)) for segment in tails], rule
-        )
-
-    def _paired(self, segments: list[Segment], rule: Rule) -> Iterator[_Batch | Progress]:
-        """A paired phase: what both engines finish, joined."""
+    def _paired_phase(self, segments: list[Segment], rule: Rule) -> Iterator[_Batch | Decided]:
+        """What both engines finish of these segments, the two sides merged."""
         phase = phase_of(segments, rule, self._stop_token)
-        waiting: dict[str, list[Finished]] = {policy: [] for policy in POLICIES}
-        for policy, message in self.twins.stream(dict.fromkeys(POLICIES, phase)):
-            if isinstance(message, Progress):
-                if policy == "base":
+        unmatched: dict[str, list[Finished]] = {policy: [] for policy in POLICIES}
+        for policy, message in self.engines.stream(dict.fromkeys(POLICIES, phase)):
+            if isinstance(message, Decided):
+                if policy == "base":  # both engines decide the same tokens
                     yield message
                 continue
-            waiting[policy].append(message)
-            if all(waiting.values()):
-                base, rl = (waiting[p].pop(0) for p in POLICIES)
-                if not (
-                    np.array_equal(base.sequence, rl.sequence)
-                    and np.array_equal(base.emitted, rl.emitted)
-                ):
+            unmatched[policy].append(message)
+            if all(unmatched.values()):
+                base, rl = (unmatched[policy].pop(0) for policy in POLICIES)
+                same_sequences = np.array_equal(base.sequence, rl.sequence)
+                if not (same_sequences and np.array_equal(base.emitted, rl.emitted)):
                     raise LockstepError("the engines finished different sequences")
                 yield _batch(base, merge_sides(base.trace, rl.trace))
-        if any(waiting.values()):
+        if any(unmatched.values()):
             raise LockstepError("one engine finished sequences that the other did not")
 
-    def _alone(self, segments: list[Segment]) -> Iterator[_Batch | Progress]:
-        """Both directions' segments at once, each on its primary's engine."""
-        work, index_of = {}, {}
+    def _solo_phase(self, segments: list[Segment]) -> Iterator[_Batch | Decided]:
+        """Segments of both directions at once, each on its primary's engine."""
+        phases: dict[str, tuple[Phase, Requests]] = {}
+        index_of: dict[str, Ints] = {}
         for policy in POLICIES:
-            mine = [
-                index
-                for index, segment in enumerate(segments)
-                if segment.job.forward == (policy == "base")
-            ]
-            if mine:
-                work[policy] = phase_of([segments[index] for index in mine], None, self._stop_token)
-                index_of[policy] = np.array(mine)
-        for policy, message in self.twins.stream(work):
-            if isinstance(message, Progress):
+            on_base = policy == "base"
+            indices = [n for n, segment in enumerate(segments) if segment.job.forward == on_base]
+            if indices:
+                own = [segments[index] for index in indices]
+                phases[policy] = phase_of(own, None, self._stop_token)
+                index_of[policy] = np.array(indices)
+        for side, message in self.engines.stream(phases):
+            if isinstance(message, Decided):
                 yield message
                 continue
-            batch = _batch(
-                message,
-                merge_sides(
-                    *((message.trace, None) if policy == "base" else (None, message.trace))
-                ),
-            )
+            base, rl = (message.trace if side == policy else None for policy in POLICIES)
+            batch = _batch(message, merge_sides(base, rl))
             if batch.handed_back.any():
                 raise LockstepError("an engine emitted tokens that its sampler has not recorded")
-            yield _renumber(batch, index_of[policy])
+            yield _renumbered(batch, index_of[side])
+
+
+class _Lease:
+    """The segments of a lease that are still to be made."""
+
+    def __init__(self, jobs: Sequence[Job], rule: Rule) -> None:
+        self.rule, self._jobs = rule, jobs
+        self.paired: list[Segment] = []
+        self.tails: list[Segment] = []
+        for group in group_forks(job.fork_group for job in jobs):
+            group.sort(key=lambda index: jobs[index].interventions_left)
+            stem = group[-1]
+            segment = Segment(jobs[stem], [Member(index, stem, 0) for index in group])
+            needs_twin = segment.job.interventions_left > 0 or segment.job.external is not None
+            (self.paired if needs_twin else self.tails).append(segment)
+
+    def take_paired(self) -> list[Segment]:
+        """The segments of the next paired phase."""
+        paired, self.paired = self.paired, []
+        return paired
+
+    def settle(
+        self, segment: Segment, stopped: bool, handed_back: bool, rows: pa.Table
+    ) -> list[_Whole]:
+        """Take the rows of a stem that has left the engines.
+
+        Returns:
+            The members that end with it. The others are queued: as tails where they fork, or all
+            of them for another paired phase where random positions must be drawn again.
+        """
+        if redrawn := _redrawn(segment.job, rows, self.rule):
+            self.paired.append(replace(segment, job=redrawn))
+            return []
+        ends, forks = _branches(self._jobs, segment, rows, handed_back)
+        self.tails += forks
+        return [_Whole(member, segment, stopped, rows) for member in ends]
 
 
 def _branches(
     jobs: Sequence[Job], segment: Segment, rows: pa.Table, handed_back: bool
 ) -> tuple[list[Member], list[Segment]]:
-    """The members of a stem whose tokens end with it, and the tails of the others: one a place
-    where they fork.
+    """The members of a stem whose tokens end with it, and the tails of the others.
+
+    Members that fork at the same row share one tail.
     """
     intervened, effective = (rows.column(name).to_numpy() for name in ("intervened", "effective"))
     ends: list[Member] = []
     forks: dict[int, Segment] = {}
     for member in segment.members:
-        spent, shared = branch(intervened, effective, jobs[member.job].allowed)
+        budget = jobs[member.job_index].interventions_left
+        spent, num_shared = branch(intervened, effective, budget)
         member = member._replace(spent=spent)
-        if shared == rows.num_rows and not handed_back:
+        if num_shared == rows.num_rows and not handed_back:
             ends.append(member)
-        else:
-            forks.setdefault(
-                shared, Segment(segment.job, [], rows.slice(0, shared))
-            ).members.append(member)
+            continue
+        if num_shared not in forks:
+            forks[num_shared] = Segment(segment.job, [], rows.slice(0, num_shared))
+        forks[num_shared].members.append(member)
     return ends, list(forks.values())
 
 
 def _redrawn(job: Job, rows: pa.Table, rule: Rule) -> Job | None:
-    """The job with other random positions, if its response did not reach as many as it has to, or
-    dropped some.
+    """The job with other random positions, where its response has too few interventions.
 
-    Below its own length, but never so few that they could not be enough; as many more as were
-    dropped (eos). None where it has enough, or there is no room for more.
+    A response may end before some of its positions, or drop an intervention that proposes a stop
+    token. The positions are then drawn below the response's own length, or as many more of them as
+    were dropped.
+
+    Returns:
+        None where the response has enough interventions, or no room for more.
     """
     length = rows.num_rows
-    missed = job.allowed - int(rows.column("intervened").to_numpy().sum())
-    if job.position_limit is None or not missed:
+    num_missing = job.interventions_left - int(rows.column("intervened").to_numpy().sum())
+    if job.position_limit is None or not num_missing:
         return None
     if length < job.position_limit:
-        position_limit = max(length, rule.start + job.allowed)
-        return (
-            replace(job, position_limit=position_limit)
-            if position_limit < job.position_limit
-            else None
-        )
-    room = min(length, rule.stop) - rule.start
-    return (
-        replace(job, position_limit=length, num_positions=job.num_positions + missed)
-        if job.num_positions < room
-        else None
+        limit = max(length, rule.start + job.interventions_left)
+        return replace(job, position_limit=limit) if limit < job.position_limit else None
+    if job.num_positions >= min(length, rule.stop) - rule.start:
+        return None
+    return replace(job, position_limit=length, num_positions=job.num_positions + num_missing)
+
+
+def _completed(whole: list[_Whole], rule: Rule) -> Completed:
+    """The rows of each member, without the twin's numbers where its budget was spent."""
+    whole.sort(key=lambda finished: finished.member.job_index)
+    members = [finished.member for finished in whole]
+    job = np.array([member.job_index for member in members])
+    num_rows = np.array([finished.rows.num_rows for finished in whole])
+    spent = np.concatenate(
+        [np.arange(n) >= member.spent for n, member in zip(num_rows, members, strict=True)]
     )
-
-
-def _complete(whole: list[_Whole], rule: Rule) -> Completed:
-    """Each member's rows, without the twin's numbers where its budget was spent."""
-    whole.sort(key=lambda one: one.member.job)
-    members = [one.member for one in whole]
-    job, size = np.array([m.job for m in members]), np.array([one.rows.num_rows for one in whole])
-    spent = np.concatenate([np.arange(n) >= m.spent for n, m in zip(size, members, strict=True)])
-    forward = np.repeat([one.segment.job.forward for one in whole], size)
-    tokens = pa.concat_tables([one.rows for one in whole])
-    tokens = tokens.set_column(0, "sequence", pa.array(np.repeat(job, size).astype(np.int32)))
+    forward = np.repeat([finished.segment.job.forward for finished in whole], num_rows)
+    tokens = pa.concat_tables([finished.rows for finished in whole])
+    sequence = pa.array(np.repeat(job, num_rows).astype(np.int32))
+    tokens = tokens.set_column(0, "sequence", sequence)
     tokens = without_twin(tokens, spent, forward, both=rule.trace == "full")
-    stopped = np.array([one.stopped for one in whole], np.bool_)
-    return Completed(job, stopped, tokens, np.array([m.stem for m in members]))
+    stopped = np.array([finished.stopped for finished in whole], np.bool_)
+    return Completed(job, stopped, tokens, np.array([member.stem_index for member in members]))
 
 
 def _batch(finished: Finished, tokens: pa.Table) -> _Batch:
-    """A message of the engines; a sequence that was handed back has emitted a stop token without a
-    row.
+    """A message of the engines, in the order of its sequences.
+
+    A sequence that was handed back has emitted a stop token for which there is no row.
     """
     order = np.argsort(finished.sequence)
-    sequence, emitted, stopped = (
-        finished.sequence[order],
-        finished.emitted[order],
-        finished.stopped[order],
-    )
+    sequence, emitted = finished.sequence[order], finished.emitted[order]
     num_rows = lengths(tokens, sequence)
     handed_back = emitted == num_rows + 1
     if (emitted[~handed_back] != num_rows[~handed_back]).any():
         raise LockstepError("an engine emitted tokens that its sampler has not recorded")
-    return _Batch(sequence, stopped, handed_back, tokens)
+    return _Batch(sequence, finished.stopped[order], handed_back, tokens)
 
 
-def _renumber(batch: _Batch, index_of: Ints) -> _Batch:
+def _renumbered(batch: _Batch, index_of: Ints) -> _Batch:
     """From numbers of one engine's phase to numbers of all segments, which rise with them."""
-    column = pa.array(index_of[batch.tokens.column("sequence").to_numpy()].astype(np.int32))
-    return batch._replace(
-        sequence=index_of[batch.sequence], tokens=batch.tokens.set_column(0, "sequence", column)
-    )
+    numbers = index_of[batch.tokens.column("sequence").to_numpy()].astype(np.int32)
+    tokens = batch.tokens.set_column(0, "sequence", pa.array(numbers))
+    return batch._replace(sequence=index_of[batch.sequence], tokens=tokens)

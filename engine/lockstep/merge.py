@@ -14,13 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.arrays import Bools, Ints
+from engine.core import POLICIES
 from engine.errors import LockstepError
 from engine.store.schema import TOKENS
 
 _SHARED = ("sequence", "position", "token", "intervened", "effective", "primary_token", "js")
 _ALWAYS = ("sequence", "position", "token")
 _OWN = ("entropy", "logp", "rank", "nucleus", "top1")  # what a policy records also when it is alone
-_BASE, _RL = (tuple(f"{name}_{policy}" for name in _OWN) for policy in ("base", "rl"))
+_BASE, _RL = (tuple(f"{name}_{policy}" for name in _OWN) for policy in POLICIES)
 _KEY_FIELDS = 4  # a table's first fields are the trajectory's key
 
 

@@ -78,12 +78,11 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """Sent about once a second, also as a sign of life. decided: positions decided since the last
-    one.
-    """
+class Decided:
+    """Sent about once a second, also as a sign of life."""
 
-    decided: int
+    num_tokens: int
+    """Positions decided since the last one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +168,7 @@ class PolicyWorker:
         """Let vLLM end its rank processes, which then take their shared memory away."""
         self._engine.engine_core.shutdown()
 
-    def run(self, phase: Phase, requests: Requests) -> Iterator[Finished | Progress]:
+    def run(self, phase: Phase, requests: Requests) -> Iterator[Finished | Decided]:
         """Carry the sequences of a phase to their end. Both sides of a pair send the same
         `Finished` messages.
         """
@@ -192,7 +191,7 @@ class PolicyWorker:
                 done = []
             if ended or time.monotonic() - told > _TELL_SECONDS:
                 told = time.monotonic()
-                yield Progress(self._engine.collective_rpc("xsample_decided")[0])
+                yield Decided(self._engine.collective_rpc("xsample_decided")[0])
             if ended:
                 return
 

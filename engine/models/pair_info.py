@@ -7,21 +7,17 @@ transformers and torch are imported by the functions that need them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.config.run_config import RunConfig
-from engine.core import ExternalResponses
-from engine.errors import ConfigError, ModelError
+from engine.errors import ModelError
 from engine.models.checkpoint import Checkpoint, open_checkpoint
-from engine.system.machine import available_memory, visible_gpus
 
 TINY_PAIR = Path(__file__).parents[1] / "tiny_pair"
-_GIB = 1 << 30
 _MAX_COUNT = 1 << 31  # of anything that config.json counts
-_DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _CONTEXT_KEYS = (
     "max_position_embeddings",
     "n_positions",
@@ -62,23 +58,13 @@ class PairInfo:
     base_kv_numbers: int
     rl_kv_numbers: int
 
-
-@dataclass(frozen=True, slots=True)
-class MemoryEstimate:
-    """Bytes on one device (the host, or each GPU); `available` is None where that cannot be seen
-    from here.
-
-    weights:         of the engines that share the device
-    kv_cache:        asked for by these engines; None when vLLM chooses
-    kv_per_sequence: one engine's KV cache for one sequence of full length
-    warning:         one line, or None
-    """
-
-    weights: int
-    kv_cache: int | None
-    kv_per_sequence: int
-    available: int | None
-    warning: str | None
+    def identity(self) -> dict[str, Any]:
+        """What identifies the pair in run.json."""
+        return {
+            "base": self.base_fingerprint,
+            "rl": self.rl_fingerprint,
+            "stop_token_ids": list(self.stop_token_ids),
+        }
 
 
 def inspect_pair(base: str | None, rl: str | None, trust_remote_code: bool) -> PairInfo:
@@ -106,144 +92,6 @@ def inspect_pair(base: str | None, rl: str | None, trust_remote_code: bool) -> P
         base_kv_numbers=sizes[0].kv_numbers,
         rl_kv_numbers=sizes[1].kv_numbers,
     )
-
-
-def check_prompts(
-    prompts: Mapping[str, Sequence[int]],
-    max_tokens: int,
-    max_model_len: int | None,
-    context_length: int,
-    vocab_size: int,
-) -> int:
-    """The max_model_len to use, after checking that each prompt (by problem id) and its response
-    fit. In tokens.
-    """
-    _refuse_beyond_context(max_model_len, context_length)
-    limit = max_model_len or context_length
-    limited_by = (
-        f"max_model_len {limit}" if max_model_len else f"the pair's context of {limit} tokens"
-    )
-    for problem, ids in prompts.items():
-        if max(ids) >= vocab_size:
-            raise ModelError(
-                f"problem {problem!r}: its prompt holds token id {max(ids)}, the models end at"
-                f" {vocab_size - 1}"
-            )
-    problem, longest = max(
-        ((name, len(ids)) for name, ids in prompts.items()), key=lambda item: item[1]
-    )
-    if longest >= limit:
-        raise ConfigError(
-            f"problem {problem!r}: its prompt has {longest} tokens, {limited_by} leaves no room for"
-            " a response: give a pair with a longer context, or leave this problem out"
-        )
-    if longest + max_tokens > limit:
-        raise ConfigError(
-            f"max_tokens {max_tokens} does not fit: the prompt of problem {problem!r} has {longest}"
-            f" tokens and {limited_by} holds both; give --max-tokens {limit - longest} or less"
-        )
-    return max_model_len or longest + max_tokens
-
-
-def _refuse_beyond_context(max_model_len: int | None, context_length: int) -> None:
-    if max_model_len is not None and max_model_len > context_length:
-        raise ConfigError(
-            f"max_model_len {max_model_len} is more than the pair's context of {context_length}:"
-            " give at most that"
-        )
-
-
-def check_given(
-    given: ExternalResponses, max_model_len: int | None, context_length: int, vocab_size: int
-) -> int:
-    """The max_model_len to use, after checking that each response and its prompt fit and hold ids
-    of the models.
-    """
-    _refuse_beyond_context(max_model_len, context_length)
-    limit = max_model_len or context_length
-    for one in given.responses:
-        ids = one.prompt + one.response
-        if max(ids) >= vocab_size:
-            raise ModelError(
-                f"{one.where}: it holds token id {max(ids)}, the models end at {vocab_size - 1}: "
-                "give the pair whose tokenizer made it, or its text"
-            )
-        if len(ids) > limit:
-            raise ConfigError(
-                f"{one.where}: prompt and response have {len(one.prompt)} and {len(one.response)}"
-                f" tokens, more than the context of {limit}: give a pair with a longer context, or"
-                " leave this response out"
-            )
-    return max_model_len or max(len(one.prompt) + len(one.response) for one in given.responses)
-
-
-def estimate_memory(pair: PairInfo, config: RunConfig, max_model_len: int) -> MemoryEstimate:
-    """Estimate what one pair needs on a device. Raises ModelError when its weights alone cannot
-    fit.
-    """
-    gpus = visible_gpus() if config.device != "cpu" else []
-    on_gpu = config.device == "cuda" or bool(gpus)
-    dtype = pair.dtype if config.dtype == "auto" else config.dtype
-    widening = _DTYPE_BYTES[dtype] / _DTYPE_BYTES[pair.dtype]
-    both = (pair.base_weight_bytes, pair.rl_weight_bytes)
-    shared = not on_gpu or config.share_gpu
-    weights = int(
-        widening
-        * (sum(both) if shared else max(both))
-        / (config.tensor_parallel_size if on_gpu else 1)
-    )
-    kv_engine = None if config.num_kv_blocks else _kv_bytes(config, on_gpu)
-    kv_cache = None if kv_engine is None else kv_engine * (2 if shared else 1)
-    kv_numbers = max(pair.base_kv_numbers, pair.rl_kv_numbers)
-    kv_sequence = (
-        kv_numbers
-        * _DTYPE_BYTES[dtype]
-        * max_model_len
-        // (config.tensor_parallel_size if on_gpu else 1)
-    )
-    available = min(gpu.memory for gpu in gpus) if gpus else None if on_gpu else available_memory()
-    where = "each GPU" if on_gpu else "this machine"
-    if available is not None and weights > available:
-        raise ModelError(
-            f"--base and --rl need {_gib(weights)} for their weights on {where}, which has"
-            f" {_gib(available)}: give smaller"
-            f" models{', more GPUs (--tensor-parallel-size)' if on_gpu else ' or run on GPUs'}"
-        )
-    warning = _memory_warning(weights, kv_engine, kv_cache, kv_sequence, available, where)
-    return MemoryEstimate(weights, kv_cache, kv_sequence, available, warning)
-
-
-def _memory_warning(
-    weights: int,
-    kv_engine: int | None,
-    kv_cache: int | None,
-    kv_sequence: int,
-    available: int | None,
-    where: str,
-) -> str | None:
-    if kv_engine is not None and kv_engine < kv_sequence:
-        return (
-            f"a KV cache of {_gib(kv_engine)} is less than the {_gib(kv_sequence)} of one sequence"
-            f" of full length: give --kv-cache-gib {kv_sequence / _GIB * 1.05:.2g} or more, or a"
-            " smaller --max-tokens"
-        )
-    if available is not None and weights + (kv_cache or 0) > available:
-        return (
-            f"weights ({_gib(weights)}) and KV cache ({_gib(kv_cache or 0)}) are more than the"
-            f" {_gib(available)} of {where}: the engines may not start; give a smaller"
-            " --kv-cache-gib"
-        )
-    return None
-
-
-def _kv_bytes(config: RunConfig, on_gpu: bool) -> int | None:
-    """KV cache that one engine asks for on one device."""
-    gib = config.kv_cache_gib or (None if on_gpu else 1.0)
-    return None if gib is None else int(gib * _GIB)
-
-
-def _gib(size: int) -> str:
-    return f"{size / _GIB:.2f} GiB"
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,7 +194,7 @@ def _context_length(config: Any) -> int:
 
 def _dtype(config: Any) -> str:
     name = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
-    return name if name in _DTYPE_BYTES else "bfloat16"
+    return name if name in DTYPE_BYTES else "bfloat16"
 
 
 def _kv_numbers(config: Any) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine.arrays import Bools, Ints
-from engine.core import Trajectory
+from engine.core import UNLIMITED_CODE, Trajectory
 from engine.lockstep.merge import lengths
 from engine.store.schema import RESPONSES, TOKENS
 
@@ -77,3 +77,25 @@ def _key_columns(keys: Sequence[Trajectory]) -> list[pa.Array]:
 def _column(table: pa.Table, name: str) -> pa.Array:
     column = table.column(name).combine_chunks()
     return column if isinstance(column, pa.Array) else pa.array([], table.schema.field(name).type)
+
+
+def forked_from(keys: Sequence[Trajectory], job: Ints, stem_index: Ints) -> list[int | None]:
+    """The column `forked_from` of finished jobs: the budget of the stem that each was forked from.
+
+    Args:
+        keys: The trajectories of a lease.
+        job: Finished jobs [F], indices of `keys`.
+        stem_index: The job whose trajectory each shares its first tokens with [F].
+
+    Returns:
+        Budgets [F]. UNLIMITED_CODE is an unlimited one, None a trajectory that is its own stem.
+    """
+    return [
+        None if stem == own else UNLIMITED_CODE if budget is None else budget
+        for own, stem, budget in zip(
+            job.tolist(),
+            stem_index.tolist(),
+            (keys[stem].budget for stem in stem_index),
+            strict=True,
+        )
+    ]

@@ -2,7 +2,7 @@
 
 A thread a pair takes a lease from one queue, runs it, and puts what finishes into one channel that
 the caller reads. A failed pair is started anew and only what had not finished runs again: once as
-it was, then in pieces, one after the other, so that what fails every time takes little with it; a
+it was, then in pieces, one after the other, so that what fails every time takes little with it. A
 piece that fails too is given up, and the run goes on.
 """
 
@@ -13,31 +13,30 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from math import ceil
 
 from engine.errors import EngineError, IncompleteRunError, LostEngineError
+from engine.lockstep.fork import group_forks
 from engine.lockstep.job import Job
 from engine.lockstep.lease_runner import Completed, LeaseRunner
-from engine.lockstep.worker import Progress
+from engine.lockstep.worker import Decided
 from engine.sampling.rule import Rule
 from engine.system.log import log_event
 
 # Failures of a trajectory before it is given up, and starts of a pair in a row that may fail.
 MAX_FAILURES = 3
-_PIECES = 8
+_NUM_PIECES = 8
 # Failures with nothing finished between them, after which the trouble is not with a few
 # trajectories.
-_MAX_IN_A_ROW = 2 + _PIECES
-# Stems a slot in one lease. The slots run empty at the end of each, so more is better; no more, so
-# that the rows of stems whose forks are still to be made fit into memory and little is lost when a
-# pair dies before they are.
+_MAX_IN_A_ROW = 2 + _NUM_PIECES
+# Fork groups a slot in one lease. The slots run empty at the end of each, so more is better; no
+# more, so that the rows of stems whose forks are still to be made fit into memory and little is
+# lost when a pair dies before they are.
 MIN_GROUPS, MAX_GROUPS = 2, 32
 # Part of what waits that is shared out to several pairs at once, in equal leases; the rest evens
-# out when they end (factoring: Hummel, Schonberg, Flynn 1992). `benchmarks.slots` compares such
-# rules.
+# out when they end (factoring: Hummel, Schonberg, Flynn 1992). `benchmarks.slots` compares rules.
 PART = 0.9
 _CLOSING_SECONDS = 15.0
 
@@ -52,83 +51,89 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Trajectories that have finished; `completed` and its `tokens.sequence` number `jobs`, indices
-    of the run.
-    """
+    """Trajectories that have finished."""
 
     jobs: Sequence[int]
+    """Indices of the run's jobs that the lease holds."""
     completed: Completed
+    """What has finished of them; its numbers are indices of `jobs`."""
 
 
 @dataclass(frozen=True, slots=True)
 class GivenUp:
-    """Trajectories that have failed too often; `jobs` are indices of the run."""
+    """Trajectories that have failed too often."""
 
     jobs: Sequence[int]
+    """Indices of the run's jobs."""
     attempts: int
     error: str
 
 
-Event = Done | Progress | Note | GivenUp
+Event = Done | Decided | Note | GivenUp
 
 
 class Scheduler:
-    """Runs `jobs` on `pairs` under `rule`. Read `events` to the end; `close` always. num_slots:
-    sequences a pair.
+    """Runs jobs on pairs. Read `events` to the end, and always call `close`.
+
+    Args:
+        pairs: Engines; each gets a thread.
+        jobs: What is to be made.
+        rule: When the pairs intervene, and with what.
+        num_slots: Sequences that one pair has in flight.
     """
 
     def __init__(
         self, pairs: Sequence[LeaseRunner], jobs: Sequence[Job], rule: Rule, num_slots: int
     ) -> None:
         self._pairs, self._jobs, self._rule, self._num_slots = pairs, jobs, rule, num_slots
-        self._waiting = deque(self._stems(range(len(jobs))))
+        self._waiting = deque(self._fork_groups(range(len(jobs))))
         self._suspects: deque[list[int]] = deque()  # pieces of leases that have failed twice
         self._failures, self._in_a_row = [0] * len(jobs), 0
-        self._lease_groups, self._num_leases = 0, 0  # of the round that is being shared out
+        self._groups_a_lease, self._num_leases = 0, 0  # of the round that is being shared out
         self._lock = threading.Lock()
-        self._events: queue.Queue[Event | BaseException | None] = queue.Queue(
-            maxsize=4 * len(pairs)
-        )
+        self._events: queue.Queue[Event | BaseException | None] = queue.Queue(4 * len(pairs))
         self._threads = [
-            threading.Thread(target=self._drive, args=(p,), daemon=True) for p in self._pairs
+            threading.Thread(target=self._drive, args=(pair,), daemon=True) for pair in pairs
         ]
         self._closing = threading.Event()
-        self._was_ready, self._num_left = False, len(pairs)
+        self._was_ready, self._num_working = False, len(pairs)
 
     def events(self) -> Iterator[Event | None]:
-        """Everything that happens, until all jobs are done or given up; None a few times a second,
-        to look up.
+        """Everything that happens until all jobs are done or given up.
 
-        Raises IncompleteRunError when everything fails, EngineError when a pair cannot be started
-        at all.
+        Yields:
+            Events, and None a few times a second, so that the caller can look up.
+
+        Raises:
+            IncompleteRunError: Everything fails.
+            EngineError: No pair can be started at all.
         """
         for thread in self._threads:
             thread.start()
-        running = len(self._threads)
-        while running:
+        num_running = len(self._threads)
+        while num_running:
             try:
                 event = self._events.get(timeout=0.2)
             except queue.Empty:
                 yield None
                 continue
             if event is None:
-                running -= 1
+                num_running -= 1
             elif isinstance(event, BaseException):
                 raise event
             else:
                 yield event
-        if left := sum(map(len, (*self._waiting, *self._suspects))):
-            raise IncompleteRunError(f"{left} trajectories are left and no pair to make them")
+        if num_left := sum(map(len, (*self._waiting, *self._suspects))):
+            raise IncompleteRunError(f"{num_left} trajectories are left and no pair to make them")
 
     def close(self) -> None:
         """Kill every pair and wait for the threads. Safe at any time and more than once."""
         self._closing.set()
         for thread in self._threads:
-            until = (
-                time.monotonic() + _CLOSING_SECONDS
-            )  # a thread that waits for a Ray that has died never ends
+            # A thread that waits for a Ray that has died never ends.
+            deadline = time.monotonic() + _CLOSING_SECONDS
             # It may be in the middle of starting what was killed a moment ago.
-            while thread.is_alive() and time.monotonic() < until:
+            while thread.is_alive() and time.monotonic() < deadline:
                 for pair in self._pairs:
                     pair.kill()
                 self._drain()
@@ -146,16 +151,15 @@ class Scheduler:
     def _drive(self, pair: LeaseRunner) -> None:
         """One pair's life, in a thread of its own."""
         lease: list[int] = []
-        starts_failed, ready = 0, False
+        failed_starts, ready = 0, False
         try:
             while not self._closing.is_set():
                 try:
                     if not ready:
                         if not self._has_work():
                             break
-                        where = pair.start(lambda line: self._events.put(Note(line, ready=False)))
-                        self._events.put(Note(where, ready=True))
-                        ready, starts_failed, self._was_ready = True, 0, True
+                        self._start(pair)
+                        ready, failed_starts = True, 0
                         if self._closing.is_set():
                             break
                     lease = self._take()
@@ -165,31 +169,36 @@ class Scheduler:
                 except EngineError as error:
                     if self._closing.is_set():
                         break
-                    if not ready and (starts_failed := starts_failed + 1) >= self._most_starts(
-                        error
-                    ):
-                        if not self._can_do_without_one():
+                    failed_starts += not ready
+                    if not ready and failed_starts >= self._max_starts(error):
+                        if self._retire() == 0 or not self._was_ready:
                             raise
-                        self._events.put(
-                            Note(
-                                f"{pair.name} cannot be started, the others go on: {error}",
-                                ready=False,
-                            )
-                        )
-                        break
-                    self._events.put(Note(f"{pair.name} failed: {error}", ready=False))
+                        self._tell(f"{pair.name} cannot be started, the others go on: {error}")
+                        self._events.put(None)
+                        return
+                    self._tell(f"{pair.name} failed: {error}")
                     self._give_back(lease, error)
                     lease, ready = [], False
                     pair.kill()
+            self._retire()
             self._events.put(None)
         except BaseException as error:  # the thread's boundary: the reader raises it
             self._events.put(error)
         finally:
             pair.kill()
 
-    def _most_starts(self, error: EngineError) -> int:
-        """Starts that may fail: where none ever went well the settings may be wrong, and another
-        would not help.
+    def _start(self, pair: LeaseRunner) -> None:
+        where = pair.start(self._tell)
+        self._events.put(Note(where, ready=True))
+        self._was_ready = True
+
+    def _tell(self, text: str) -> None:
+        self._events.put(Note(text, ready=False))
+
+    def _max_starts(self, error: EngineError) -> int:
+        """Starts in a row that may fail.
+
+        Where none ever went well the settings may be wrong, and another start would not help.
         """
         return MAX_FAILURES if self._was_ready or isinstance(error, LostEngineError) else 1
 
@@ -197,55 +206,54 @@ class Scheduler:
         with self._lock:
             return bool(self._waiting or self._suspects)
 
-    def _can_do_without_one(self) -> bool:
-        """Whether other pairs are left; the one that asks is then counted out."""
+    def _retire(self) -> int:
+        """Count the pair that asks out. Returns how many others still work."""
         with self._lock:
-            self._num_left -= 1
-            return self._num_left > 0 and self._was_ready
+            self._num_working -= 1
+            return self._num_working
 
     def _run(self, pair: LeaseRunner, lease: list[int]) -> None:
-        jobs = [self._jobs[index] for index in lease]
-        names = tuple(lease)
+        """Run a lease; what finishes leaves the list."""
+        indices = tuple(lease)
         log_event("a lease begins", logging.DEBUG, trajectories=len(lease), first_job=lease[0])
-        for event in pair.run(jobs, self._rule):
-            if isinstance(event, Progress):
+        for event in pair.run([self._jobs[index] for index in indices], self._rule):
+            if isinstance(event, Decided):
                 self._events.put(event)
             elif len(event.job):
-                self._events.put(Done(names, event))
+                self._events.put(Done(indices, event))
                 self._in_a_row = 0
-                gone = {names[int(index)] for index in event.job}
-                lease[:] = [index for index in lease if index not in gone]
+                finished = {indices[int(index)] for index in event.job}
+                lease[:] = [index for index in lease if index not in finished]
         if lease:
             raise EngineError(
-                f"the engines went through their work, but {len(lease)} trajectories did not"
-                " come out"
+                f"the engines went through their work, but {len(lease)} trajectories did not come"
+                " out"
             )
 
-    def _stems(self, indices: Iterable[int]) -> list[list[int]]:
-        """Jobs of one stem, which stand next to each other, together: what is forked together is
-        made together.
-        """
-        return [list(group) for _, group in groupby(indices, lambda index: self._jobs[index].stem)]
+    def _fork_groups(self, indices: Sequence[int]) -> list[list[int]]:
+        """Jobs that share a stem together: what is forked together is made together."""
+        groups = group_forks(self._jobs[index].fork_group for index in indices)
+        return [[indices[place] for place in group] for group in groups]
 
     def _take(self) -> list[int]:
-        """The next lease, of a round of as many equal ones as there are pairs; [] where nothing is
-        left.
-        """
+        """The next lease of a round of as many equal ones as there are pairs; [] at the end."""
         with self._lock:
             if not self._waiting:
                 return self._suspects.popleft() if self._suspects else []
             if not self._num_leases:
                 self._num_leases = len(self._pairs)
-                self._lease_groups = lease_groups(
+                self._groups_a_lease = lease_size(
                     len(self._waiting), len(self._pairs), self._num_slots
                 )
             self._num_leases -= 1
-            size = min(self._lease_groups, len(self._waiting))
-            return [index for _ in range(size) for index in self._waiting.popleft()]
+            num_groups = min(self._groups_a_lease, len(self._waiting))
+            return [index for _ in range(num_groups) for index in self._waiting.popleft()]
 
     def _give_back(self, lease: list[int], error: EngineError) -> None:
-        """Queue again what has not finished, or give it up. Raises IncompleteRunError when nothing
-        finishes at all.
+        """Queue again what has not finished, or give it up.
+
+        Raises:
+            IncompleteRunError: Nothing finishes at all.
         """
         if not lease:
             return
@@ -259,34 +267,35 @@ class Scheduler:
                     f"the engines failed {self._in_a_row} times with nothing done: {error}"
                 )
             twice = [index for index in lease if self._failures[index] == MAX_FAILURES - 1]
-            self._suspects.extend(_pieces(self._stems(twice)))
+            self._suspects.extend(_pieces(self._fork_groups(twice)))
             again = [index for index in lease if self._failures[index] < MAX_FAILURES - 1]
-            self._waiting.extend(self._stems(again))  # behind what may be sound
-        if gone := [index for index in lease if self._failures[index] >= MAX_FAILURES]:
+            self._waiting.extend(self._fork_groups(again))  # behind what may be sound
+        if given_up := [index for index in lease if self._failures[index] >= MAX_FAILURES]:
             self._in_a_row = 0
-            self._events.put(GivenUp(gone, MAX_FAILURES, str(error)))
+            self._events.put(GivenUp(given_up, MAX_FAILURES, str(error)))
 
 
-def lease_groups(
+def lease_size(
     num_waiting: int,
     num_pairs: int,
     num_slots: int,
     part: float = PART,
     max_groups: int = MAX_GROUPS,
 ) -> int:
-    """Stems in each lease of a round. A few a slot are not divided further: then the round has all
-    that waits.
+    """Fork groups in each lease of a round.
+
+    A few a slot are not divided further: then the round has all that waits.
     """
-    least, share = MIN_GROUPS * num_slots, ceil(num_waiting / num_pairs)
-    if num_pairs > 1 and share > least:
-        share = max(ceil(part * share), least)
+    smallest, share = MIN_GROUPS * num_slots, ceil(num_waiting / num_pairs)
+    if num_pairs > 1 and share > smallest:
+        share = max(ceil(part * share), smallest)
     return min(share, max_groups * num_slots)
 
 
-def _pieces(stems: Sequence[list[int]]) -> list[list[int]]:
-    """A lease of these stems as smaller ones."""
-    size = -(-len(stems) // _PIECES) or 1
+def _pieces(groups: Sequence[list[int]]) -> list[list[int]]:
+    """A lease of these fork groups as smaller ones."""
+    size = -(-len(groups) // _NUM_PIECES) or 1
     return [
-        [index for stem in stems[at : at + size] for index in stem]
-        for at in range(0, len(stems), size)
+        [index for group in groups[at : at + size] for index in group]
+        for at in range(0, len(groups), size)
     ]

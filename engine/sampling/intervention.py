@@ -19,7 +19,7 @@ from engine.sampling.distribution import Nuclei, js_divergence
 from engine.sampling.rule import Rule
 
 # Budget of a trajectory that may intervene wherever the criterion fires.
-UNLIMITED = np.iinfo(np.int32).max
+MAX_INTERVENTIONS = np.iinfo(np.int32).max
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def follow(primary: Nuclei, key: UInts, position: Ints) -> Decisions:
     return Decisions(token, token, never, np.full(len(token), np.nan))
 
 
-def replay(base: Nuclei, rl: Nuclei, token: Ints) -> Decisions:
+def score(base: Nuclei, rl: Nuclei, token: Ints) -> Decisions:
     """Measure one position of B rows whose token is given."""
     never = np.zeros(len(token), np.bool_)
     return Decisions(token, token, never, js_divergence(base, rl))

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from engine.core import Policy
+
 CriterionName = Literal[
     "js",
     "kl",
@@ -22,7 +24,6 @@ CriterionName = Literal[
     "never",
 ]
 EosRule = Literal["keep", "drop", "resample"]
-Policy = Literal["base", "rl"]
 TraceMode = Literal["budget", "full"]
 
 

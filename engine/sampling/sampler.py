@@ -23,7 +23,7 @@ from engine.sampling.coupling import CoupledDraws, couple
 from engine.sampling.criterion import ASKS_ENTROPY, Answers, fires, query
 from engine.sampling.distribution import Nuclei, Sampling, extrapolate, log_probabilities, nuclei
 from engine.sampling.exchange import Rows, exchange, exchange_numbers
-from engine.sampling.intervention import Decisions, allowed, decide, follow, replay
+from engine.sampling.intervention import Decisions, allowed, decide, follow, score
 from engine.sampling.link import Link
 from engine.sampling.passes import entropy, put
 from engine.sampling.rule import Rule
@@ -79,7 +79,7 @@ class Phase:
     offset: Ints
     stop_token: int | None
     chosen: Ints | None = None
-    given: Ragged | None = None
+    external: Ragged | None = None
 
 
 class CrossSampler:
@@ -188,10 +188,12 @@ class CrossSampler:
         assert self.link, "begin() has checked that the twin is there"
         theirs = exchange(self.link, rows, mine, catch_up)
         base, rl = self._base_and_rl(mine, theirs)
-        if phase.given:
+        if phase.external:
             return (
-                replay(
-                    base, rl, phase.given.values[phase.given.start[rows.sequence] + rows.position]
+                score(
+                    base,
+                    rl,
+                    phase.external.values[phase.external.start[rows.sequence] + rows.position],
                 ),
                 theirs.top1,
             )

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from engine.core import Trajectory
+from engine.core import POLICIES, Trajectory
 
 SCHEMA_VERSION = 4
 
@@ -66,7 +66,7 @@ def _per_model(stem: str, type_: pa.DataType, unit: str, meaning: str) -> list[p
     """
     return [
         _field(f"{stem}_{policy}", type_, unit, f"{meaning}, under {policy}", True)
-        for policy in ("base", "rl")
+        for policy in POLICIES
     ]
 
 

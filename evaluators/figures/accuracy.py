@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import inf, log2
+from math import log2
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from engine.arrays import Floats
+from engine.core import budget_order
 from evaluators.figures import legend, text, ticks
 from evaluators.figures.series import Series, by_direction, floats, known, names, split, where
 from evaluators.figures.style import (
@@ -211,5 +212,5 @@ def _accuracy_axis(axes: Axes, table: pa.Table) -> None:
 
 def _rising(table: pa.Table) -> list[int]:
     """Places of the rows in the order of budgets, unlimited last."""
-    budgets = [inf if budget is None else budget for budget in table["budget"].to_pylist()]
+    budgets = [budget_order(budget) for budget in table["budget"].to_pylist()]
     return sorted(range(len(budgets)), key=budgets.__getitem__)

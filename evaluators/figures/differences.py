@@ -5,7 +5,6 @@ each.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from engine.core import budget_order
 from evaluators.figures import legend, text, ticks
 from evaluators.figures.accuracy import control_runs
 from evaluators.figures.series import Series, by_direction, known, names, split
@@ -106,7 +106,7 @@ def _lowest(rows: list[Row]) -> dict[tuple[str, str], tuple[str, int | None]]:
     with.
     """
     found: dict[tuple[str, str], tuple[str, int | None]] = {}
-    for row in sorted(rows, key=lambda row: _rank(row["against_budget"])):
+    for row in sorted(rows, key=lambda row: budget_order(row["against_budget"])):
         if row["direction"] == row["against_direction"] and row["against_run"] in (
             None,
             row["run"],
@@ -138,7 +138,7 @@ def _rows(series: Sequence[Series]) -> list[tuple[str, int | str | None]]:
             budget for one in series if one.run == run for budget in one.rows["budget"].to_pylist()
         }
         rows += [(run, _HEADING)] if len(runs) > 1 else []
-        rows += [(run, budget) for budget in _thinned(sorted(budgets, key=_rank), limit)]
+        rows += [(run, budget) for budget in _thinned(sorted(budgets, key=budget_order), limit)]
     return rows
 
 
@@ -146,10 +146,6 @@ def _thinned(budgets: list[int | None], limit: int) -> list[int | None]:
     """All, or `limit` of them, the ends among them."""
     places = np.linspace(0, len(budgets) - 1, min(limit, len(budgets))).round().astype(int)
     return [budgets[place] for place in places.tolist()]
-
-
-def _rank(budget: int | None) -> float:
-    return inf if budget is None else budget
 
 
 def _draw(axes: Axes, one: Series, rows: list[tuple[str, int | str | None]], colour: str) -> None:

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from engine.arrays import Floats
+from engine.core import POLICIES
 from evaluators.figures import legend, ticks
 from evaluators.figures.series import Series, by_direction, floats, known, split
 from evaluators.figures.style import (
@@ -71,7 +72,7 @@ def distributions(entropy_histogram: pa.Table, runs: Sequence[str] = ()) -> Figu
         if len(series) > 1:
             label_panel(row[0], one.label, one.colour)
     label_axes(figure, "entropy (nats)", "positions of the class (%)")
-    base, rl = (POLICY_COLOURS[policy] for policy in ("base", "rl"))
+    base, rl = (POLICY_COLOURS[policy] for policy in POLICIES)
     legend.add(
         figure,
         [Patch(facecolor=base, alpha=0.45, label="base"), Line2D([], [], color=rl, label="RL")],

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.arrays import Floats
+from engine.core import ALL_DIRECTIONS
 from evaluators.figures import text
 from evaluators.figures.style import (
-    DIRECTIONS,
     HATCHES,
     LINE_STYLES,
     MARKERS,
@@ -137,4 +137,4 @@ def _named(table: pa.Table) -> pa.Table:
 
 
 def _place(direction: str) -> int:
-    return DIRECTIONS.index(direction) if direction in DIRECTIONS else len(DIRECTIONS)
+    return ALL_DIRECTIONS.index(direction) if direction in ALL_DIRECTIONS else len(ALL_DIRECTIONS)

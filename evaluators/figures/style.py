@@ -46,7 +46,6 @@ LINE_STYLES: dict[str, LineStyle] = {
 }
 MARKERS = {"forward": "o", "reverse": "s", "given": "^"}
 HATCHES = {"forward": "", "reverse": "/////", "given": "....."}
-DIRECTIONS = tuple(LINE_STYLES)
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")

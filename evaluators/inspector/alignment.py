@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
 
 import numpy as np
 
 from engine.arrays import Ints
-from engine.config.run_config import DIRECTIONS
-from engine.core import GIVEN, Trajectory
-
-_DIRECTIONS = (*DIRECTIONS, GIVEN)
+from engine.core import ALL_DIRECTIONS, Trajectory, budget_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +42,12 @@ def align(tokens: Mapping[Trajectory, Sequence[int]]) -> list[Aligned]:
 
 
 def _place(key: Trajectory) -> tuple[int, float]:
-    known = _DIRECTIONS.index(key.direction) if key.direction in _DIRECTIONS else len(_DIRECTIONS)
-    return known, -inf if key.budget is None else -key.budget
+    known = (
+        ALL_DIRECTIONS.index(key.direction)
+        if key.direction in ALL_DIRECTIONS
+        else len(ALL_DIRECTIONS)
+    )
+    return known, -budget_order(key.budget)
 
 
 def _nearest(

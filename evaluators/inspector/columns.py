@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from engine.core import Trajectory
+from engine.core import POLICIES, Trajectory
 from engine.system.terminal import visible
 from evaluators.inspector.alignment import Aligned
 from evaluators.inspector.colours import palette, shade
@@ -97,9 +97,7 @@ def _columns(rows: pa.Table, place: Callable[[int | None], int | None]) -> dict[
     columns["shade"] = [None if value is None else shade(value) for value in js]
     flags = zip(rows["intervened"].to_pylist(), rows["effective"].to_pylist(), strict=True)
     columns["state"] = [bool(intervened) + bool(effective) for intervened, effective in flags]
-    return columns | {
-        f"logp_{policy}_of_own_top1": _own_top1(rows, policy) for policy in ("base", "rl")
-    }
+    return columns | {f"logp_{policy}_of_own_top1": _own_top1(rows, policy) for policy in POLICIES}
 
 
 def _own_top1(rows: pa.Table, policy: str) -> list[float | None]:

@@ -21,12 +21,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from engine.core import POLICIES
 from evaluators.inspector.sample import Sample, Traced
 from evaluators.inspector.wording import ABSENT, spelled
 
 NUM_DIVERGENT = 10
 _SIGNS = (" ", "\N{WHITE DIAMOND}", "\N{BLACK DIAMOND}")
-_POLICIES = ("base", "rl")
 _NUM_TOP = 5  # of the most probable tokens
 _MIN_TOP = 32  # columns that they need to stand in a table
 _TEXTS = ("", "token", "policy")  # columns that are not numbers
@@ -107,8 +107,8 @@ def _listed(sample: Sample, row: dict[str, Any]) -> _Listed:
         token=spelled(sample.text(row["token"])),
         said=_said(sample, row),
         js=_measure(row["js"]),
-        numbers=tuple(_numbers(row, policy) for policy in _POLICIES),
-        top=tuple(_top(sample, row, policy) for policy in _POLICIES),
+        numbers=tuple(_numbers(row, policy) for policy in POLICIES),
+        top=tuple(_top(sample, row, policy) for policy in POLICIES),
     )
 
 
@@ -170,7 +170,7 @@ def _table(listed: Sequence[_Listed], primary: str | None, most_top: int | None 
     table.add_column("most probable", overflow="fold", max_width=most_top)
     for one in listed:
         place = [one.sign, one.position, one.token, *([one.said] if primary else []), one.js]
-        for policy, numbers, top in zip(_POLICIES, one.numbers, one.top, strict=True):
+        for policy, numbers, top in zip(POLICIES, one.numbers, one.top, strict=True):
             table.add_row(*map(Text, (*place, policy, *numbers, top)))
             place = [""] * len(place)
     return table
@@ -182,7 +182,7 @@ def _blocks(listed: Sequence[_Listed], primary: str | None) -> Iterator[Renderab
         said = f", {primary} would have said {one.said}" if primary and one.said else ""
         yield Text(f"{one.sign} {one.position} {one.token}{said}, js {one.js}", overflow="fold")
         for policy, (p, rank, entropy, nucleus), top in zip(
-            _POLICIES, one.numbers, one.top, strict=True
+            POLICIES, one.numbers, one.top, strict=True
         ):
             numbers = (
                 f"{policy}: p {p}, rank {rank}, entropy {entropy}, nucleus {nucleus}; most probable"

@@ -8,10 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from engine.core import Trajectory
+from engine.core import PRIMARY, Trajectory
 from engine.store.manifest import is_scored
 
-PRIMARY = {"forward": "base", "reverse": "rl"}
 HIDDEN = "\N{LIGHT SHADE}"  # stands for a character that is redacted
 
 

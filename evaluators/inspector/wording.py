@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from engine.core import GIVEN, Trajectory
+from engine.core import GIVEN, POLICIES, Trajectory
 from engine.store.manifest import section
 from engine.system.terminal import visible
 from evaluators.inspector.alignment import Aligned
@@ -54,9 +54,7 @@ def who(primary: str | None) -> str:
 def settings(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The settings that the numbers depend on, those that are set."""
     models, config, task = (section(manifest, name) for name in ("models", "config", "task"))
-    found = {f"{name} model": models.get(name) for name in ("base", "rl")} | {
-        "task": task.get("name")
-    }
+    found = {f"{name} model": models.get(name) for name in POLICIES} | {"task": task.get("name")}
     found |= {name.replace("_", " "): config.get(name) for name in _SETTINGS}
     return [(name, str(value)) for name, value in found.items() if value is not None]
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from engine.core import GIVEN
+from engine.core import GIVEN, POLICIES, budget_text
 from evaluators.report.cells import ABSENT, interval, number, percent, shown
 from evaluators.report.completeness import num_expected, num_there
 from evaluators.report.runs import Run
@@ -101,7 +101,7 @@ def _run_row(run: Run) -> tuple[str, ...]:
         run.name,
         *(
             shown((config[name] or "embedded") if name in config else models.get(name))
-            for name in ("base", "rl")
+            for name in POLICIES
         ),
         shown(task.get("name")),
         shown(criterion) + shown(match or ""),
@@ -132,7 +132,7 @@ def _ends(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _arm_row(row: Mapping[str, Any]) -> tuple[str, ...]:
-    budget = "unlimited" if row["budget"] is None else f"{row['budget']:,}"
+    budget = budget_text(row["budget"])
     plain = {} if row["given"] else _PLAIN
     return (
         row["run"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from engine.core import POLICIES
 from evaluators.shifts.cutoffs import IS_HIGH, IS_NEAR_ZERO
 from evaluators.shifts.tables import RunTables
 from evaluators.shifts.tidy import FLOAT, INT, TEXT, tidy
@@ -111,7 +112,7 @@ def _joint_counts(run: RunTables) -> str:
     base, rl = (
         f"least(greatest(floor(entropy_{policy}::DOUBLE * {BINS_PER_NAT}), 0), "
         f"{MAX_BIN})::UTINYINT AS {policy}"
-        for policy in ("base", "rl")
+        for policy in POLICIES
     )
     return run.kept(
         "entropy_counts",

@@ -12,6 +12,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from engine.core import budget_order
 from engine.store.schema import RESPONSES, TOKENS
 from evaluators.shifts.cutoffs import IS_MEASURED
 from evaluators.shifts.parts import Part
@@ -96,7 +97,7 @@ def _of_arms(arms: list[tuple[str, int | None]]) -> str:
     """
     largest: dict[str, float] = {}
     for direction, budget in arms:
-        largest[direction] = max(largest.get(direction, 0.0), inf if budget is None else budget)
+        largest[direction] = max(largest.get(direction, 0.0), budget_order(budget))
     if len(largest) == len(arms):
         return "true"
     return " OR ".join(

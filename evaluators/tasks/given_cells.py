@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from engine.config.run_config import DIRECTIONS
-from engine.core import GIVEN
+from engine.core import ALL_DIRECTIONS
 from engine.errors import TaskError
 from evaluators.tasks import columns
 from evaluators.tasks.distinct import MAX_ID_CHARS
@@ -28,7 +27,6 @@ _USUAL: dict[str, Sequence[str]] = {
     "direction": ("direction",),
     "budget": ("budget",),
 }
-_DIRECTIONS = (*DIRECTIONS, GIVEN)
 _MAX_INT32 = 2**31 - 1
 
 
@@ -121,10 +119,10 @@ class Cells:
         return self._one_of("finish_reason", ("stop", "length"))
 
     def direction(self) -> str:
-        direction = self._one_of("direction", _DIRECTIONS)
+        direction = self._one_of("direction", ALL_DIRECTIONS)
         if direction is None:
             raise self._wrong(
-                "direction", f"is empty: give {', '.join(_DIRECTIONS)}, or leave the column out"
+                "direction", f"is empty: give {', '.join(ALL_DIRECTIONS)}, or leave the column out"
             )
         return direction
 

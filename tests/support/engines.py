@@ -26,14 +26,15 @@ import pyarrow.compute as pc
 import pytest
 import ray
 
-import engine.run.execute
 from engine.core import TRAJECTORY_KEY, Trajectory
 from engine.errors import EngineError
 from engine.lockstep.engine_pair import PairConfig
 from engine.lockstep.job import Job
 from engine.lockstep.lease_runner import Completed, LeaseRunner
-from engine.lockstep.worker import PolicyWorker, Progress
+from engine.lockstep.worker import Decided, PolicyWorker
 from engine.run.execute import execute
+from engine.run.hosting import Hosting, hosted_by
+from engine.run.placement import ray_cluster
 from engine.run.plan import Plan, prepare
 from engine.run.rows import token_rows
 from engine.run.settings import load
@@ -110,7 +111,7 @@ class OpenPair(LeaseRunner):
 
     def do(self, policy: str, what: Callable[..., Any], *arguments: Any) -> Any:
         """what(worker, *arguments) in the process of one policy's worker."""
-        return ray.get(self.twins.workers[policy].do.remote(what, *arguments))
+        return ray.get(self.engines.workers[policy].do.remote(what, *arguments))
 
 
 class KeptPair(OpenPair):
@@ -142,7 +143,7 @@ class KeptPair(OpenPair):
         self._is_up = False
         self.kill()
 
-    def run(self, jobs: Sequence[Job], rule: Rule) -> Iterator[Completed | Progress]:
+    def run(self, jobs: Sequence[Job], rule: Rule) -> Iterator[Completed | Decided]:
         whole = False
         try:
             yield from super().run(jobs, rule)
@@ -166,7 +167,7 @@ def connect() -> None:
     if not ray.is_initialized():
         end_kept_pair()
         _cluster.close()  # one that was shut down
-        _cluster.enter_context(plan_of(pairs=3).cluster())
+        _cluster.enter_context(ray_cluster(plan_of(pairs=3)))
 
 
 def kept_pair(config: PairConfig) -> KeptPair:
@@ -189,9 +190,7 @@ def end_kept_pair() -> None:
 def on_kept_engines(pair_class: Callable[[PairConfig], LeaseRunner] = kept_pair) -> Iterator[None]:
     """Runs in this block are carried out by the pair that is kept, in the cluster that is there."""
     connect()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine.run.execute, "Pair", pair_class)
-        patch.setattr(Plan, "cluster", lambda plan: nullcontext())
+    with hosted_by(Hosting(pair_class, lambda plan: nullcontext())):
         yield
 
 

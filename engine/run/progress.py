@@ -1,0 +1,66 @@
+"""How far a run is: what has been counted, and the rates that follow from it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from engine.system.display import Snapshot
+
+
+class Progress:
+    """Counts of a run, and its rate and remaining time.
+
+    Args:
+        num_expected: Trajectories that this process is to make, earlier sessions included.
+        clock: Seconds, from anywhere; tests give their own.
+    """
+
+    def __init__(self, num_expected: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._num_expected, self._clock = num_expected, clock
+        self._began = clock()
+        self._first_ready: float | None = None
+        self._num_made_now = self._num_tokens = 0
+        self._interventions = self._effective = 0
+
+    def engines_ready(self) -> None:
+        """A pair is ready. Rates count from the first that is."""
+        if self._first_ready is None:
+            self._first_ready = self._clock()
+
+    def add_tokens(self, num_decided: int) -> None:
+        """Count tokens that the engines have decided, finished responses or not."""
+        self._num_tokens += num_decided
+
+    def add_responses(self, responses: pa.Table, made_now: bool) -> None:
+        """Count finished responses, with their interventions.
+
+        Args:
+            responses: Rows with the columns interventions and effective_interventions.
+            made_now: False for what an earlier session has made: no rate is taken from it.
+        """
+        self._interventions += pc.sum(responses["interventions"]).as_py() or 0
+        self._effective += pc.sum(responses["effective_interventions"]).as_py() or 0
+        if made_now:
+            self._num_made_now += responses.num_rows
+
+    def snapshot(self, num_done: int, num_graded: int, num_correct: int) -> Snapshot:
+        """The state of the run now, for the display."""
+        now = self._clock()
+        working = 0.0 if self._first_ready is None else now - self._first_ready
+        remaining = self._num_expected - num_done
+        return Snapshot(
+            done=num_done,
+            total=self._num_expected,
+            tokens=self._num_tokens,
+            tokens_per_s=self._num_tokens / working if working else 0.0,
+            interventions=self._interventions,
+            effective=self._effective,
+            graded=num_graded,
+            correct=num_correct,
+            elapsed_s=now - self._began,
+            eta_s=remaining * working / self._num_made_now if self._num_made_now else None,
+        )
