@@ -184,7 +184,7 @@ def write_alone(one: Contender, folder: Path | None) -> float:
 def make(planned: Plan, player: Playback) -> RunStore:
     """The run, as `xsample run` makes it."""
     with (
-        patch("engine.lockstep.lease_runner.Twins", lambda config, worker_class: player),
+        patch("engine.lockstep.lease_runner.EnginePair", lambda config, worker_class: player),
         PlainDisplay(StringIO()) as display,
     ):
         return execute(planned, None, display)

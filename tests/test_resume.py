@@ -40,14 +40,16 @@ MARK = "XSAMPLE_TEST_RUN"
 NARRATED = """
 import time
 import engine.cli, engine.run.execute
-from engine.lockstep.lease_runner import Completed, Pair
+from engine.lockstep.lease_runner import Completed, LeaseRunner
+from engine.run.hosting import Hosting, hosted_by
+from engine.run.recorder import Recorder
 
-class NarratedPair(Pair):
+class NarratedPair(LeaseRunner):
     def start(self, tell):
         print("*loading", flush=True)
         return super().start(tell)
-    def _run_stems(self, *arguments):
-        return self._told("paired", super()._run_stems(*arguments))
+    def _run_paired(self, *arguments):
+        return self._told("paired", super()._run_paired(*arguments))
     def _run_tails(self, *arguments):
         return self._told("solo", super()._run_tails(*arguments))
     def _told(self, phase, events):
@@ -56,14 +58,15 @@ class NarratedPair(Pair):
             if isinstance(event, Completed):
                 print("*" + phase, flush=True)
 
-class NarratedRecorder(engine.run.execute.Recorder):
+class NarratedRecorder(Recorder):
     def finish(self):
         print("*grading", flush=True)
         time.sleep(1)
         super().finish()
 
-engine.run.execute.Pair, engine.run.execute.Recorder = NarratedPair, NarratedRecorder
-engine.cli.main()
+engine.run.execute.Recorder = NarratedRecorder
+with hosted_by(Hosting(NarratedPair)):
+    engine.cli.main()
 """
 
 
