@@ -14,8 +14,8 @@ import pyarrow.dataset as ds
 from engine.core import ALL_DIRECTIONS
 from engine.errors import StoreError
 from engine.system.files import reason
+from evaluators.cutoffs import HIGH_DIVERGENCE
 from evaluators.outcomes import Arm
-from evaluators.shifts.cutoffs import HIGH_DIVERGENCE
 
 _ARM = ["direction", "budget"]
 _MEANS = ("js", "entropy_base", "entropy_rl", "logp_base", "logp_rl")

@@ -14,7 +14,7 @@ from rich.console import Group
 from rich.table import Table
 
 from engine.core import budget_text
-from evaluators.shifts.cutoffs import HIGH_DIVERGENCE
+from evaluators.cutoffs import HIGH_DIVERGENCE
 
 _ABSENT = "-"
 _PLAIN_SAMPLING = {("forward", 0): "0 (base)", ("reverse", 0): "0 (RL)", ("given", None): _ABSENT}

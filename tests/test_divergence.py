@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from engine.store.schema import TOKENS
+from evaluators.cutoffs import HIGH_DIVERGENCE
 from evaluators.divergence import measured
-from evaluators.shifts.cutoffs import HIGH_DIVERGENCE
 from evaluators.summary import render_measured
 
 FLOATS = ("js", "entropy_base", "entropy_rl", "logp_base", "logp_rl")

@@ -21,13 +21,13 @@ from engine.run.description import manifest_of
 from engine.run.plan import prepare
 from engine.run.settings import load
 from engine.store.run_store import RunStore
+from evaluators.database.run_tables import open_database
 from evaluators.report.build import compare, known_files
 from evaluators.report.csv_file import to_csv
 from evaluators.report.folder import check_out, replace_report
 from evaluators.report.page import render
 from evaluators.report.runs import open_runs
 from evaluators.report.sections import SECTIONS
-from evaluators.shifts.tables import open_database
 from evaluators.tasks.registry import load_task
 from tests.support.fuzzing import altered, cases, damaged, judged, quiet, run, texts, values
 from tests.support.report_runs import make_run, set_manifest

@@ -19,13 +19,13 @@ from pyarrow import csv
 
 from engine.errors import RunDirectoryError
 from engine.store.run_store import RunStore
+from evaluators.database.run_tables import open_database
 from evaluators.figures.accuracy import by_budget, by_share
 from evaluators.report.build import build_report, compare, known_files
 from evaluators.report.csv_file import to_csv
 from evaluators.report.page import render
 from evaluators.report.runs import open_runs
 from evaluators.report.sections import SECTIONS
-from evaluators.shifts.tables import open_database
 from tests.support.report_runs import (
     LENGTH,
     PROBLEMS,

@@ -13,12 +13,12 @@ import pytest
 from pyarrow import csv
 
 from engine.store.run_store import RunStore
+from evaluators.database.run_tables import open_database
 from evaluators.report.build import Report, build_report, compare, known_files
 from evaluators.report.csv_file import to_csv
 from evaluators.report.page import Drawn, render
 from evaluators.report.runs import open_runs
 from evaluators.report.sections import SECTIONS
-from evaluators.shifts.tables import open_database
 from tests.support.browser import Opened, opened
 from tests.support.report_runs import make_run, matching
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from engine.core import Trajectory
-from evaluators.shifts.cutoffs import HIGH_DIVERGENCE
+from evaluators.cutoffs import HIGH_DIVERGENCE
+from evaluators.database.run_tables import RunTables
 from evaluators.shifts.evolution import high_overlap, js_by_step, same_responses, step_of
 from evaluators.shifts.grid import keys, middle
-from evaluators.shifts.tables import RunTables
 from tests.support.shift_runs import LN2, MANIFEST, opened, tokens_of, write_run
 
 KEYS = [Trajectory(f"p{p}", s, "given", None) for p in range(3) for s in range(2)]

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from engine.arrays import Floats
 from engine.core import Trajectory
-from evaluators.shifts.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
+from evaluators.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
+from evaluators.database.run_tables import MissingColumns, RunTables, open_database, open_run
 from evaluators.shifts.entropy import entropy_histogram, entropy_joint, sequences
 from evaluators.shifts.grid import keys, middle
 from evaluators.shifts.identity import frequent_tokens, token_js
@@ -28,7 +29,6 @@ from evaluators.shifts.overlap import count_overlap
 from evaluators.shifts.position import js_by_position
 from evaluators.shifts.robustness import truncation_name, truncations
 from evaluators.shifts.sparsity import CUTOFFS, PERCENTILES, js_histogram, js_percentiles, js_shares
-from evaluators.shifts.tables import MissingColumns, RunTables, open_database, open_run
 from tests.support.shift_runs import (
     LN2,
     MANIFEST,

@@ -22,8 +22,14 @@ from engine.core import Trajectory
 from engine.errors import RunDirectoryError, StoreError
 from engine.store.schema import RESPONSES, TOKENS
 from engine.system.signals import Terminated, sigterm_like_ctrl_c
+from evaluators.database.run_tables import (
+    OpenedRun,
+    OutOfMemory,
+    RunTables,
+    open_database,
+    open_run,
+)
 from evaluators.shifts.sparsity import js_histogram, js_shares
-from evaluators.shifts.tables import OpenedRun, OutOfMemory, RunTables, open_database, open_run
 from tests.support.shift_runs import (
     MANIFEST,
     random_run,

@@ -15,6 +15,7 @@ from matplotlib.patches import Patch
 
 from engine.arrays import Floats
 from engine.core import POLICIES
+from evaluators.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
 from evaluators.figures import legend, ticks
 from evaluators.figures.series import Series, by_direction, floats, known, split
 from evaluators.figures.style import (
@@ -29,7 +30,6 @@ from evaluators.figures.style import (
     small_multiples,
     with_style,
 )
-from evaluators.shifts.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
 
 CLASSES = {"low": f"JS ≤ {NEAR_ZERO:g} nats", "high": f"JS > {HIGH_DIVERGENCE:g} nats"}
 ENTROPY_BIN = 0.1  # nats

@@ -13,11 +13,11 @@ from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from evaluators.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
 from evaluators.figures import text
 from evaluators.figures.flow import Size, flow
 from evaluators.figures.series import Series, known, split
 from evaluators.figures.style import GUIDE_COLOUR, WIDTH, empty, renderer, with_style
-from evaluators.shifts.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
 
 LARGEST, SMALLEST = 30.0, 7.5  # points
 # Blue over grey to red-brown: told apart by colour-blind readers, and dark enough on white

@@ -13,10 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from evaluators.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
 from evaluators.figures import legend, text, ticks
 from evaluators.figures.series import Series, by_direction, known, split
 from evaluators.figures.style import GUIDE_COLOUR, label_panel, panels, with_style
-from evaluators.shifts.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
 from evaluators.shifts.robustness import BOUND, EXACT, MEASURED
 
 # With too low a JS the near-zero share is too high, and the high share too low: the marks point to

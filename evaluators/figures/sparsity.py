@@ -10,10 +10,10 @@ import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from evaluators.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
 from evaluators.figures import legend, ticks
 from evaluators.figures.series import Series, by_direction, floats, known, split
 from evaluators.figures.style import draw_line, guide, label_panel, panels, with_style
-from evaluators.shifts.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
 
 MAX_OVERLAID = 4
 MAX_JS = log(2)  # nats

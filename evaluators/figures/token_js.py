@@ -12,6 +12,7 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from engine.arrays import Floats
+from evaluators.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
 from evaluators.figures import text, ticks
 from evaluators.figures.series import Series, floats, known, split
 from evaluators.figures.style import (
@@ -22,7 +23,6 @@ from evaluators.figures.style import (
     small_multiples,
     with_style,
 )
-from evaluators.shifts.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
 
 MAX_TOKENS = 20
 LOWEST_DRAWN = 1e-6  # nats: below is rounding, and drawn with zero

@@ -15,6 +15,7 @@ import pyarrow as pa
 from engine.errors import StoreError
 from engine.system.files import reason
 from engine.system.session import scratch
+from evaluators.database.run_tables import open_database
 from evaluators.figures.saving import save
 from evaluators.report.csv_file import to_csv
 from evaluators.report.folder import INDEX, check_out, replace_report
@@ -29,7 +30,6 @@ from evaluators.report.measure import (
 from evaluators.report.page import Drawn, render, tables_of
 from evaluators.report.runs import Run, open_runs
 from evaluators.report.sections import ACCURACY, SECTIONS
-from evaluators.shifts.tables import open_database
 
 OnStage = Callable[[str], None]
 

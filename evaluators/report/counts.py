@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from evaluators.shifts.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
+from evaluators.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
 
 Tables = Mapping[str, pa.Table]
 MAX_SAID = 6

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from engine.core import GIVEN, POLICIES, budget_text
+from evaluators.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
 from evaluators.report.cells import ABSENT, interval, number, percent, shown
 from evaluators.report.completeness import num_expected, num_there
 from evaluators.report.runs import Run
-from evaluators.shifts.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
 
 MAX_ARMS = (
     24  # with more, the lowest and the highest budget of a direction are enough to look at first

@@ -15,7 +15,7 @@ from engine.errors import StoreError
 from engine.store.manifest import is_gated, is_scored, section
 from engine.system.files import read_json
 from engine.system.terminal import one_line
-from evaluators.shifts.tables import RunTables, open_run
+from evaluators.database.run_tables import RunTables, open_run
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from evaluators.database.run_tables import RunTables
 from evaluators.report import counts
-from evaluators.shifts.tables import RunTables
 
 Tables = Mapping[str, pa.Table]  # by name of the CSV file; the first column is `run`
 

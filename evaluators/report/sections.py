@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import pyarrow as pa
 from matplotlib.figure import Figure
 
+from evaluators.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
 from evaluators.figures import accuracy as draw_accuracy
 from evaluators.figures import differences as draw_differences
 from evaluators.figures import entropy as draw_entropy
@@ -30,7 +31,6 @@ from evaluators.shifts import (
     robustness,
     sparsity,
 )
-from evaluators.shifts.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
 
 _PAPER = "arXiv 2603.22446"
 _NONE_HIGH = f"no position has a JS above {HIGH_DIVERGENCE:g} nats"

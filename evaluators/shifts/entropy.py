@@ -11,8 +11,8 @@ from __future__ import annotations
 import pyarrow as pa
 
 from engine.core import POLICIES
-from evaluators.shifts.cutoffs import IS_HIGH, IS_NEAR_ZERO
-from evaluators.shifts.tables import RunTables
+from evaluators.cutoffs import IS_HIGH, IS_NEAR_ZERO
+from evaluators.database.run_tables import RunTables
 from evaluators.shifts.tidy import FLOAT, INT, TEXT, tidy
 
 BINS_PER_NAT = 10

@@ -15,9 +15,9 @@ from typing import Any
 import pyarrow as pa
 
 from engine.store.manifest import section
-from evaluators.shifts.cutoffs import IS_HIGH, IS_MEASURED
+from evaluators.cutoffs import IS_HIGH, IS_MEASURED
+from evaluators.database.run_tables import RunTables
 from evaluators.shifts.grid import groups, js_counts
-from evaluators.shifts.tables import RunTables
 from evaluators.shifts.tidy import FLOAT, INT, TEXT, tidy
 
 QUANTILES = {"median": 0.5, "p75": 0.75, "p90": 0.9, "p95": 0.95, "p99": 0.99}

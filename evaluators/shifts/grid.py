@@ -19,8 +19,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine.arrays import Floats, Ints
-from evaluators.shifts.cutoffs import IS_HIGH, IS_NEAR_ZERO
-from evaluators.shifts.tables import RunTables
+from evaluators.cutoffs import IS_HIGH, IS_NEAR_ZERO
+from evaluators.database.run_tables import RunTables
 
 KEYS_PER_OCTAVE = 256
 LOWEST_KEY = -40 * KEYS_PER_OCTAVE

@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 from engine.errors import StoreError
 from engine.store.schema import VOCABULARY
 from engine.store.tables import read_table
-from evaluators.shifts.cutoffs import IS_HIGH, IS_NEAR_ZERO
+from evaluators.cutoffs import IS_HIGH, IS_NEAR_ZERO
+from evaluators.database.run_tables import RunTables
 from evaluators.shifts.grid import KEY, TOTALS, groups
-from evaluators.shifts.tables import RunTables
 from evaluators.shifts.tidy import FLOAT, INT, TEXT, tidy
 
 MAX_FREQUENT = 50

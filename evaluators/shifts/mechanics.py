@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from evaluators.shifts.cutoffs import IS_HIGH
+from evaluators.cutoffs import IS_HIGH
+from evaluators.database.run_tables import RunTables
 from evaluators.shifts.overlap import NOTHING, Overlap, add, count_overlap
-from evaluators.shifts.tables import RunTables
 from evaluators.shifts.tidy import FLOAT, INT, TEXT, tidy
 
 MAX_RANK = 10  # larger ones are counted together, as MAX_RANK + 1

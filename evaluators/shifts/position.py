@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from evaluators.database.run_tables import RunTables
 from evaluators.shifts.grid import KEY, TOTALS, groups
-from evaluators.shifts.tables import RunTables
 from evaluators.shifts.tidy import FLOAT, INT, TEXT, tidy
 
 NUM_BINS = 50

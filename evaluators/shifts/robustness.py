@@ -14,11 +14,11 @@ from typing import Any
 import pyarrow as pa
 
 from engine.store.manifest import section
-from evaluators.shifts.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
+from evaluators.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
+from evaluators.database.run_tables import RunTables
+from evaluators.database.views import quoted
 from evaluators.shifts.grid import js_counts
-from evaluators.shifts.tables import RunTables
 from evaluators.shifts.tidy import FLOAT, INT, TEXT, tidy
-from evaluators.shifts.views import quoted
 
 GREEDY = "top-1 (greedy)"
 FULL = "full distribution"

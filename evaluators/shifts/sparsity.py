@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from evaluators.shifts.cutoffs import HIGH_DIVERGENCE, IS_MEASURED, NEAR_ZERO
+from evaluators.cutoffs import HIGH_DIVERGENCE, IS_MEASURED, NEAR_ZERO
+from evaluators.database.run_tables import RunTables
 from evaluators.shifts.grid import groups, js_counts
-from evaluators.shifts.tables import RunTables
 from evaluators.shifts.tidy import FLOAT, INT, TEXT, tidy
 
 BINS_PER_OCTAVE = 4

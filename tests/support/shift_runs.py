@@ -15,7 +15,7 @@ from engine.core import TRAJECTORY_KEY, Trajectory
 from engine.store.run_store import RunStore
 from engine.store.schema import RESPONSES, SCHEMA_VERSION, TOKENS, VOCABULARY
 from engine.store.tables import from_rows, write_table
-from evaluators.shifts.tables import RunTables, open_database, open_run
+from evaluators.database.run_tables import RunTables, open_database, open_run
 
 LN2 = float(np.float32(np.log(2)))
 MANIFEST: dict[str, Any] = {

@@ -25,8 +25,8 @@ from engine.store.schema import SCHEMA_VERSION
 from engine.system.files import read_json, reason
 from engine.system.machine import usable_cores
 from engine.system.session import scratch
-from evaluators.shifts.parts import missing_columns, readable_parts
-from evaluators.shifts.views import create_views, schema_of
+from evaluators.database.parts import missing_columns, readable_parts
+from evaluators.database.views import create_views, schema_of
 
 T = TypeVar("T")
 

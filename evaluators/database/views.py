@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from engine.core import budget_order
 from engine.store.schema import RESPONSES, TOKENS
-from evaluators.shifts.cutoffs import IS_MEASURED
-from evaluators.shifts.parts import Part
+from evaluators.cutoffs import IS_MEASURED
+from evaluators.database.parts import Part
 
 _SQL_TYPES = {
     "string": "VARCHAR",

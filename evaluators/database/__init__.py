@@ -1,0 +1,1 @@
+"""A run's Parquet parts as DuckDB views, out of core."""
