@@ -117,7 +117,7 @@ def score_command(
     are graded too. The same command with the same --out resumes.
     """
     from engine.run.plan import prepare_score
-    from evaluators.tasks.given import read_given, task_of
+    from evaluators.external.reading import read_given, task_of
 
     resolved = _settings_to_score(ctx, given, config)
     task = task_of(given, resolved)
@@ -137,7 +137,7 @@ def score_command(
 
 def _settings_to_score(ctx: click.Context, given: Path, file: Path | None) -> RunConfig:
     from engine.run.settings import load, settings_of
-    from evaluators.tasks.given import is_run
+    from evaluators.external.reading import is_run
 
     resolved = load(file, overrides(ctx), settings_of(given, _INHERITED) if is_run(given) else None)
     for name in _NOT_SCORED:

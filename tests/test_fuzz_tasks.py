@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from engine.models.pair_info import PairInfo, inspect_pair
 from engine.models.prompt import check_external as check_given
 from engine.run.settings import load
-from evaluators.tasks.given import read_given, task_of
+from evaluators.external.reading import read_given, task_of
 from evaluators.tasks.registry import load_task
 from tests.support.fuzzing import (
     altered,

@@ -23,7 +23,7 @@ from engine.models.prompt import render_prompts
 from engine.run.settings import load
 from engine.store.run_store import RunStore
 from engine.store.schema import RESPONSES, TOKENS
-from evaluators.tasks.given import is_run, read_given, task_of
+from evaluators.external.reading import is_run, read_given, task_of
 
 EOS = 0
 TASK = Task(

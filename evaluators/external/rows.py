@@ -16,7 +16,7 @@ from typing import Any
 from engine.core import GIVEN, ExternalResponse, Task, Trajectory
 from engine.errors import TaskError
 from engine.models.prompt import render_prompts
-from evaluators.tasks.given_cells import Cells, called
+from evaluators.external.cells import Cells, called
 from evaluators.tasks.rows import Row
 
 _NO_RESPONSE = "give token_ids (a list of whole numbers) or response (text)"

@@ -17,8 +17,8 @@ from engine.core import TRAJECTORY_KEY, ExternalResponse, ExternalResponses, Tas
 from engine.errors import RunDirectoryError, TaskError
 from engine.store.manifest import is_gated
 from engine.store.run_store import RunStore
+from evaluators.external.rows import RowReader
 from evaluators.tasks import local
-from evaluators.tasks.given_rows import RowReader
 from evaluators.tasks.registry import load_task
 from evaluators.tasks.rows import label
 

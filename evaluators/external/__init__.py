@@ -1,0 +1,1 @@
+"""External responses: rollouts that another program has made, to be measured."""
