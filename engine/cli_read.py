@@ -43,8 +43,14 @@ def finish(
     Raises IncompleteRunError, at the end, where trajectories are missing.
     """
     from engine.core import TRAJECTORY_KEY
-    from evaluators.divergence import measured
-    from evaluators.summary import COUNTED, render, render_measured, summarise, summarise_ungraded
+    from evaluators.scores.divergence import measured
+    from evaluators.scores.summary import (
+        COUNTED,
+        render,
+        render_measured,
+        summarise,
+        summarise_ungraded,
+    )
 
     responses = store.responses([*TRAJECTORY_KEY, *COUNTED])
     summary = (

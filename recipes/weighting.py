@@ -21,7 +21,7 @@ import torch
 
 from engine.arrays import Floats
 from engine.system.files import read_json, write_json, write_whole
-from evaluators.bootstrap import student_quantile
+from evaluators.scores.bootstrap import student_quantile
 from recipes.evaluate import held_out_accuracy
 from recipes.model import load_model, load_tokenizer
 from recipes.rl_config import PRESETS, RLConfig

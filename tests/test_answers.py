@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluators.answers import canonical
+from evaluators.scores.answers import canonical
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.arrays import Floats as Scores
-from evaluators.bootstrap import Estimate, estimate, expanded_tail, student_quantile
-from evaluators.metrics import paired_difference
+from evaluators.scores.bootstrap import Estimate, estimate, expanded_tail, student_quantile
+from evaluators.scores.metrics import paired_difference
 
 SCORES = st.lists(st.floats(0, 1), min_size=2, max_size=40).map(np.array)
 NUM_RUNS = 1_000

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.arrays import Floats as Scores
-from evaluators.metrics import Votes, avg_at_n, maj_at_k, paired_difference, pass_at_k, ratio
+from evaluators.scores.metrics import Votes, avg_at_n, maj_at_k, paired_difference, pass_at_k, ratio
 
 OUTCOMES = st.lists(
     st.lists(st.booleans(), min_size=1, max_size=7), min_size=1, max_size=6

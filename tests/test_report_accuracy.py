@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from engine.errors import XsampleError
-from evaluators.report.accuracy import Graded, accuracy_by_budget, accuracy_differences
-from evaluators.summary import summarise
+from evaluators.scores.by_arm import Graded, accuracy_by_budget, accuracy_differences
+from evaluators.scores.summary import summarise
 from tests.test_summary import ROWS, samples, tables
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from engine.errors import XsampleError
 from engine.store.schema import GRADES, RESPONSES
-from evaluators.summary import render, summarise, summarise_ungraded
+from evaluators.scores.summary import render, summarise, summarise_ungraded
 
 # direction, budget, problem, sample, tokens, finish_reason, interventions, effective, verdict, and
 # maybe the answer

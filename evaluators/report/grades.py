@@ -17,9 +17,9 @@ from engine.store.tables import read_table
 from engine.system.files import read_json
 from engine.system.terminal import one_line
 from evaluators.grading.verdict import VERDICTS
-from evaluators.outcomes import COUNTED, keyed
-from evaluators.report.accuracy import Graded
 from evaluators.report.runs import Run
+from evaluators.scores.by_arm import Graded
+from evaluators.scores.outcomes import COUNTED, keyed
 
 _COLUMNS = pa.schema(
     [GRADES.field(name) for name in (*TRAJECTORY_KEY, "verdict", "answer")], GRADES.metadata

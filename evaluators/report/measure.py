@@ -19,12 +19,12 @@ from engine.store.schema import VOCABULARY
 from engine.store.tables import decodes
 from engine.system.terminal import one_line
 from evaluators.database.run_tables import NotMeasurable, RunTables
-from evaluators.report.accuracy import Graded, accuracy_by_budget, accuracy_differences
 from evaluators.report.comparison import checkpoints, compared_with, controls
 from evaluators.report.completeness import completeness_notes
 from evaluators.report.grades import read_graded
 from evaluators.report.runs import Run, open_as
 from evaluators.report.section import Section
+from evaluators.scores.by_arm import Graded, accuracy_by_budget, accuracy_differences
 
 OnStage = Callable[[str], None]
 Notes = dict[str, list[str]]  # what is missing, by name of the section

@@ -36,7 +36,7 @@ def render(summary: Summary) -> Group:
 
 
 def render_measured(rows: Sequence[Arm]) -> Table:
-    """The rows of `evaluators.divergence.measured` as a table."""
+    """The rows of `evaluators.scores.divergence.measured` as a table."""
     notes = [
         "means in nats, over the tokens that a policy has seen; js over those that both have",
         f"high js %: of these, how many have a js above {HIGH_DIVERGENCE} nats",

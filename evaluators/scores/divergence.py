@@ -15,7 +15,7 @@ from engine.core import ALL_DIRECTIONS
 from engine.errors import StoreError
 from engine.system.files import reason
 from evaluators.cutoffs import HIGH_DIVERGENCE
-from evaluators.outcomes import Arm
+from evaluators.scores.outcomes import Arm
 
 _ARM = ["direction", "budget"]
 _MEANS = ("js", "entropy_base", "entropy_rl", "logp_base", "logp_rl")

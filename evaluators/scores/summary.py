@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 
 from engine.arrays import Bools, Floats
 from engine.core import GraderName
-from evaluators.bootstrap import Estimate, estimate
 from evaluators.grading.verdict import VERDICTS
-from evaluators.metrics import (
+from evaluators.scores.bootstrap import Estimate, estimate
+from evaluators.scores.metrics import (
     Paired,
     Votes,
     avg_at_n,
@@ -30,8 +30,8 @@ from evaluators.metrics import (
     pass_at_k,
     ratio,
 )
-from evaluators.outcomes import COUNTED, Arm, Outcomes, read_outcomes
-from evaluators.summary_table import render, render_measured
+from evaluators.scores.outcomes import COUNTED, Arm, Outcomes, read_outcomes
+from evaluators.scores.summary_table import render, render_measured
 
 __all__ = [
     "COUNTED",

@@ -23,9 +23,9 @@ from engine.core import (
     budget_order,
 )
 from engine.errors import XsampleError
-from evaluators.answers import canonical
 from evaluators.grading.verdict import VERDICTS
-from evaluators.metrics import Votes
+from evaluators.scores.answers import canonical
+from evaluators.scores.metrics import Votes
 
 COUNTED = ["tokens", "finish_reason", "interventions", "effective_interventions"]
 _GRADED = ["verdict", "answer"]

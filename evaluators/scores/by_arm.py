@@ -2,7 +2,7 @@
 tables in, tables out.
 
 Accuracy is avg@n: each problem weighs the same, and every verdict other than correct counts 0.
-Intervals are over problems, at 95 % (evaluators.bootstrap). A control is a run of random positions
+Intervals are over problems, at 95 % (evaluators.scores.bootstrap). A control is a run of random positions
 that matches another (engine.run.match).
 """
 
@@ -19,10 +19,10 @@ import pyarrow.compute as pc
 
 from engine.arrays import Ints
 from engine.core import GraderName
-from evaluators.bootstrap import Estimate, estimate
-from evaluators.metrics import Paired, avg_at_n, paired_difference
-from evaluators.outcomes import Outcomes, read_outcomes
-from evaluators.summary import differences, usage
+from evaluators.scores.bootstrap import Estimate, estimate
+from evaluators.scores.metrics import Paired, avg_at_n, paired_difference
+from evaluators.scores.outcomes import Outcomes, read_outcomes
+from evaluators.scores.summary import differences, usage
 
 _ARM = [("direction", pa.string()), ("budget", pa.int32())]
 _INTERVAL = [("low", pa.float64()), ("high", pa.float64())]
@@ -62,7 +62,7 @@ class Graded:
 
     @classmethod
     def of(cls, name: str, responses: pa.Table, grades: pa.Table, grader: GraderName) -> Graded:
-        """Of responses that all have a grade; the columns that `evaluators.outcomes.read_outcomes`
+        """Of responses that all have a grade; the columns that `evaluators.scores.outcomes.read_outcomes`
         needs.
 
         Raises XsampleError if a grade is missing or a trajectory is there twice.
@@ -114,7 +114,7 @@ def accuracy_differences(graded: Graded, against: Sequence[Graded] = ()) -> pa.T
     run of `against`.
 
     Only problems and samples that both have count, as these have the same noise:
-    evaluators.metrics.paired_difference. difference: of accuracies, -1 ... 1, null where nothing is
+    evaluators.scores.metrics.paired_difference. difference: of accuracies, -1 ... 1, null where nothing is
     in common.
     """
     within = [{"against_run": graded.name, **row} for row in differences(graded.outcomes)]

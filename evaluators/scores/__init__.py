@@ -1,0 +1,1 @@
+"""The numbers of a run: accuracy, pass@k, intervals, divergence, by arm."""
