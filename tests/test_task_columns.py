@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import TaskError
-from evaluators.tasks.columns import (
+from evaluators.tasks.prompts import PROMPTS
+from evaluators.tasks.sources.columns import (
     ANSWER,
     QUESTION,
     answer_text,
@@ -20,10 +21,15 @@ from evaluators.tasks.columns import (
     paths,
     question_text,
 )
-from evaluators.tasks.distinct import MAX_ID_CHARS, Entry, distinct, identified, question_hash
-from evaluators.tasks.gold import aime_integer, gold_answer, gold_of_solution
-from evaluators.tasks.prompts import PROMPTS
-from evaluators.tasks.rows import Row
+from evaluators.tasks.sources.distinct import (
+    MAX_ID_CHARS,
+    Entry,
+    distinct,
+    identified,
+    question_hash,
+)
+from evaluators.tasks.sources.gold import aime_integer, gold_answer, gold_of_solution
+from evaluators.tasks.sources.rows import Row
 
 
 def row(**cells: Any) -> Row:

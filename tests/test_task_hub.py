@@ -140,7 +140,7 @@ class Hub(BaseHTTPRequestHandler):
 READ = """
 import json, sys
 from engine.errors import TaskError
-from evaluators.tasks.source import read
+from evaluators.tasks.sources.resolve import read
 answers = {}
 for place in sys.argv[1:]:
     hub_id, _, subset = place.partition(":")

@@ -19,8 +19,10 @@ from hypothesis import strategies as st
 
 from engine.config.run_config import RunConfig
 from engine.errors import TaskError, XsampleError
-from evaluators.tasks import local, registry, source
-from evaluators.tasks.local import MAX_FILES, read_path
+from evaluators.tasks import registry
+from evaluators.tasks.sources import local
+from evaluators.tasks.sources import resolve as source
+from evaluators.tasks.sources.local import MAX_FILES, read_path
 from tests.support.paths import ROOT
 
 AS_WRITTEN = [
@@ -313,7 +315,7 @@ def test_reading_leaves_nothing_behind_says_nothing_and_imports_no_torch(tmp_pat
 import sys
 from pathlib import Path
 from engine.errors import TaskError
-from evaluators.tasks.local import read_path
+from evaluators.tasks.sources.local import read_path
 folder = Path({str(tmp_path)!r})
 tables = [table for name in ("in", "saved") for table in read_path(folder / name).tables]
 rows = [row for table in tables for row in table]

@@ -7,9 +7,9 @@ from typing import Any
 
 from engine.core import ALL_DIRECTIONS
 from engine.errors import TaskError
-from evaluators.tasks import columns
-from evaluators.tasks.distinct import MAX_ID_CHARS
-from evaluators.tasks.rows import Row
+from evaluators.tasks.sources import columns
+from evaluators.tasks.sources.distinct import MAX_ID_CHARS
+from evaluators.tasks.sources.rows import Row
 
 # By what each stands for; the first that is there is taken.
 _USUAL: dict[str, Sequence[str]] = {

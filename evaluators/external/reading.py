@@ -18,9 +18,9 @@ from engine.errors import RunDirectoryError, TaskError
 from engine.store.manifest import is_gated
 from engine.store.run_store import RunStore
 from evaluators.external.rows import RowReader
-from evaluators.tasks import local
 from evaluators.tasks.registry import load_task
-from evaluators.tasks.rows import label
+from evaluators.tasks.sources import local
+from evaluators.tasks.sources.rows import label
 
 _ASKED = (
     "task",

@@ -17,7 +17,7 @@ from engine.core import GIVEN, ExternalResponse, Task, Trajectory
 from engine.errors import TaskError
 from engine.models.prompt import render_prompts
 from evaluators.external.cells import Cells, called
-from evaluators.tasks.rows import Row
+from evaluators.tasks.sources.rows import Row
 
 _NO_RESPONSE = "give token_ids (a list of whole numbers) or response (text)"
 _NO_PROMPT = (

@@ -15,9 +15,9 @@ from functools import partial
 from engine.config.run_config import RunConfig
 from engine.core import Problem
 from engine.errors import TaskError
-from evaluators.tasks.distinct import Entry
 from evaluators.tasks.entries import read_entries
-from evaluators.tasks.gold import aime_integer
+from evaluators.tasks.sources.distinct import Entry
+from evaluators.tasks.sources.gold import aime_integer
 from evaluators.tasks.task_set import Loaded, TaskSet
 
 

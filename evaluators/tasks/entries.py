@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 from engine.config.run_config import RunConfig
 from engine.errors import TaskError
-from evaluators.tasks import columns, source
-from evaluators.tasks.columns import Path
-from evaluators.tasks.distinct import Entry, distinct, identified
-from evaluators.tasks.gold import gold_answer, gold_of_solution
-from evaluators.tasks.rows import Row
+from evaluators.tasks.sources import columns
+from evaluators.tasks.sources import resolve as source
+from evaluators.tasks.sources.columns import Path
+from evaluators.tasks.sources.distinct import Entry, distinct, identified
+from evaluators.tasks.sources.gold import gold_answer, gold_of_solution
+from evaluators.tasks.sources.rows import Row
 
 
 class Schema(NamedTuple):

@@ -16,8 +16,9 @@ from pathlib import Path
 from engine.config.run_config import RunConfig
 from engine.core import Problem
 from engine.errors import TaskError
-from evaluators.tasks import local, source
 from evaluators.tasks.entries import read_entries
+from evaluators.tasks.sources import local
+from evaluators.tasks.sources import resolve as source
 from evaluators.tasks.task_set import Loaded, TaskSet
 
 

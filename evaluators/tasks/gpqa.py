@@ -28,8 +28,8 @@ import hashlib
 from engine.config.run_config import RunConfig
 from engine.core import Problem
 from engine.errors import TaskError
-from evaluators.tasks.distinct import Entry
 from evaluators.tasks.entries import Schema, read_entries
+from evaluators.tasks.sources.distinct import Entry
 from evaluators.tasks.task_set import Loaded, TaskSet
 
 LETTERS = "ABCD"

@@ -13,12 +13,12 @@ from difflib import get_close_matches
 from engine.config.run_config import RunConfig
 from engine.core import Problem, Task
 from engine.errors import TaskError
-from evaluators.tasks import source
 from evaluators.tasks.aime import AIME24, AIME25
 from evaluators.tasks.arithmetic import ARITHMETIC
 from evaluators.tasks.file import file_task
 from evaluators.tasks.gpqa import GPQA_DIAMOND
 from evaluators.tasks.prompts import PROMPTS, read_template
+from evaluators.tasks.sources import resolve as source
 from evaluators.tasks.task_set import Loaded, TaskSet
 
 TASKS: dict[str, TaskSet] = {task.name: task for task in (ARITHMETIC, AIME24, AIME25, GPQA_DIAMOND)}

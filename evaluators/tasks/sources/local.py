@@ -19,9 +19,9 @@ from typing import Any, BinaryIO
 
 from engine.errors import TaskError
 from engine.system.session import scratch
-from evaluators.tasks.quiet import quiet_datasets
-from evaluators.tasks.rows import Reading, Row, label, meant, numbered, one_line, root_cause
-from evaluators.tasks.text_rows import csv_rows, json_rows
+from evaluators.tasks.sources.quiet import quiet_datasets
+from evaluators.tasks.sources.rows import Reading, Row, label, meant, numbered, one_line, root_cause
+from evaluators.tasks.sources.text_rows import csv_rows, json_rows
 
 PARSERS: dict[str, Callable[[list[str], str], list[Row]]] = {
     ".csv": csv_rows,

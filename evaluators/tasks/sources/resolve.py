@@ -11,8 +11,8 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from engine.errors import TaskError
-from evaluators.tasks import hub, local
-from evaluators.tasks.rows import Reading, shown
+from evaluators.tasks.sources import hub, local
+from evaluators.tasks.sources.rows import Reading, shown
 
 _HUB_ID = re.compile(r"(?!buckets/)[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 

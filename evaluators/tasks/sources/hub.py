@@ -14,8 +14,8 @@ from types import ModuleType
 from typing import Any
 
 from engine.errors import TaskError
-from evaluators.tasks.quiet import quiet_datasets
-from evaluators.tasks.rows import Reading, Row, meant, numbered, one_line, root_cause
+from evaluators.tasks.sources.quiet import quiet_datasets
+from evaluators.tasks.sources.rows import Reading, Row, meant, numbered, one_line, root_cause
 
 # For CSV: without it the cell "None", which may well be an option, reads as nothing.
 _AS_WRITTEN = {"keep_default_na": False}

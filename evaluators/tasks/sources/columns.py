@@ -16,7 +16,7 @@ from typing import Any
 
 from engine.errors import TaskError
 from evaluators.tasks.prompts import unwrapped
-from evaluators.tasks.rows import Row, shown
+from evaluators.tasks.sources.rows import Row, shown
 
 Path = tuple[str, ...]
 

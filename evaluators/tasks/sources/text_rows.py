@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from engine.errors import TaskError
-from evaluators.tasks.rows import Row
+from evaluators.tasks.sources.rows import Row
 
 
 def csv_rows(lines: list[str], label: str) -> list[Row]:

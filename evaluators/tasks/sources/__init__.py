@@ -1,0 +1,1 @@
+"""Where the rows of a task set come from: files, folders, the hub."""
