@@ -4,8 +4,6 @@
 NEAR_ZERO = 0.01
 HIGH_DIVERGENCE = 0.1  # a position above it is of high divergence: section 4 of arXiv 2603.22446
 
-# neither null nor NaN; `BETWEEN` may be answered from a part's statistics, which know no NaN
-IS_MEASURED = "isfinite(js)"
 # js is float32 and a bare number in SQL a decimal: both are compared as double, as NumPy and Arrow
 # do.
 IS_NEAR_ZERO = f"js <= {NEAR_ZERO}::DOUBLE"

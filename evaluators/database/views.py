@@ -14,9 +14,10 @@ import pyarrow as pa
 
 from engine.core import budget_order
 from engine.store.schema import RESPONSES, TOKENS
-from evaluators.cutoffs import IS_MEASURED
 from evaluators.database.parts import Part
 
+# neither null nor NaN; `BETWEEN` may be answered from a part's statistics, which know no NaN
+IS_MEASURED = "isfinite(js)"
 _SQL_TYPES = {
     "string": "VARCHAR",
     "bool": "BOOLEAN",

@@ -15,8 +15,9 @@ from typing import Any
 import pyarrow as pa
 
 from engine.store.manifest import section
-from evaluators.cutoffs import IS_HIGH, IS_MEASURED
+from evaluators.cutoffs import IS_HIGH
 from evaluators.database.run_tables import RunTables
+from evaluators.database.views import IS_MEASURED
 from evaluators.shifts.grid import groups, js_counts
 from evaluators.shifts.tidy import FLOAT, INT, TEXT, tidy
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from evaluators.cutoffs import HIGH_DIVERGENCE, IS_MEASURED, NEAR_ZERO
+from evaluators.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
 from evaluators.database.run_tables import RunTables
+from evaluators.database.views import IS_MEASURED
 from evaluators.shifts.grid import groups, js_counts
 from evaluators.shifts.tidy import FLOAT, INT, TEXT, tidy
 

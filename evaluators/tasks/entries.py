@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from engine.config.run_config import RunConfig
 from engine.errors import TaskError
+from evaluators.tasks.prompts import unwrap
 from evaluators.tasks.sources import columns
 from evaluators.tasks.sources import resolve as source
 from evaluators.tasks.sources.columns import Path
@@ -104,7 +105,7 @@ def _entry(row: Row, table: Table) -> Entry:
     return Entry(
         row.where,
         None if table.id is None else _text(row, table.id, columns.as_text),
-        _filled(row, table.question, columns.question_text),
+        unwrap(_filled(row, table.question, columns.question_text)),
         answer if others else _gold(row, table.answer, answer),
         others,
     )

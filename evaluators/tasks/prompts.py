@@ -34,7 +34,7 @@ PROMPTS: dict[PromptName, str] = {
 }
 
 
-def unwrapped(text: str) -> str:
+def unwrap(text: str) -> str:
     """The question inside one of PROMPTS: some data sets bring their prompt along, and two would be
     one too many.
     """

@@ -15,7 +15,6 @@ from decimal import Decimal
 from typing import Any
 
 from engine.errors import TaskError
-from evaluators.tasks.prompts import unwrapped
 from evaluators.tasks.sources.rows import Row, shown
 
 Path = tuple[str, ...]
@@ -105,9 +104,7 @@ def as_text(value: Any) -> str | None:
 
 
 def question_text(value: Any) -> str | None:
-    """The question in a cell: text, or a chat of one message; a known prompt around it is taken
-    off.
-    """
+    """The question in a cell: text, or a chat of one message."""
     chat = _parsed(value) if isinstance(value, str) else value
     if (
         isinstance(chat, list)
@@ -120,8 +117,7 @@ def question_text(value: Any) -> str | None:
                 "left out"
             )
         value = chat[0]["content"] if chat[0].get("role", "user") == "user" else None
-    text = as_text(value)
-    return text and unwrapped(text)
+    return as_text(value)
 
 
 def answer_text(value: Any) -> str | None:
