@@ -76,7 +76,7 @@ def main() -> None:
 
 def report(run: Path, out: Path) -> Cost:
     """The cost of one `xsample report`. Raises RuntimeError with what it said where it fails."""
-    command = [sys.executable, "-m", "engine.cli", "report", str(run), "--out", str(out)]
+    command = [sys.executable, "-m", "xsample", "report", str(run), "--out", str(out)]
     began = time.perf_counter()
     said = [(began, "start")]
     with (

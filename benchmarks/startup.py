@@ -42,7 +42,7 @@ _STAGES = {
 _XSAMPLE = """
 from engine import display
 display.PLAIN_SECONDS = 0.0
-from engine.cli import main
+from xsample.cli.main import main
 main()
 """
 _PLAIN = """

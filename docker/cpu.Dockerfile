@@ -13,6 +13,7 @@ RUN grep -E '^(hatchling|packaging|pathspec|pluggy|trove-classifiers)==' require
 COPY pyproject.toml README.md LICENSE ./
 COPY engine engine
 COPY evaluators evaluators
+COPY xsample xsample
 RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels .
 
 FROM ${PYTHON}

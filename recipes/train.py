@@ -15,7 +15,6 @@ import click
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from engine.shell import Commands, debug_option
 from engine.system.signals import sigterm_like_ctrl_c
 from recipes import weighting
 from recipes.pretrain import PRETRAINING
@@ -31,6 +30,7 @@ from recipes.stages import (
     train_rl,
     train_sft,
 )
+from xsample.cli.shell import Commands, debug_option
 
 
 @click.group(

@@ -62,7 +62,7 @@ class Command:
         self._began = time.monotonic()
         with log.open("wb") as stderr, log.with_suffix(".out").open("wb") as stdout:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "engine.cli", "run", *options, "--out", str(out)],
+                [sys.executable, "-m", "xsample", "run", *options, "--out", str(out)],
                 env=traces.environment | {"PYTHONPATH": str(ROOT)},
                 stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True,
             )  # fmt: skip
@@ -366,7 +366,7 @@ class ChaosRun:
 
     def check_result(self, expected: RunStore) -> None:
         """The run that is done is complete, graded, and what the undisturbed one is."""
-        verify = [sys.executable, "-m", "engine.cli", "verify", str(self.out)]
+        verify = [sys.executable, "-m", "xsample", "verify", str(self.out)]
         said = subprocess.run(
             verify, env=self.traces.environment | {"PYTHONPATH": str(ROOT)}, capture_output=True
         )

@@ -13,20 +13,19 @@ from typing import Any, get_args
 import pytest
 from click.testing import CliRunner, Result
 
-import engine.run.execute
-import engine.run.plan
 import evaluators.report.build
-from engine.cli import commands
-from engine.cli_run import _INHERITED, _NOT_SCORED
+import xsample.making
+from engine.config.inheritance import NOT_SCORED, SCORED
 from engine.config.run_config import RunConfig
 from engine.core import Problem, Trajectory
 from engine.errors import EngineError, IncompleteRunError, StoreError
-from engine.run.description import manifest_of
 from engine.run.plan import Plan
+from engine.run.run_json import manifest_of
 from engine.store.run_store import RunStore
 from engine.system.signals import Terminated
 from tests.support.paths import ROOT
 from tests.test_verify import EXPECTED, KEYS, commit
+from xsample.cli.main import commands
 
 HEAVY = (
     "torch",
@@ -43,7 +42,7 @@ HEAVY = (
 SMALL = ["run", "--limit", "1", "--samples", "1", "--device", "cpu", "--no-report"]
 
 
-def xsample(*args: str) -> Result:
+def invoke(*args: str) -> Result:
     return CliRunner().invoke(commands, list(args))
 
 
@@ -60,11 +59,11 @@ def executing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     def execute(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(engine.run.execute, "execute", execute)
+    monkeypatch.setattr(xsample.making, "execute", execute)
 
 
 def test_help_lists_the_commands_that_exist() -> None:
-    result = xsample("--help")
+    result = invoke("--help")
     assert result.exit_code == 0
     listed = re.findall(r"^  (\w+)  ", result.output.split("Commands:")[1], re.MULTILINE)
     assert listed == ["doctor", "grade", "inspect", "report", "run", "score", "tasks", "verify"]
@@ -72,7 +71,8 @@ def test_help_lists_the_commands_that_exist() -> None:
 
 def test_the_command_imports_nothing_heavy() -> None:
     result = run_python(
-        "import sys, engine.cli; print(*(n for n in sys.argv[1:] if n in sys.modules))", *HEAVY
+        "import sys, xsample.cli.main; print(*(n for n in sys.argv[1:] if n in sys.modules))",
+        *HEAVY,
     )
     assert (result.stdout.strip(), result.stderr) == ("", "")
 
@@ -83,7 +83,7 @@ def test_the_command_imports_nothing_heavy() -> None:
 def test_help_imports_no_engine(command: list[str]) -> None:
     heavy = [name for name in HEAVY if name != "pydantic"]
     code = (
-        "import sys, contextlib, io, engine.cli as cli\nwith"
+        "import sys, contextlib, io, xsample.cli.main as cli\nwith"
         f" contextlib.redirect_stdout(io.StringIO()): cli.commands({command},"
         f" standalone_mode=False)\nprint(*(name for name in {heavy} if name in sys.modules))"
     )
@@ -92,7 +92,7 @@ def test_help_imports_no_engine(command: list[str]) -> None:
 
 def test_help_is_quick() -> None:
     result = run_python(
-        "import time, contextlib, io\nimport engine.cli as cli\nwith"
+        "import time, contextlib, io\nimport xsample.cli.main as cli\nwith"
         " contextlib.redirect_stdout(io.StringIO()): cli.commands(['--help'],"
         " standalone_mode=False)\nprint(time.process_time())"
     )
@@ -101,13 +101,13 @@ def test_help_is_quick() -> None:
 
 @pytest.mark.parametrize("name", RunConfig.model_fields)
 def test_every_field_is_an_option_with_its_help(name: str) -> None:
-    text = " ".join(xsample("run", "--help").output.split())
+    text = " ".join(invoke("run", "--help").output.split())
     assert f"--{name.replace('_', '-')} " in text
     assert (RunConfig.model_fields[name].description or "?").split()[0] in text
 
 
 def test_choices_are_those_of_the_field() -> None:
-    result = xsample("run", "--direction", "sideways")
+    result = invoke("run", "--direction", "sideways")
     assert result.exit_code == 2
     assert all(
         choice in result.output
@@ -129,18 +129,18 @@ def test_choices_are_those_of_the_field() -> None:
     ],
 )
 def test_what_cannot_be_run_ends_with_two_and_says_why(args: list[str], expected: str) -> None:
-    result = xsample("run", *args)
+    result = invoke("run", *args)
     assert (result.exit_code, result.stdout) == (2, "")
     assert expected in result.stderr and "Traceback" not in result.stderr
 
 
 def test_an_error_of_ours_is_one_line() -> None:
-    assert xsample("run", "--limit", "0").stderr.count("\n") == 1
+    assert invoke("run", "--limit", "0").stderr.count("\n") == 1
 
 
 def test_an_unknown_key_of_the_file_is_refused_with_a_suggestion(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("thresold: 0.2\n")
-    result = xsample("run", "--config", str(tmp_path / "run.yaml"))
+    result = invoke("run", "--config", str(tmp_path / "run.yaml"))
     assert result.exit_code == 2
     assert "unknown key 'thresold'; did you mean 'threshold'?" in result.stderr
 
@@ -154,13 +154,13 @@ def resolved(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
         seen.append(config)
         raise EngineError("far enough")
 
-    monkeypatch.setattr(engine.run.plan, "prepare", prepare)
+    monkeypatch.setattr(xsample.making, "prepare", prepare)
     return seen
 
 
 def test_only_what_was_given_overrides_the_file(tmp_path: Path, resolved: list[RunConfig]) -> None:
     (tmp_path / "run.yaml").write_text("budget: [0, 4]\ntop_p: 0.9\nshare_gpu: true\nseed: 3\n")
-    xsample("run", "--config", str(tmp_path / "run.yaml"), "--seed", "0", "--no-share-gpu")
+    invoke("run", "--config", str(tmp_path / "run.yaml"), "--seed", "0", "--no-share-gpu")
     assert resolved == [RunConfig(budget=(0, 4), top_p=0.9, share_gpu=False, seed=0)]
 
 
@@ -175,7 +175,7 @@ def test_every_kind_of_option_reaches_the_configuration(resolved: list[RunConfig
         "--direction",
         "reverse",
     ]
-    xsample("run", *options, "--out", "some folder", "--enforce-eager", "--pairs", "2")
+    invoke("run", *options, "--out", "some folder", "--enforce-eager", "--pairs", "2")
     assert resolved == [
         RunConfig(
             budget=(0, 8, None),
@@ -190,13 +190,13 @@ def test_every_kind_of_option_reaches_the_configuration(resolved: list[RunConfig
 
 
 def test_no_option_means_the_defaults(resolved: list[RunConfig]) -> None:
-    xsample("run")
+    invoke("run")
     assert resolved == [RunConfig()]
 
 
 def test_a_dry_run_shows_the_plan_and_the_first_prompt_and_starts_nothing(tmp_path: Path) -> None:
     out = tmp_path / "run"
-    result = xsample(*SMALL, "--direction", "reverse", "--dry-run", "--out", str(out))
+    result = invoke(*SMALL, "--direction", "reverse", "--dry-run", "--out", str(out))
     assert result.exit_code == 0, result.output
     assert re.search(r"trajectories +1 ", result.output)
     assert re.search(r"The first prompt, \d+ tokens:\n.*\d", result.output)
@@ -215,7 +215,7 @@ def test_the_exit_code_is_the_errors(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception, exit_code: int
 ) -> None:
     executing(monkeypatch, error)
-    result = xsample(*SMALL, "--out", str(tmp_path / "run"))
+    result = invoke(*SMALL, "--out", str(tmp_path / "run"))
     assert result.exit_code == exit_code
     last = result.stderr.splitlines()[-1]
     assert last.startswith("xsample: ") and str(error) in last
@@ -227,19 +227,19 @@ def test_debug_shows_the_traceback_and_keeps_the_exit_code(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: list[str]
 ) -> None:
     executing(monkeypatch, IncompleteRunError("2 are missing"))
-    result = xsample(*way, "--out", str(tmp_path / "run"))
+    result = invoke(*way, "--out", str(tmp_path / "run"))
     assert result.exit_code == 3
     assert "Traceback" in result.stderr
 
 
 def test_the_environment_can_ask_for_tracebacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XSAMPLE_DEBUG", "1")
-    assert "Traceback" in xsample("run", "--limit", "0").stderr
+    assert "Traceback" in invoke("run", "--limit", "0").stderr
 
 
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     executing(monkeypatch, KeyboardInterrupt())
-    result = xsample(*SMALL)
+    result = invoke(*SMALL)
     assert result.exit_code == 130
     assert re.search(
         rf"xsample {' '.join(SMALL)} --out runs/arithmetic-\S+$", result.stderr.strip()
@@ -251,13 +251,13 @@ def test_the_way_to_go_on_is_quoted_and_names_out_once(
 ) -> None:
     executing(monkeypatch, KeyboardInterrupt())
     out = str(tmp_path / "my run")
-    result = xsample(*SMALL, "--out", out)
+    result = invoke(*SMALL, "--out", out)
     assert result.stderr.count("--out") == 1
     assert f"--out '{out}'" in result.stderr
 
 
 def test_sigterm_cleans_up_a_real_run_and_ends_with_143(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "engine.cli", *SMALL, "--out", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "xsample", *SMALL, "--out", str(tmp_path / "run")]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
         command,
@@ -308,13 +308,13 @@ def store(tmp_path: Path) -> Any:
 
 def test_verify_of_a_complete_run_ends_with_zero(store: RunStore) -> None:
     commit(store, KEYS)
-    result = xsample("verify", str(store.path))
+    result = invoke("verify", str(store.path))
     assert (result.exit_code, result.output) == (0, "complete: 8 trajectories, 24 tokens\n")
 
 
 def test_verify_lists_what_is_missing_and_ends_with_one(store: RunStore) -> None:
     commit(store, KEYS[:-1])
-    result = xsample("verify", str(store.path))
+    result = invoke("verify", str(store.path))
     assert (result.exit_code, result.output) == (
         1,
         "missing: 1\n  b sample 1 forward budget unlimited\n",
@@ -325,26 +325,26 @@ def test_verify_lists_some_of_many_and_all_when_asked(tmp_path: Path) -> None:
     with RunStore.open(
         tmp_path / "run", {"identity": {}, "expected": EXPECTED | {"samples": 50}}
     ) as store:
-        short, full = (xsample("verify", str(store.path), *more).output for more in ([], ["--all"]))
+        short, full = (invoke("verify", str(store.path), *more).output for more in ([], ["--all"]))
     assert len(short.splitlines()) == 22 and "180 more" in short
     assert len(full.splitlines()) == 201
 
 
 @pytest.mark.parametrize("command", ["verify", "grade"])
 def test_a_folder_that_is_no_run_is_refused(command: str, tmp_path: Path) -> None:
-    result = xsample(command, str(tmp_path))
+    result = invoke(command, str(tmp_path))
     assert (result.exit_code, result.stdout) == (2, "")
     assert "run.json" in result.stderr
 
 
 def test_grade_of_a_run_without_responses_is_refused(store: RunStore) -> None:
-    result = xsample("grade", str(store.path))
+    result = invoke("grade", str(store.path))
     assert result.exit_code == 2
     assert "no responses yet" in result.stderr
 
 
 def test_tasks_lists_the_task_sets_without_a_network() -> None:
-    result = xsample("tasks")
+    result = invoke("tasks")
     assert result.exit_code == 0
     assert re.search(
         r"^arithmetic +plain +math +200 +8 +192 +embedded", result.output, re.MULTILINE
@@ -357,7 +357,7 @@ def test_tasks_lists_the_task_sets_without_a_network() -> None:
 def test_a_regrade_says_how_answers_were_compared(store: RunStore) -> None:
     commit(store, KEYS)
     for grader in ("math", "exact"):
-        assert xsample("grade", str(store.path), "--grader", grader).exit_code == 0
+        assert invoke("grade", str(store.path), "--grader", grader).exit_code == 0
         assert store.summary()["grader"] == grader
         assert [arm["tokens"] for arm in store.summary()["measured"]] == [12, 12]
 
@@ -366,7 +366,7 @@ def test_a_regrade_of_a_run_that_is_not_complete_says_so_and_ends_with_three(
     store: RunStore,
 ) -> None:
     commit(store, KEYS[:5])
-    result = xsample("grade", str(store.path))
+    result = invoke("grade", str(store.path))
     assert result.exit_code == 3
     assert "3 of 8 trajectories are missing" in result.stderr
     assert store.summary()["total"]["missing"] == 3
@@ -377,7 +377,7 @@ def test_a_prompt_reaches_the_terminal_whole_and_without_its_escape_sequences(
 ) -> None:
     question = "1+1 \x1b[2Jis " + "what " * 20 + "\t?"
     (tmp_path / "q.jsonl").write_text(json.dumps({"question": question, "answer": 2}))
-    result = xsample(
+    result = invoke(
         "run",
         "--task",
         str(tmp_path / "q.jsonl"),
@@ -404,7 +404,7 @@ def test_a_file_of_ones_own_and_a_prompt_of_ones_own_are_shown_by_a_dry_run(tmp_
         "--max-tokens",
         "32",
     ]
-    result = xsample(
+    result = invoke(
         "run",
         *options,
         "--prompt-template",
@@ -433,11 +433,11 @@ def given(tmp_path: Path) -> str:
 def test_score_offers_what_measures_and_nothing_of_what_makes_responses() -> None:
     offered = {
         word.rstrip(",")
-        for word in xsample("score", "--help").output.split()
+        for word in invoke("score", "--help").output.split()
         if word.startswith("--")
     }
     flags = {name: f"--{name.replace('_', '-')}" for name in RunConfig.model_fields}
-    assert set(_NOT_SCORED) == {name for name, flag in flags.items() if flag not in offered}
+    assert set(NOT_SCORED) == {name for name, flag in flags.items() if flag not in offered}
     assert {
         "--base",
         "--task",
@@ -450,13 +450,13 @@ def test_score_offers_what_measures_and_nothing_of_what_makes_responses() -> Non
 
 
 def test_what_score_takes_over_from_a_run_it_offers_too() -> None:
-    assert set(_INHERITED) <= RunConfig.model_fields.keys() - set(_NOT_SCORED)
+    assert set(SCORED) <= RunConfig.model_fields.keys() - set(NOT_SCORED)
 
 
 def test_a_dry_run_of_score_shows_what_would_be_measured_and_starts_nothing(
     given: str, tmp_path: Path
 ) -> None:
-    result = xsample(
+    result = invoke(
         "score", given, "--device", "cpu", "--out", str(tmp_path / "scored"), "--dry-run"
     )
     assert result.exit_code == 0, result.output
@@ -470,7 +470,7 @@ def test_a_dry_run_of_score_says_notes_and_how_many_gold_answers_are_known(tmp_p
     row = {"problem": "sums/2", "response": "55", "token_ids": [5, 0]}
     (tmp_path / "given.jsonl").write_text(json.dumps(row))
     task = ["--task", str(tmp_path / "sums.csv"), "--prompt", "plain"]
-    result = xsample("score", str(tmp_path / "given.jsonl"), *task, "--device", "cpu", "--dry-run")
+    result = invoke("score", str(tmp_path / "given.jsonl"), *task, "--device", "cpu", "--dry-run")
     assert result.exit_code == 0, result.output
     assert re.search(r"^problems +1 with a gold answer", result.stdout, re.MULTILINE)
     assert result.stdout.rstrip().endswith("Q: 22+33=?\nA:")
@@ -496,14 +496,14 @@ def test_a_dry_run_of_score_says_notes_and_how_many_gold_answers_are_known(tmp_p
 def test_what_cannot_be_scored_ends_with_two_and_says_why(
     args: list[str], expected: str, given: str
 ) -> None:
-    result = xsample("score", *(given if arg == "GIVEN" else arg for arg in args))
+    result = invoke("score", *(given if arg == "GIVEN" else arg for arg in args))
     assert (result.exit_code, result.stdout) == (2, "")
     assert expected in result.stderr and "Traceback" not in result.stderr
 
 
 def test_a_file_of_garbage_is_not_scored(tmp_path: Path) -> None:
     (tmp_path / "given.jsonl").write_bytes(b"\xff\x00 garbage\n")
-    result = xsample("score", str(tmp_path / "given.jsonl"), "--device", "cpu")
+    result = invoke("score", str(tmp_path / "given.jsonl"), "--device", "cpu")
     assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
     assert "given.jsonl" in result.stderr
 
@@ -512,7 +512,7 @@ def test_a_file_of_settings_for_a_run_is_not_taken_for_one_of_score(
     given: str, tmp_path: Path
 ) -> None:
     (tmp_path / "run.yaml").write_text("top_p: 0.9\nbudget: 8\n")
-    result = xsample("score", given, "--config", str(tmp_path / "run.yaml"))
+    result = invoke("score", given, "--config", str(tmp_path / "run.yaml"))
     assert result.exit_code == 2
     assert "run.yaml: budget is '(8,)', but says how responses are made" in result.stderr
 
@@ -526,7 +526,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
         seen.append(config)
         raise EngineError("far enough")
 
-    monkeypatch.setattr(engine.run.plan, "prepare_score", prepare_score)
+    monkeypatch.setattr(xsample.making, "prepare_score", prepare_score)
     return seen
 
 
@@ -546,8 +546,8 @@ def test_a_run_is_scored_under_its_own_settings_and_what_is_given_goes_before_th
         tmp_path / "run", {"identity": {}, "expected": EXPECTED, "config": settings}
     ):
         (tmp_path / "score.yaml").write_text("base: OTHER\nrecord_top_k: 7\n")
-    xsample("score", str(tmp_path / "run"))
-    xsample(
+    invoke("score", str(tmp_path / "run"))
+    invoke(
         "score", str(tmp_path / "run"), "--rl", "OTHER", "--config", str(tmp_path / "score.yaml")
     )
     assert scored == [
@@ -560,7 +560,7 @@ def test_a_score_that_is_stopped_says_which_command_goes_on(
     monkeypatch: pytest.MonkeyPatch, given: str
 ) -> None:
     executing(monkeypatch, KeyboardInterrupt())
-    result = xsample("score", given, "--device", "cpu")
+    result = invoke("score", given, "--device", "cpu")
     assert result.exit_code == 130
     assert re.search(
         rf"xsample score {given} --device cpu --out runs/given-scored-\S+$", result.stderr.strip()
@@ -586,8 +586,8 @@ def test_what_was_scored_is_shown_and_kept_with_or_without_gold_answers(
                 store.write_grades(grader.finish())
         return store
 
-    monkeypatch.setattr(engine.run.execute, "execute", execute)
-    result = xsample("score", "given.jsonl", *task, "--device", "cpu", "--out", "scored")
+    monkeypatch.setattr(xsample.making, "execute", execute)
+    result = invoke("score", "given.jsonl", *task, "--device", "cpu", "--out", "scored")
     assert result.exit_code == 0, result.output
     summary = RunStore.read(Path("scored")).summary()
     [measured] = summary["measured"]
@@ -595,7 +595,7 @@ def test_what_was_scored_is_shown_and_kept_with_or_without_gold_answers(
     assert "high" in result.stdout and ("acc. %" in result.stdout) == bool(task)
     assert [arm["accuracy"] for arm in summary["arms"]] == ([1.0] if task else [])
     assert (summary["grader"], summary["total"]["missing"]) == ("math" if task else None, 0)
-    regraded = xsample("grade", "scored")
+    regraded = invoke("grade", "scored")
     assert regraded.exit_code == (0 if task else 2)
     assert task or "holds no gold answers: score its responses again with --task" in regraded.stderr
 
@@ -630,9 +630,9 @@ def test_a_run_whose_report_cannot_be_made_is_still_a_run(
 
     monkeypatch.chdir(tmp_path)
     Path("given.jsonl").write_text(json.dumps({"prompt": "Q", "text": "3"}))
-    monkeypatch.setattr(engine.run.execute, "execute", execute)
+    monkeypatch.setattr(xsample.making, "execute", execute)
     monkeypatch.setattr(evaluators.report.build, "build_report", build_report)
-    result = xsample("score", "given.jsonl", "--device", "cpu", "--out", "scored")
+    result = invoke("score", "given.jsonl", "--device", "cpu", "--out", "scored")
     assert (result.exit_code, "run directory: scored" in result.stdout) == (
         code,
         True,
@@ -641,7 +641,7 @@ def test_a_run_whose_report_cannot_be_made_is_still_a_run(
 
 
 def test_a_reader_that_leaves_ends_the_command_quietly() -> None:
-    command = f"{sys.executable} -m engine.cli run --help | head -c 1"
+    command = f"{sys.executable} -m xsample run --help | head -c 1"
     result = subprocess.run(
         command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )

@@ -11,9 +11,9 @@ from typing import Any
 
 from click.testing import CliRunner
 
-from engine.cli import commands
 from engine.store.run_store import RunStore
 from tests.support.engines import OPTIONS, on_kept_engines
+from xsample.cli.main import commands
 
 
 def test_the_readmes_command_ends_within_90_seconds_and_loads_the_engines_once(
@@ -22,7 +22,7 @@ def test_the_readmes_command_ends_within_90_seconds_and_loads_the_engines_once(
     command = ["run", "--budget", "8", "--direction", "reverse", "--out", str(tmp_path / "run")]
     began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "engine.cli", *command], capture_output=True, text=True
+        [sys.executable, "-m", "xsample", *command], capture_output=True, text=True
     )
     output = done.stdout + done.stderr
     assert done.returncode == 0, output

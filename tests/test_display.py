@@ -8,15 +8,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from engine.system.display import (
-    Display,
-    LiveDisplay,
-    PlainDisplay,
-    Snapshot,
-    duration,
-    facts,
-    open_display,
-)
+from engine.system.display import Display, LiveDisplay, PlainDisplay, Snapshot, duration, facts
+from engine.system.screen import open_display
 
 SNAPSHOT = Snapshot(
     done=12,

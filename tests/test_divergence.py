@@ -17,7 +17,7 @@ from rich.console import Console
 from engine.store.schema import TOKENS
 from evaluators.cutoffs import HIGH_DIVERGENCE
 from evaluators.scores.divergence import measured
-from evaluators.scores.summary import render_measured
+from evaluators.scores.summary_table import render_measured
 
 FLOATS = ("js", "entropy_base", "entropy_rl", "logp_base", "logp_rl")
 ZERO: dict[str, Any] = {

@@ -18,10 +18,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from engine.cli import commands
-from engine.installed import VLLM_RANGE
 from tests.support.dockerfile import Instruction, arguments, lets_through, read, resolved, stages
 from tests.support.paths import ROOT
+from xsample.cli.main import commands
+from xsample.doctor.installed import VLLM_RANGE
 
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -157,15 +157,16 @@ def test_the_context_holds_what_the_images_are_made_of_and_nothing_else() -> Non
         "requirements",
         "engine",
         "evaluators",
+        "xsample",
     }
 
 
 @pytest.mark.parametrize(
     ("path", "sent"),
     [
-        ("engine/cli.py", True),
+        ("xsample/cli/main.py", True),
         ("engine/tiny_pair/base/model.safetensors", True),
-        ("engine/__pycache__/cli.cpython-312.pyc", False),
+        ("xsample/__pycache__/cli.cpython-312.pyc", False),
         ("evaluators/tasks/x.pyc", False),
         (".git/config", False),
         (".env", False),

@@ -20,12 +20,13 @@ import pytest
 from packaging.specifiers import SpecifierSet
 from rich.console import Console
 
-from engine import doctor, host, installed
-from engine.finding import Finding
 from engine.models.pair_info import TINY_PAIR
 from engine.system import machine
 from engine.system.session import MAX_BYTES
 from tests.support.paths import ROOT
+from xsample.doctor import diagnose as doctor
+from xsample.doctor import host, installed
+from xsample.doctor.finding import Finding
 
 
 def install(site: Path, name: str, version: str, *files: str) -> list[Distribution]:
@@ -94,7 +95,7 @@ def test_the_quick_form_asks_nothing_that_a_run_in_progress_changes_and_imports_
 ):
     code = """
 import sys
-from engine.doctor import diagnose
+from xsample.doctor.diagnose import diagnose
 print(*(finding.name for finding in diagnose(quick=True)), sep="\\n")
 assert not {"vllm", "torch", "ray", "numpy", "pyarrow"} & sys.modules.keys()
 """
@@ -426,7 +427,7 @@ def test_a_temporary_folder_without_exec_or_room_is_named(
 
 def test_loopback_that_is_down_is_no_go() -> None:
     code = (
-        "from engine.host import find_loopback; found = find_loopback(); print(found.ok,"
+        "from xsample.doctor.host import find_loopback; found = find_loopback(); print(found.ok,"
         " found.advice)"
     )
     command = ["unshare", "--net", sys.executable, "-c", code]
@@ -448,7 +449,7 @@ def test_a_low_limit_of_open_files_is_told_with_the_way_out(limit: int, ok: bool
     code = f"""
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))
-from engine.host import find_open_files
+from xsample.doctor.host import find_open_files
 print(find_open_files().ok, "ulimit -n" in find_open_files().advice)
 """
     asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

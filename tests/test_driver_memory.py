@@ -10,9 +10,9 @@ import pyarrow as pa
 
 from engine.lockstep.lease_runner import Completed
 from engine.lockstep.merge import merge_sides
-from engine.run.description import manifest_of
 from engine.run.plan import prepare
 from engine.run.recorder import Recorder
+from engine.run.run_json import manifest_of
 from engine.run.scheduler import Done
 from engine.run.settings import load
 from engine.store.run_store import RunStore

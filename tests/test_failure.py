@@ -19,7 +19,6 @@ import torch
 
 import engine.lockstep.worker
 import engine.run.scheduler
-from engine.cli_read import finish
 from engine.core import POLICIES
 from engine.errors import EngineError, GivenUpError, LockstepError, LostEngineError
 from engine.lockstep import vllm_plugin
@@ -46,6 +45,7 @@ from tests.support.engines import (
     plan_of,
     undisturbed,
 )
+from xsample.cli.finish import finish
 
 # Ray's processes cannot import a test's module: what is defined here travels by value.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -128,7 +128,7 @@ def test_neither_pyplot_nor_a_window_is_needed_and_the_command_line_does_not_loa
     None
 ):
     code = (
-        "import sys, engine.cli; assert 'matplotlib' not in sys.modules;"
+        "import sys, xsample.cli.main; assert 'matplotlib' not in sys.modules;"
         "from evaluators.figures import accuracy, differences, entropy, evolution, identity, "
         "mechanics, position;"
         "assert 'matplotlib.pyplot' not in sys.modules"

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.run.description import manifest_of
 from engine.run.plan import prepare
+from engine.run.run_json import manifest_of
 from engine.run.settings import load
 from engine.store.run_store import RunStore
 from evaluators.database.run_tables import open_database

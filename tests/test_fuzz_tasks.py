@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from engine.models.pair_info import PairInfo, inspect_pair
 from engine.models.prompt import check_external as check_given
 from engine.run.settings import load
-from evaluators.external.reading import read_given, task_of
+from evaluators.external.reading import read_external, task_of
 from evaluators.tasks.registry import load_task
 from tests.support.fuzzing import (
     altered,
@@ -197,7 +197,7 @@ def scored(own: Path, name: str, content: bytes, pair: PairInfo, task: str | Non
     config = load(None, {"limit": 2, **({"task": task} if task else {})})
 
     def read() -> None:
-        found = read_given(
+        found = read_external(
             own / name,
             config,
             task_of(own / name, config),

@@ -23,7 +23,7 @@ from engine.models.prompt import render_prompts
 from engine.run.settings import load
 from engine.store.run_store import RunStore
 from engine.store.schema import RESPONSES, TOKENS
-from evaluators.external.reading import is_run, read_given, task_of
+from evaluators.external.reading import is_run, read_external, task_of
 
 EOS = 0
 TASK = Task(
@@ -50,7 +50,7 @@ def encoded(text: str) -> list[int]:
 
 
 def read(place: Path, task: Task | None = None, **options: Any) -> ExternalResponses:
-    return read_given(place, load(None, options), task, tokenizer(), (EOS,), 256)
+    return read_external(place, load(None, options), task, tokenizer(), (EOS,), 256)
 
 
 def written(folder: Path, *rows: dict[str, Any]) -> Path:
@@ -323,9 +323,9 @@ def test_a_tokenizer_without_a_chat_template_is_refused_only_where_a_prompt_is_r
     bare = copy(tokenizer())
     bare.chat_template = None
     with_prompt = written(tmp_path, ROW | {"problem": "t/1"})
-    assert read_given(with_prompt, load(None, {}), TASK, bare, (EOS,), 256).responses
+    assert read_external(with_prompt, load(None, {}), TASK, bare, (EOS,), 256).responses
     with pytest.raises(ModelError, match="chat template"):
-        read_given(
+        read_external(
             written(tmp_path, {"problem": "t/1", "text": "3"}),
             load(None, {}),
             TASK,

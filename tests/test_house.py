@@ -10,9 +10,22 @@ import pytest
 
 from tests.support.paths import ROOT
 
-FOLDERS = ("engine", "evaluators", "recipes", "benchmarks", "docker", "tests")
+FOLDERS = (
+    "engine",
+    "evaluators",
+    "xsample",
+    "recipes",
+    "benchmarks",
+    "docker",
+    "examples",
+    "tests",
+)
 SOURCES = sorted(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))
-SHIPPED = [file for file in SOURCES if file.relative_to(ROOT).parts[0] in ("engine", "evaluators")]
+SHIPPED = [
+    file
+    for file in SOURCES
+    if file.relative_to(ROOT).parts[0] in ("engine", "evaluators", "xsample")
+]
 ENGINE = [file for file in SHIPPED if file.relative_to(ROOT).parts[0] == "engine"]
 COMMANDS = ("cli.py", "cli_read.py", "cli_run.py")
 BREAKS_A_CPU_TORCH = {"torchvision", "torchaudio", "torchcodec"}
@@ -108,7 +121,7 @@ def test_folders_that_do_not_ship_are_no_packages(folder: str) -> None:
     assert not list((ROOT / folder).rglob("__init__.py"))
 
 
-@pytest.mark.parametrize("name", ["engine", "evaluators"])
+@pytest.mark.parametrize("name", ["engine", "evaluators", "xsample"])
 def test_no_other_installed_distribution_owns_our_import_names(name: str) -> None:
     owners = {
         normal(found.metadata["Name"])

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.config.inheritance import MATCHED
 from engine.config.run_config import RunConfig
 from engine.errors import RunDirectoryError
-from engine.run.description import manifest_of
 from engine.run.plan import prepare
-from engine.run.settings import MATCHED, load, settings_of
+from engine.run.run_json import manifest_of
+from engine.run.settings import load, settings_of
 from engine.store.run_store import RunStore
 from evaluators.tasks.registry import load_task
 

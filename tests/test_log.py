@@ -17,7 +17,6 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.cli import commands
 from engine.system.log import (
     LogConfig,
     _JsonLines,
@@ -28,6 +27,7 @@ from engine.system.log import (
     write_logs,
 )
 from tests.support.paths import ROOT
+from xsample.cli.main import commands
 
 ENGINE = """
 import ctypes, logging, os, sys, warnings

@@ -11,8 +11,8 @@ import pytest
 
 from engine.core import GIVEN, ExternalResponse, ExternalResponses, Problem, Task, Trajectory
 from engine.errors import ConfigError, ModelError
-from engine.run.description import manifest_of
 from engine.run.plan import Plan, prepare, prepare_score
+from engine.run.run_json import manifest_of
 from engine.run.settings import load
 from engine.store.schema import expected_trajectories
 

@@ -39,7 +39,7 @@ MARK = "XSAMPLE_TEST_RUN"
 # The command, saying what it is about to do.
 NARRATED = """
 import time
-import engine.cli, engine.run.execute
+import xsample.cli.main, engine.run.execute
 from engine.lockstep.lease_runner import Completed, LeaseRunner
 from engine.run.hosting import Hosting, hosted_by
 from engine.run.recorder import Recorder
@@ -66,7 +66,7 @@ class NarratedRecorder(Recorder):
 
 engine.run.execute.Recorder = NarratedRecorder
 with hosted_by(Hosting(NarratedPair)):
-    engine.cli.main()
+    xsample.cli.main.main()
 """
 
 

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from engine.cli import commands
 from engine.core import TRAJECTORY_KEY
 from engine.store.run_store import RunStore
 from engine.store.verify import verify_run
 from tests.support.engines import OPTIONS, TOLERANCE, floats, on_kept_engines, undisturbed
+from xsample.cli.main import commands
 
 MEASURED = ("js", "entropy_base", "entropy_rl", "logp_base", "logp_rl", "logp_base_of_top1_rl")
 

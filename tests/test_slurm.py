@@ -56,7 +56,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     beside it.
     """
     programs = tmp_path_factory.mktemp("bin")
-    commands = {"xsample": "-m engine.cli", "ray": "-m ray.scripts.scripts", "python": ""}
+    commands = {"xsample": "-m xsample", "ray": "-m ray.scripts.scripts", "python": ""}
     for name, module in commands.items():
         write_program(
             programs / name, f'#!/bin/bash\nPYTHONPATH={ROOT} exec {sys.executable} {module} "$@"\n'

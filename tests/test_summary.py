@@ -10,7 +10,8 @@ from rich.console import Console
 
 from engine.errors import XsampleError
 from engine.store.schema import GRADES, RESPONSES
-from evaluators.scores.summary import render, summarise, summarise_ungraded
+from evaluators.scores.summary import summarise, summarise_ungraded
+from evaluators.scores.summary_table import render
 
 # direction, budget, problem, sample, tokens, finish_reason, interventions, effective, verdict, and
 # maybe the answer

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from engine.cli import commands
 from engine.store.run_store import RunStore
 from tests.support.engines import OPTIONS, on_kept_engines
+from xsample.cli.main import commands
 
 COLUMNS = (
     "Record ID",
@@ -48,9 +48,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def xsample(*arguments: str) -> str:
+def invoke(*arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "engine.cli", *arguments], capture_output=True, text=True
+        [sys.executable, "-m", "xsample", *arguments], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
@@ -69,9 +69,9 @@ def test_the_order_of_the_options_is_stored_with_every_grade(run: Path) -> None:
 
 def test_a_regrade_needs_no_file_and_gives_the_same_bytes(run: Path) -> None:
     before = (run / "grades.parquet").read_bytes()
-    xsample("grade", str(run))
+    invoke("grade", str(run))
     assert (run / "grades.parquet").read_bytes() == before
-    xsample("grade", str(run), "--grader", "exact")
+    invoke("grade", str(run), "--grader", "exact")
     assert json.loads((run / "summary.json").read_text())["grader"] == "exact"
 
 
@@ -99,7 +99,7 @@ def test_another_task_is_refused_in_the_same_directory_with_its_prompt_named(run
         str(run),
     ]
     done = subprocess.run(
-        [sys.executable, "-m", "engine.cli", *command], capture_output=True, text=True
+        [sys.executable, "-m", "xsample", *command], capture_output=True, text=True
     )
     assert done.returncode == 2
     assert re.search(r"task is 'arithmetic' here, 'gpqa-diamond' there", done.stderr)

@@ -14,12 +14,12 @@ from engine.errors import EngineError, IncompleteRunError
 from engine.lockstep import cluster
 from engine.lockstep.worker import Decided
 from engine.models.prompt import token_texts
-from engine.run.description import manifest_of
 from engine.run.grading import Grader
 from engine.run.hosting import current_hosting
 from engine.run.placement import pair_config
 from engine.run.plan import Plan
 from engine.run.recorder import Recorder
+from engine.run.run_json import manifest_of
 from engine.run.scheduler import Done, GivenUp, Note, Scheduler
 from engine.store.run_store import RunStore
 from engine.system.display import Display

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from engine.config.run_config import RunConfig
 from engine.core import ExternalResponses, GraderName, Problem, Task, budget_text
@@ -22,6 +23,11 @@ from engine.sampling.rule import Rule
 from engine.shard import WHOLE, Shard, parse_shard
 from engine.system.log import LogConfig
 from engine.system.machine import visible_gpus
+from engine.system.terminal import visible
+
+_OF_THE_SESSION = {"shard", "verbose"}  # others of the same run may differ
+# A row of `tokens` uncompressed, without its rare lists. Rows of the embedded pair take 6 to 13.
+_BYTES_PER_TOKEN = 70
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,44 @@ class Plan:
     def log_config(self, process: str) -> LogConfig:
         """Where a process of the run writes its log."""
         return LogConfig(self.out.absolute() / "logs", process, self.config.verbose)
+
+    def settings(self) -> dict[str, Any]:
+        """The configuration as JSON has it, without settings that mean nothing for this work."""
+        unused = set(self.work.unused_settings) - self.config.model_fields_set
+        return {
+            name: value
+            for name, value in self.config.model_dump(mode="json").items()
+            if name not in unused and name not in _OF_THE_SESSION
+        }
+
+    def describe(self) -> list[tuple[str, str]]:
+        """The plan in lines of name and value, for people."""
+        pair, memory = self.pair, self.memory
+        kv_mib = memory.kv_per_sequence / 2**20
+        lines = [(name, str(value)) for name, value in self.settings().items() if value is not None]
+        lines += [
+            ("models", f"{pair.base} and {pair.rl}, {pair.dtype}, on {self.device}"),
+            ("stop tokens", ", ".join(map(str, pair.stop_token_ids))),
+            *self.work.describe(),
+            ("longest prompt", f"{self.work.longest_prompt} tokens"),
+            ("weights", f"{memory.weights / 2**30:.2f} GiB a device"),
+            ("KV cache", f"{kv_mib:.1f} MiB a sequence of {self.max_model_len} tokens"),
+        ]
+        if memory.warning:
+            lines.append(("warning", memory.warning))
+        disk_gib = self.work.max_total_tokens * _BYTES_PER_TOKEN / 2**30
+        lines.append(("disk", f"at most about {disk_gib:.2f} GiB"))
+        if self.config.shard:
+            lines.append(("shard", f"{self.shard}, these numbers are of the whole run"))
+        return [*lines, ("out", str(self.out))]
+
+    def __str__(self) -> str:
+        """The lines of `describe`, and the first prompt with its special tokens."""
+        lines = self.describe()
+        width = max(len(name) for name, _ in lines)
+        table = [f"{name:{width}}  {value}" for name, value in lines]
+        prompt = ["", f"The first prompt, {len(self.first_prompt_ids)} tokens:", self.first_prompt]
+        return visible("\n".join(table + prompt))
 
     @property
     def first_prompt_ids(self) -> list[int]:

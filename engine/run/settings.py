@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from engine.config.inheritance import MATCHED, NOT_SCORED
 from engine.config.run_config import RunConfig
 from engine.errors import ConfigError, RunDirectoryError, StoreError
 
@@ -44,6 +45,25 @@ def load(
         return RunConfig(**{**_matched_settings(values.get("match")), **values})
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(e) for e in error.errors(include_url=False))) from None
+
+
+def load_for_score(
+    file: Path | None, overrides: dict[str, Any], beneath: dict[str, Any] | None = None
+) -> RunConfig:
+    """The settings of `xsample score`: as `load`, without those that say how responses are made.
+
+    Raises:
+        ConfigError: One of these is given, or as `load`.
+    """
+    config = load(file, overrides, beneath)
+    for name in NOT_SCORED:
+        if name in config.model_fields_set:
+            where = f"{file}: " if file else ""
+            raise ConfigError(
+                f"{where}{name} is {str(getattr(config, name))!r}, but says how responses are made,"
+                f" which are given here: leave {name} out"
+            )
+    return config
 
 
 def _matched_settings(match: object) -> dict[str, Any]:
@@ -145,15 +165,6 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
-# What a control takes over from the run that it matches: all that decides or records the numbers,
-# but not what is to differ (criterion, threshold), nor where and how fast it runs, nor leave to run
-# a model's own code.
-MATCHED = (
-    "base", "rl", "task", "task_data", "question_column", "answer_column", "id_column", "prompt",
-    "prompt_template", "grader", "limit", "samples", "direction", "budget", "window", "eos",
-    "extrapolate", "extrapolate_to", "temperature", "top_p", "top_k", "max_tokens", "seed", "trace",
-    "record_threshold", "record_top_k", "dtype",
-)  # fmt: skip
 _WAY_OUT = "give the --out folder of an `xsample run`"
 
 

@@ -232,9 +232,13 @@ class RunStore:
             rows = [(p.id, None if gated else p.question, p.answer, p.options) for p in problems]
             write_table(self.path / "problems.parquet", from_rows(rows, PROBLEMS), 1 << 10)
 
+    def problem_rows(self) -> pa.Table:
+        """The problems as they were asked, a row each; question null when their set is gated."""
+        return read_table(self.path / "problems.parquet", PROBLEMS)
+
     def problems(self) -> list[Problem]:
         """The problems as they were asked; the question is empty when their set is gated."""
-        rows = read_table(self.path / "problems.parquet", PROBLEMS).to_pylist()
+        rows = self.problem_rows().to_pylist()
         return [
             Problem(
                 row["problem"],
@@ -273,11 +277,14 @@ class RunStore:
         else:
             remove(self.path / "failures.parquet")
 
+    def failure_rows(self) -> pa.Table:
+        """The trajectories that the last session gave up, a row each."""
+        file = self.path / "failures.parquet"
+        return read_table(file, FAILURES) if file.exists() else FAILURES.empty_table()
+
     def failures(self) -> list[Failure]:
         """The trajectories that the last session gave up."""
-        if not (self.path / "failures.parquet").exists():
-            return []
-        rows = read_table(self.path / "failures.parquet", FAILURES).to_pylist()
+        rows = self.failure_rows().to_pylist()
         return [
             Failure(Trajectory(*(row.pop(name) for name in TRAJECTORY_KEY)), **row) for row in rows
         ]

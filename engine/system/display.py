@@ -1,12 +1,11 @@
 """What a run says while it works: a live panel on a terminal, plain lines anywhere else.
 
-`open_display` picks by the stream. Nothing here measures or decides: a Snapshot comes in, text goes
+`screen.open_display` picks one. Nothing here measures or decides: a Snapshot comes in, text goes
 out. Texts are never read as rich markup, since model paths and messages may hold brackets.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -70,17 +69,6 @@ class Display(ABC):
         trace: TracebackType | None,
     ) -> None:
         """Show the last snapshot and leave the terminal as it was."""
-
-
-def open_display(stream: TextIO | None = None) -> Display:
-    """A display on `stream` (default: standard error, so that standard output holds results
-    only).
-    """
-    stream = stream or sys.stderr
-    console = Console(file=stream, highlight=False)
-    if console.is_terminal and not console.is_dumb_terminal:
-        return LiveDisplay(console)
-    return PlainDisplay(stream)
 
 
 class LiveDisplay(Display):

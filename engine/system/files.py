@@ -7,9 +7,11 @@ synced: a reader sees the old file or the new one, also after a power cut.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
+import re
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +19,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from engine.errors import StoreError
+
+_MAX_NAME = 80
 
 
 def write_whole(target: Path, write: Callable[[BinaryIO], Any], replace: bool = True) -> None:
@@ -100,6 +104,14 @@ def reason(error: BaseException) -> str:
     """The system's own words, on one line, without the errno and the path around them."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split())
+
+
+def safe_name(text: str) -> str:
+    """A file name for any text: short, plain, and not the name of another text."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", text)[:_MAX_NAME].lstrip(".")
+    if plain == text:
+        return text
+    return f"{plain}-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
 
 
 def _finite(value: Any) -> Any:

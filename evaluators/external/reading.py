@@ -81,7 +81,7 @@ def task_of(place: Path, config: RunConfig) -> Task | None:
     return None
 
 
-def read_given(
+def read_external(
     place: Path,
     config: RunConfig,
     task: Task | None,

@@ -11,6 +11,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from engine.system.files import write_whole
 from engine.system.terminal import visible
 from evaluators.html import environment, hash_source
 from evaluators.inspector.alignment import Aligned, align
@@ -52,6 +53,21 @@ def inspect_html(sample: Sample, show_text: bool) -> str:
         policy=_policy(style, script),
         data=_as_json(data),
     )
+
+
+def write_page(sample: Sample, file: Path, show_text: bool) -> None:
+    """Write the page of a sample to a file, whole or not at all.
+
+    Args:
+        sample: The responses to show.
+        file: Where the page goes.
+        show_text: Also show the text of a gated set, which must not be published.
+
+    Raises:
+        StoreError: The file cannot be written.
+    """
+    page = inspect_html(sample, show_text).encode("utf-8")
+    write_whole(file, lambda opened: opened.write(page))
 
 
 def _blocks(sample: Sample, aligned: list[Aligned]) -> list[dict[str, Any]]:

@@ -2,8 +2,8 @@
 tables in, tables out.
 
 Accuracy is avg@n: each problem weighs the same, and every verdict other than correct counts 0.
-Intervals are over problems, at 95 % (evaluators.scores.bootstrap). A control is a run of random positions
-that matches another (engine.run.match).
+Intervals are over problems, at 95 % (evaluators.scores.bootstrap). A control is a run of random
+positions that matches another (engine.run.match).
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class Graded:
 
     @classmethod
     def of(cls, name: str, responses: pa.Table, grades: pa.Table, grader: GraderName) -> Graded:
-        """Of responses that all have a grade; the columns that `evaluators.scores.outcomes.read_outcomes`
-        needs.
+        """Of responses that all have a grade; the columns that
+        `evaluators.scores.outcomes.read_outcomes` needs.
 
         Raises XsampleError if a grade is missing or a trajectory is there twice.
         """
@@ -114,8 +114,8 @@ def accuracy_differences(graded: Graded, against: Sequence[Graded] = ()) -> pa.T
     run of `against`.
 
     Only problems and samples that both have count, as these have the same noise:
-    evaluators.scores.metrics.paired_difference. difference: of accuracies, -1 ... 1, null where nothing is
-    in common.
+    evaluators.scores.metrics.paired_difference. difference: of accuracies, -1 ... 1, null where
+    nothing is in common.
     """
     within = [{"against_run": graded.name, **row} for row in differences(graded.outcomes)]
     between = [row for other in against for row in _between(graded, other)]

@@ -30,18 +30,7 @@ from evaluators.scores.metrics import (
     pass_at_k,
     ratio,
 )
-from evaluators.scores.outcomes import COUNTED, Arm, Outcomes, read_outcomes
-from evaluators.scores.summary_table import render, render_measured
-
-__all__ = [
-    "COUNTED",
-    "differences",
-    "render",
-    "render_measured",
-    "summarise",
-    "summarise_ungraded",
-    "usage",
-]
+from evaluators.scores.outcomes import Arm, Outcomes, read_outcomes
 
 # With more arms than this, one is compared with its direction's lowest budget only: pairs grow with
 # their square.

@@ -24,8 +24,8 @@ from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from engine.cli import commands
 from engine.errors import XsampleError
+from xsample.cli.main import commands
 
 NUM_CASES = int(os.environ.get("XSAMPLE_FUZZ_CASES", "0"))
 SECONDS = 20.0  # a case takes some hundredths; the machine may be busy

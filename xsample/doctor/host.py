@@ -13,10 +13,10 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from engine.finding import Finding
-from engine.installed import version_of
 from engine.system.machine import available_memory, usable_cores
 from engine.system.session import MAX_BYTES, root
+from xsample.doctor.finding import Finding
+from xsample.doctor.installed import version_of
 
 _GIB = 1 << 30
 _MIN_MEMORY = 4 * _GIB

@@ -12,9 +12,9 @@ from io import TextIOWrapper
 
 import click
 
-from engine.cli_read import grade_command, inspect_command, report_command, verify_command
-from engine.cli_run import run_command, score_command
-from engine.shell import Commands, debug_option, show
+from xsample.cli.read import grade_command, inspect_command, report_command, verify_command
+from xsample.cli.run import run_command, score_command
+from xsample.cli.shell import Commands, debug_option, show
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -55,7 +55,7 @@ def tasks_command() -> None:
 @click.pass_context
 def doctor_command(ctx: click.Context, quick: bool) -> None:
     """Is this machine able to run? Exit code 1 if not."""
-    from engine.doctor import diagnose, render
+    from xsample.doctor.diagnose import diagnose, render
 
     findings = diagnose(quick)
     show(render(findings))

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from engine.core import POLICIES
-from engine.finding import Finding
+from xsample.doctor.finding import Finding
 
 VLLM_RANGE = ">=0.25,<0.34"
 # What pyproject.toml asks for; torch is whatever the installed vLLM was built for.

@@ -4,7 +4,6 @@ run ends.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,18 +12,14 @@ import click
 
 from engine.core import GRADERS, GraderName
 from engine.errors import (
-    GivenUpError,
-    IncompleteRunError,
-    RunDirectoryError,
     UsageError,
-    XsampleError,
 )
-from engine.shell import debug_option, say, show
-from engine.system.signals import Stopped, sigterm_like_ctrl_c
 from engine.system.terminal import one_line
+from xsample.cli.finish import finish, write_report
+from xsample.cli.shell import debug_option, say, show
 
 if TYPE_CHECKING:
-    from engine.store.run_store import RunStore
+    pass
 
 _MAX_LISTED = 20
 
@@ -32,85 +27,6 @@ _run_argument = click.argument("run", metavar="RUN", type=click.Path(path_type=P
 _show_text_option = click.option(
     "--show-text", is_flag=True, help="also of a gated set, whose text must not be published"
 )
-
-
-def finish(
-    store: RunStore, grader: GraderName | None, show_measured: bool = False, report: bool = False
-) -> None:
-    """Write and show the summary, and the report if asked for; without a grader there are no
-    grades.
-
-    Raises IncompleteRunError, at the end, where trajectories are missing.
-    """
-    from engine.core import TRAJECTORY_KEY
-    from evaluators.scores.divergence import measured
-    from evaluators.scores.summary import (
-        COUNTED,
-        render,
-        render_measured,
-        summarise,
-        summarise_ungraded,
-    )
-
-    responses = store.responses([*TRAJECTORY_KEY, *COUNTED])
-    summary = (
-        summarise(responses, store.grades(), grader) if grader else summarise_ungraded(responses)
-    )
-    summary["measured"] = measured(store.tokens())
-    summary["total"]["missing"] = missing = max(
-        0, store.num_expected - summary["total"]["responses"]
-    )
-    store.write_summary(summary)
-    if grader:
-        show(render(summary))
-    if show_measured:
-        show(render_measured(summary["measured"]))
-    click.echo(f"run directory: {store.path}")
-    if report:
-        _report_at_the_end(store.path)
-    if missing:
-        failures = store.failures()
-        given_up = (
-            f", {len(failures)} of them given up after {failures[0].attempts} failures"
-            if failures
-            else ""
-        )
-        raise (GivenUpError if len(failures) == missing else IncompleteRunError)(
-            f"{missing} of {store.num_expected} trajectories are missing{given_up}, and these"
-            " numbers are of the rest alone (what ends early is there first): the same command"
-            f" with --out {store.path} makes them"
-        )
-
-
-def _report_at_the_end(run: Path) -> None:
-    """A run that is made and graded does not fail for want of its pictures, whatever keeps them
-    from being made.
-    """
-    again = f"`{shlex.join(['xsample', 'report', str(run)])}` makes it"
-    try:
-        _report([run], run / "report")
-    except KeyboardInterrupt as by:
-        raise Stopped(
-            f"stopped; the run is made and graded, only its report is not: {again}", by
-        ) from by
-    except XsampleError as error:
-        say(f"note: there is no report: {error}; {again}")
-    except Exception as error:
-        say(
-            f"note: there is no report: unexpected {type(error).__name__}: {error}. This is a bug;"
-            f" {again}"
-        )
-
-
-def _report(runs: Sequence[Path], out: Path, show_text: bool = False) -> None:
-    from engine.system.display import open_display
-    from evaluators.report.build import build_report
-
-    with sigterm_like_ctrl_c(), open_display() as display:
-        made = build_report(runs, out, display.stage, show_text)
-    for note in made.notes:
-        say(f"note: {note}")
-    click.echo(f"report: {made.index}")
 
 
 @click.command("grade")
@@ -135,22 +51,11 @@ def grade_command(run: Path, grader: GraderName | None, workers: int, deadline: 
     Gold answers and the order of options are those that the run keeps: neither the task's file nor
     a network is needed, and the same grader gives the same grades.
     """
-    from engine.core import TRAJECTORY_KEY
     from engine.store.run_store import RunStore
-    from evaluators.grading.grader import grade_responses
+    from evaluators.grading.regrade import regrade
 
     store = RunStore.read(run)
-    problems, grader = store.problems(), grader or store.grader
-    if not problems:
-        raise RunDirectoryError(
-            f"run directory {run} holds no gold answers: score its responses again with --task"
-        )
-    grades = grade_responses(
-        store.response_parts([*TRAJECTORY_KEY, "text"]), problems, grader, workers, deadline
-    )
-    if not grades:
-        raise RunDirectoryError(f"run directory {run} holds no responses yet: nothing to grade")
-    store.write_grades(grades)
+    grader = regrade(store, grader, workers, deadline)
     finish(store, grader)
     if (run / "report" / "index.html").exists():
         say(
@@ -179,7 +84,7 @@ def report_command(runs: Sequence[Path], out: Path | None, show_text: bool) -> N
         raise UsageError(
             f"{len(runs)} runs are given and no --out: say which folder the report goes to"
         )
-    _report(runs, out or runs[0] / "report", show_text)
+    write_report(runs, out or runs[0] / "report", show_text)
 
 
 @click.command("inspect")
@@ -209,17 +114,15 @@ def inspect_command(
 
     All directions and budgets of the sample, aligned to where they part.
     """
-    from engine.system.files import write_whole
-    from evaluators.inspector.page import inspect_html
+    from evaluators.inspector.page import write_page
     from evaluators.inspector.reading import read_sample
     from evaluators.inspector.terminal import inspect_terminal
 
-    read = read_sample(run, problem, sample)
+    responses = read_sample(run, problem, sample)
     if html is None:
-        show(inspect_terminal(read, show_text))
+        show(inspect_terminal(responses, show_text))
         return
-    page = inspect_html(read, show_text).encode("utf-8")
-    write_whole(html, lambda file: file.write(page))
+    write_page(responses, html, show_text)
     click.echo(f"page: {html}")
 
 

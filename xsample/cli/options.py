@@ -20,7 +20,7 @@ _METAVARS: dict[Any, str] = {
     str: "TEXT", int: "N", float: "X", Path: "FOLDER", "match": "RUN", "prompt_template": "FILE",
     "window": "START:STOP"
 }  # fmt: skip
-_ARGUMENTS = "engine.options.arguments"
+_ARGUMENTS = "xsample.cli.options.arguments"
 
 
 class ConfigCommand(click.Command):

@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import distributions
 from typing import TYPE_CHECKING
 
-from engine import host, installed
-from engine.finding import Finding
 from engine.models.pair_info import TINY_PAIR
+from xsample.doctor import host, installed
+from xsample.doctor.finding import Finding
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -1,0 +1,65 @@
+"""A run's progress in a notebook: one output that is updated in place, notes as lines above it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from engine.system.display import Display, Snapshot, facts
+
+_UPDATE_SECONDS = 0.5
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return hasattr(shell, "kernel")
+
+
+class NotebookDisplay(Display):
+    """The stage and the numbers in an output of the cell; text only, so that nothing is markup."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+        self._notes: list[str] = []
+        self._stage = ""
+        self._snapshot: Snapshot | None = None
+        self._next_update = 0.0
+
+    def stage(self, text: str) -> None:
+        self._stage = " ".join(text.split())
+        self._draw()
+
+    def update(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        if time.monotonic() >= self._next_update:
+            self._draw()
+
+    def note(self, text: str) -> None:
+        self._notes.append(" ".join(text.split()))
+        self._draw()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stage = ""
+        self._draw()
+
+    def _draw(self) -> None:
+        from IPython.display import display
+
+        self._next_update = time.monotonic() + _UPDATE_SECONDS
+        lines = [*self._notes, *filter(None, [self._stage])]
+        if self._snapshot and self._snapshot.tokens + self._snapshot.done:
+            lines.append(", ".join(facts(self._snapshot)))
+        output = {"text/plain": "\n".join(lines)}
+        if self._handle is None:
+            self._handle = display(output, raw=True, display_id=True)
+        else:
+            self._handle.update(output, raw=True)

@@ -1,0 +1,220 @@
+"""The functions of `import xsample`: plan, run, score, open, report.
+
+Each does what the command of its name does, with the same settings and the same errors. Nothing
+heavy is imported before it is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import ConfigError
+from xsample.results import Run
+
+if TYPE_CHECKING:
+    from engine.config.run_config import RunConfig
+    from engine.run.plan import Plan
+    from evaluators.tasks.task_set import TaskSet
+
+
+def load_config(file: str | PathLike[str] | None = None, /, **settings: Any) -> RunConfig:
+    """Load the settings of a run from keywords, a YAML file, or both.
+
+    Args:
+        file: A YAML file whose keys are settings. Keywords override it.
+        **settings: Any option of `xsample run`, with `_` for `-`: `max_tokens=8000`.
+
+    Returns:
+        The settings, checked and frozen; those that are not given have their defaults.
+
+    Raises:
+        ConfigError: A setting is not known, or its value is not possible.
+
+    Example:
+        >>> xsample.load_config("run.yaml", budget=8)
+        >>> xsample.load_config(direction="both", budget=[0, 1, 8, None])  # None is unlimited
+    """
+    from engine.run.settings import load
+
+    return load(Path(file) if file is not None else None, settings)
+
+
+def prepare(config: RunConfig | None = None, /, **settings: Any) -> Plan:
+    """Check everything that can be checked before an engine starts, and start nothing.
+
+    Args:
+        config: Settings from `load_config`.
+        **settings: Settings that are not in `config`, or override it.
+
+    Returns:
+        The plan of the run. `print(plan)` shows what it would make and need; `plan.first_prompt` is
+        the first prompt with its special tokens, `plan.out` the run directory, `plan.notes` what
+        is worth knowing about the problems that were read.
+
+    Raises:
+        UsageError: Something that was given cannot be run as it is.
+
+    Example:
+        >>> plan = xsample.prepare(direction="reverse", budget=8)
+        >>> print(plan)
+    """
+    from xsample.making import plan_run
+
+    return plan_run(_resolved(config, settings))
+
+
+def run(plan: Plan | RunConfig | None = None, /, *, progress: bool = True, **settings: Any) -> Run:
+    """Make, grade and summarise the responses of a pair of models.
+
+    The same settings with the same `out` resume a run: what is committed is not made again.
+
+    Args:
+        plan: A plan from `prepare`, or settings from `load_config`.
+        progress: Whether to show progress, in a terminal as in a notebook.
+        **settings: Settings, where no plan is given. Without `base` and `rl` the embedded pair
+                    runs.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        UsageError: Something that was given cannot be run as it is.
+        IncompleteRunError: Trajectories are missing; what is there is kept and summarised.
+        EngineError: The engines could not be started.
+
+    Example:
+        >>> run = xsample.run(direction="reverse", budget=8, out="runs/first")
+        >>> run.summary()["arms"][0]["accuracy"]
+    """
+    from engine.run.plan import Plan
+
+    if not isinstance(plan, Plan):
+        plan = prepare(plan, **settings)
+    elif settings:
+        raise ConfigError(
+            f"{', '.join(settings)}: a plan has its settings already; give them to prepare"
+        )
+    return _carry_out(plan, progress)
+
+
+def score(
+    responses: str | PathLike[str],
+    config: RunConfig | None = None,
+    /,
+    *,
+    progress: bool = True,
+    **settings: Any,
+) -> Run:
+    """Measure responses that are there already, token by token, under a pair.
+
+    Args:
+        responses: A run directory, or a JSONL or Parquet file with a row a response.
+        config: Settings from `load_config`. Of a run directory they lie over its own settings.
+        progress: Whether to show progress.
+        **settings: Settings that are not in `config`, or override it.
+
+    Returns:
+        The measured responses, as a run.
+
+    Raises:
+        UsageError: Something that was given cannot be measured as it is.
+        IncompleteRunError: Responses are missing; what is there is kept.
+        EngineError: The engines could not be started.
+
+    Example:
+        >>> xsample.score("runs/first", rl="checkpoints/global_step_200", out="runs/step-200")
+    """
+    from engine.config.inheritance import SCORED
+    from engine.run.settings import load_for_score, settings_of
+    from evaluators.external.reading import is_run
+    from xsample.making import plan_score
+
+    place = Path(responses)
+    beneath = settings_of(place, SCORED) if is_run(place) else None
+    plan = plan_score(place, load_for_score(None, _given(config) | settings, beneath))
+    return _carry_out(plan, progress)
+
+
+def open_run(path: str | PathLike[str]) -> Run:
+    """Open a run directory, finished or still growing.
+
+    Args:
+        path: The `out` of a run.
+
+    Raises:
+        RunDirectoryError: It is no run directory.
+
+    Example:
+        >>> xsample.open_run("runs/first").curve()
+    """
+    return Run(path)
+
+
+def report(
+    runs: Sequence[Run | str | PathLike[str]],
+    out: str | PathLike[str] | None = None,
+    /,
+    *,
+    show_text: bool = False,
+) -> Path:
+    """Write figures, tables and one HTML page of a run, or of several side by side.
+
+    Args:
+        runs: Runs, or their directories, in the order in which they are shown.
+        out: The folder of the report. Of one run it is the folder `report` in the run directory.
+        show_text: Also show the text of a gated set, which must not be published.
+
+    Returns:
+        The page, `index.html`.
+
+    Raises:
+        UsageError: A run cannot be read, or the folder cannot be used.
+
+    Example:
+        >>> xsample.report(["runs/js", "runs/random"], "reports/control")
+    """
+    from evaluators.report.build import build_report
+
+    paths = [each.path if isinstance(each, Run) else Path(each) for each in runs]
+    if out is None:
+        if len(paths) != 1:
+            raise ConfigError(f"a report of {len(paths)} runs needs a folder: give out")
+        out = paths[0] / "report"
+    return build_report(paths, Path(out), show_text=show_text).index
+
+
+def tasks() -> list[TaskSet]:
+    """The task sets that `task` knows by name, as `xsample tasks` lists them."""
+    from evaluators.tasks.registry import TASKS
+
+    return [TASKS[name] for name in sorted(TASKS)]
+
+
+def _carry_out(plan: Plan, progress: bool) -> Run:
+    from engine.shard import WHOLE
+    from engine.system.screen import open_display, silent_display
+    from evaluators.scores.run_summary import check_complete, summarise_run
+    from xsample.making import make
+
+    with open_display() if progress else silent_display() as display:
+        for note in filter(None, [*plan.notes, plan.memory.warning]):
+            display.note(f"note: {note}")
+        store = make(plan, display)
+    if plan.shard == WHOLE:
+        summary = summarise_run(store, plan.grader if plan.problems else None)
+        check_complete(store, summary)
+    return Run(store.path)
+
+
+def _resolved(config: RunConfig | None, settings: dict[str, Any]) -> RunConfig:
+    from engine.run.settings import load
+
+    return load(None, _given(config) | settings) if settings or config is None else config
+
+
+def _given(config: RunConfig | None) -> dict[str, Any]:
+    """The settings of `config` that somebody has given; defaults must not override anything."""
+    return {name: getattr(config, name) for name in config.model_fields_set} if config else {}
