@@ -35,7 +35,7 @@ chaos: .venv/.project  ## 50 runs that are killed at random and resumed, about a
 	$(BIN)/python -m tests.chaos --runs 50
 
 fuzz: .venv/.project  ## 10,000 hostile inputs of each kind, about an hour
-	XSAMPLE_FUZZ_CASES=10000 $(BIN)/python -m pytest tests/test_fuzz_*.py
+	XSAMPLE_FUZZ_CASES=10000 $(BIN)/python -m pytest -k fuzz
 
 image-check: .venv/.project  ## the steps of the CPU image in a new Debian root, as root, five minutes
 	$(BIN)/python -m tests.replay_image

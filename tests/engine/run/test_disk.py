@@ -23,7 +23,7 @@ from engine.core import Grade
 from engine.errors import RunDirectoryError, StoreError
 from engine.store.run_store import RunStore
 from engine.store.verify import verify_run
-from tests.test_verify import EXPECTED, KEYS, commit
+from tests.engine.store.test_verify import EXPECTED, KEYS, commit
 
 MANIFEST: dict[str, Any] = {"identity": {"seed": 0}, "expected": EXPECTED}
 BLOCK = 4096

@@ -105,7 +105,7 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(
     tmp_path: Path, left_alone: Path
 ) -> None:
     code = (
-        "from tests.test_recipes_training import train_until_killed;"
+        "from tests.recipes.test_recipes_training import train_until_killed;"
         f"train_until_killed({str(tmp_path)!r})"
     )
     root = ROOT

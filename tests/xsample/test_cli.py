@@ -23,8 +23,8 @@ from engine.run.plan import Plan
 from engine.run.run_json import manifest_of
 from engine.store.run_store import RunStore
 from engine.system.signals import Terminated
+from tests.engine.store.test_verify import EXPECTED, KEYS, commit
 from tests.support.paths import ROOT
-from tests.test_verify import EXPECTED, KEYS, commit
 from xsample.cli.main import commands
 
 HEAVY = (

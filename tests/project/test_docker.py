@@ -171,7 +171,7 @@ def test_the_context_holds_what_the_images_are_made_of_and_nothing_else() -> Non
         (".git/config", False),
         (".env", False),
         ("runs/demo/run.json", False),
-        ("tests/test_docker.py", False),
+        ("tests/project/test_docker.py", False),
     ],
 )
 def test_secrets_runs_caches_and_tests_are_not_sent(path: str, sent: bool) -> None:
