@@ -21,7 +21,8 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 python_use_unqualified_type_names = True
-# No inventories are fetched: types of other packages, and of modules that are not documented, have no page here.
+# No inventories are fetched: types of other packages, and of modules that are not documented, have
+# no page here.
 nitpick_ignore_regex = [(r"py:.*", r"^(?!xsample\.\w+$).*")]
 html_theme = "furo"
 html_show_copyright = False

@@ -1,6 +1,7 @@
 """Tables that are made from the code when the site is built, so that they cannot drift from it.
 
-```{options}``` lists the fields of RunConfig, a section for each panel; ```{columns} TOKENS``` the columns of a table.
+```{options}``` lists the fields of RunConfig, a section for each panel; ```{columns} TOKENS``` the
+columns of a table.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from engine.core import TRAJECTORY_KEY, Trajectory
 from engine.errors import ConfigError
 from engine.store.manifest import digest_rows, is_scored, section
-from engine.store.run_store import RunStore
+from engine.store.run_reader import read_run
 
 # What must be the same for a trajectory here to have its like there.
 _COMPARED = {
@@ -45,7 +45,7 @@ def read_match(
     Raises ConfigError where `run` has other models, problems or prompts, or lacks a trajectory;
     RunDirectoryError where it is no run directory.
     """
-    store = RunStore.read(run)
+    store = read_run(run)
     if is_scored(store.manifest):
         raise ConfigError(
             f"match is {str(run)!r}, which `xsample score` made: give the --out folder of an"

@@ -191,10 +191,10 @@ def settings_of(run: Path, names: Iterable[str]) -> dict[str, Any]:
 
 
 def _stored_settings(run: Path) -> dict[str, Any]:
-    from engine.store.run_store import RunStore
+    from engine.store.run_reader import read_run
 
     try:
-        stored = RunStore.read(run).manifest.get("config")
+        stored = read_run(run).manifest.get("config")
     except StoreError as error:
         raise RunDirectoryError(f"{error}: {_WAY_OUT}") from None
     if not isinstance(stored, dict):

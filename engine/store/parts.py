@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +23,14 @@ _RUN = b"xsample.run"
 _NUMBER = re.compile(r"part-([0-9]{6}|[1-9][0-9]{6,8})\.parquet")  # one name a number
 
 
+class PartFiles(NamedTuple):
+    """The two files of one part, which have the same name."""
+
+    name: str
+    tokens: Path
+    responses: Path
+
+
 def part_name(number: int) -> str:
     """File name of a part."""
     return f"part-{number:06d}.parquet"
@@ -33,6 +42,12 @@ def part_numbers(folder: Path) -> dict[int, str]:
     return {int(match[1]): name for match, name in numbered if match}
 
 
+def list_parts(run: Path) -> list[PartFiles]:
+    """The committed parts of a run directory, in the order of their numbers."""
+    numbers = sorted(part_numbers(run / "responses").items())
+    return [PartFiles(name, run / "tokens" / name, run / "responses" / name) for _, name in numbers]
+
+
 def marked(table: pa.Table, run: str) -> pa.Table:
     """`table` as a part of the run with this fingerprint."""
     return table.replace_schema_metadata({**table.schema.metadata, _RUN: run.encode()})
@@ -42,10 +57,10 @@ def foreign_parts(path: Path, run: str) -> Iterator[Path]:
     """Committed files of `path` that say they belong to another run; those that cannot be read say
     nothing.
     """
-    for _, name in sorted(part_numbers(path / "responses").items()):
-        for folder in FOLDERS:
-            if _run_of(path / folder / name) not in (None, run):
-                yield path / folder / name
+    for part in list_parts(path):
+        for file in (part.tokens, part.responses):
+            if _run_of(file) not in (None, run):
+                yield file
 
 
 def refuse_unreadable(path: Path) -> None:
@@ -59,15 +74,6 @@ def refuse_unreadable(path: Path) -> None:
                     f"{file} cannot be read: {reason(error)}; restore it, or remove tokens/{name}"
                     f" and responses/{name} to have these responses made again"
                 ) from error
-
-
-def refuse_foreign(path: Path, run: str) -> None:
-    """Raise StoreError where a part is of another run."""
-    for part in foreign_parts(path, run):
-        raise StoreError(
-            f"{part} is a part of another run: move it out of {path}, with the file of that name in"
-            " the other folder"
-        )
 
 
 def drop_uncommitted(path: Path, shard: Shard = WHOLE) -> None:

@@ -10,28 +10,29 @@ any number read. Knows nothing of models or Ray, and keeps nothing of what it wr
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.dataset as ds
 
-from engine.core import GRADERS, TRAJECTORY_KEY, Failure, Grade, GraderName, Problem, Trajectory
+from engine.core import TRAJECTORY_KEY, Failure, Grade, Problem
 from engine.errors import RunDirectoryError, StoreError
 from engine.shard import WHOLE, Shard
 from engine.store.folder import FolderLock, check_is_run, contents, create_folder
-from engine.store.manifest import digest_object, expected_section, section
+from engine.store.manifest import section
 from engine.store.parts import (
     FOLDERS,
+    PartFiles,
     drop_uncommitted,
+    list_parts,
     marked,
     part_name,
     part_numbers,
-    refuse_foreign,
     refuse_unreadable,
 )
+from engine.store.run_reader import RunReader, read_manifest, refuse_foreign
 from engine.store.schema import (
     FAILURES,
     GRADES,
@@ -40,10 +41,9 @@ from engine.store.schema import (
     SCHEMA_VERSION,
     TOKENS,
     VOCABULARY,
-    expected_trajectories,
 )
-from engine.store.tables import conform, decodes, from_rows, read_table, write_table
-from engine.system.files import read_json, reason, remove, sync_folder, write_json
+from engine.store.tables import conform, from_rows, write_table
+from engine.system.files import reason, remove, sync_folder, write_json
 
 ROWS_PER_GROUP = {
     "tokens": 1 << 17,
@@ -52,9 +52,14 @@ ROWS_PER_GROUP = {
 _ABSENT = "nothing"
 
 
-class RunStore:
-    """The run directory `path`. `open` to write (and resume), `read` to read what is committed by
-    now.
+class RunStore(RunReader):
+    """A run directory to write and read: `open` to make or resume a run, `read` to grade one.
+
+    Args:
+        path: The run directory.
+        manifest: Its run.json.
+        lock: What keeps other writers out; None where no parts are written.
+        shard: The share of the run that is written here.
     """
 
     def __init__(
@@ -64,13 +69,8 @@ class RunStore:
         lock: FolderLock | None = None,
         shard: Shard = WHOLE,
     ) -> None:
-        self.path = path
-        self.manifest = manifest
-        self.fingerprint = digest_object(section(manifest, "identity"))
-        self._lock, self._shard = lock, shard
-        # Who only reads sees one state: what it grades is what it summarises, though the run goes
-        # on.
-        self._seen = None if lock is not None else part_numbers(path / "responses")
+        super().__init__(path, manifest)
+        self._lock, self._shard, self._grows = lock, shard, lock is not None
         self.note = lock.note if lock else ""
         self._next_part = shard.first_part(part_numbers(path / "responses"))
 
@@ -98,21 +98,24 @@ class RunStore:
     def check(cls, path: Path, manifest: dict[str, Any]) -> None:
         """Raise RunDirectoryError if `open` would refuse what is at `path` now; changes nothing."""
         if contents(path) and (path / "run.json").exists():
-            _refuse_difference(path, _read_manifest(path), _plain(manifest))
+            _refuse_difference(path, read_manifest(path), _plain(manifest))
 
     @classmethod
-    def read(cls, path: Path, as_is: bool = False) -> RunStore:
-        """A run directory as it is now, to read, grade or summarise, also while it is being
-        written. Takes no lock.
+    def read(cls, path: Path) -> RunStore:
+        """A run directory as it is now, to grade and summarise, also while it grows.
 
-        Raises RunDirectoryError where there is none, StoreError where parts of another run are in
-        it, unless as_is.
+        Raises:
+            RunDirectoryError: There is no run directory, or one of another version.
+            StoreError: run.json cannot be read, or parts of another run are in the directory.
         """
         check_is_run(path)
-        store = cls(path, _read_manifest(path))
-        if not as_is:
-            refuse_foreign(path, store.fingerprint)
+        store = cls(path, read_manifest(path))
+        refuse_foreign(path, store.fingerprint)
         return store
+
+    def parts(self) -> list[PartFiles]:
+        """The committed parts. Who writes sees them all; who only reads, those of the opening."""
+        return list_parts(self.path) if self._grows else super().parts()
 
     def close(self) -> None:
         """Let go of the lock. Nothing is pending: every commit is on disk when it returns."""
@@ -146,84 +149,6 @@ class RunStore:
                 self.path / folder / name, marked(table, self.fingerprint), ROWS_PER_GROUP[folder]
             )
 
-    def done(self) -> set[Trajectory]:
-        """The trajectories that are committed, read from the parts; ask once, after `open`."""
-        table = self.responses(TRAJECTORY_KEY)
-        return set(map(Trajectory, *(table.column(name).to_pylist() for name in TRAJECTORY_KEY)))
-
-    def response_parts(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """These columns of the committed responses, a part at a time: all at once may not fit into
-        memory.
-        """
-        schema = pa.schema([RESPONSES.field(name) for name in columns], RESPONSES.metadata)
-        for file in self._parts("responses"):
-            yield read_table(file, schema)
-
-    def responses(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """All committed responses, or only these columns of them, in the order of their commits."""
-        schema = (
-            RESPONSES
-            if columns is None
-            else pa.schema([RESPONSES.field(c) for c in columns], RESPONSES.metadata)
-        )
-        parts = [read_table(file, schema) for file in self._parts("responses")]
-        return pa.concat_tables(parts) if parts else schema.empty_table()
-
-    def tokens(self) -> ds.Dataset:
-        """The committed tokens as a dataset, to be filtered and streamed: it may not fit into
-        memory.
-        """
-        files = [str(file) for file in self._parts("tokens")]
-        try:
-            return ds.dataset(files, schema=TOKENS, format="parquet")
-        except OSError as error:
-            raise StoreError(
-                f"{self.path}/tokens cannot be read: {reason(error)}; see `xsample verify`"
-            ) from error
-
-    def unreadable(self) -> list[Path]:
-        """Every file of the run that is missing or cannot be decoded to its last row. Reads
-        everything.
-        """
-        schemas = {"tokens": TOKENS, "responses": RESPONSES}
-        parts = [
-            (file, schema) for folder, schema in schemas.items() for file in self._parts(folder)
-        ]
-        parts += [(self.path / "problems.parquet", PROBLEMS)] if "task" in self.manifest else []
-        others = {
-            "vocabulary.parquet": VOCABULARY,
-            "grades.parquet": GRADES,
-            "failures.parquet": FAILURES,
-        }
-        parts += [
-            (self.path / name, schema)
-            for name, schema in others.items()
-            if (self.path / name).exists()
-        ]
-        return [file for file, schema in parts if not decodes(file, schema)]
-
-    @property
-    def grader(self) -> GraderName:
-        """How the run compares answers. Raises RunDirectoryError where run.json does not say so."""
-        name = section(self.manifest, "task").get("grader")
-        if name not in GRADERS:
-            known = "|".join(GRADERS)
-            raise RunDirectoryError(
-                f"{self.path}/run.json: grader is {name!r:.60}: give one, --grader {known}"
-            )
-        return cast(GraderName, name)
-
-    def expected(self) -> dict[Trajectory, None]:
-        """The trajectories of the whole run, in its order. Raises RunDirectoryError where run.json
-        does not say.
-        """
-        return expected_trajectories(expected_section(self.manifest, self.path))
-
-    @property
-    def num_expected(self) -> int:
-        """Trajectories of the whole run."""
-        return len(self.expected())
-
     def write_problems(self, problems: Iterable[Problem], gated: bool) -> None:
         """Keep what grading needs of the problems, if it is not there: a re-grade must not depend
         on a hub.
@@ -231,23 +156,6 @@ class RunStore:
         if not (self.path / "problems.parquet").exists():
             rows = [(p.id, None if gated else p.question, p.answer, p.options) for p in problems]
             write_table(self.path / "problems.parquet", from_rows(rows, PROBLEMS), 1 << 10)
-
-    def problem_rows(self) -> pa.Table:
-        """The problems as they were asked, a row each; question null when their set is gated."""
-        return read_table(self.path / "problems.parquet", PROBLEMS)
-
-    def problems(self) -> list[Problem]:
-        """The problems as they were asked; the question is empty when their set is gated."""
-        rows = self.problem_rows().to_pylist()
-        return [
-            Problem(
-                row["problem"],
-                row["question"] or "",
-                row["answer"],
-                row["options"] and tuple(row["options"]),
-            )
-            for row in rows
-        ]
 
     def write_vocabulary(self, decode: Callable[[], Sequence[str]]) -> None:
         """Keep the text of every token id, if it is not there: who reads the run need not have the
@@ -260,13 +168,6 @@ class RunStore:
                 1 << 16,
             )
 
-    def vocabulary(self) -> dict[int, str]:
-        """Token id -> its text by itself; empty where it was not kept."""
-        if not (self.path / "vocabulary.parquet").exists():
-            return {}
-        table = read_table(self.path / "vocabulary.parquet", VOCABULARY)
-        return dict(zip(table["token"].to_pylist(), table["text"].to_pylist(), strict=True))
-
     def write_failures(self, failures: Iterable[Failure]) -> None:
         """Replace failures.parquet: the trajectories that were given up, and why; without any there
         is no file.
@@ -277,47 +178,15 @@ class RunStore:
         else:
             remove(self.path / "failures.parquet")
 
-    def failure_rows(self) -> pa.Table:
-        """The trajectories that the last session gave up, a row each."""
-        file = self.path / "failures.parquet"
-        return read_table(file, FAILURES) if file.exists() else FAILURES.empty_table()
-
-    def failures(self) -> list[Failure]:
-        """The trajectories that the last session gave up."""
-        rows = self.failure_rows().to_pylist()
-        return [
-            Failure(Trajectory(*(row.pop(name) for name in TRAJECTORY_KEY)), **row) for row in rows
-        ]
-
     def write_grades(self, grades: Iterable[Grade]) -> None:
         """Replace grades.parquet, in the order of the keys: the same grades are the same bytes."""
         table = from_rows([(*grade.key, *grade[1:]) for grade in grades], GRADES)
         ordered = table.sort_by([(name, "ascending") for name in TRAJECTORY_KEY])
         write_table(self.path / "grades.parquet", ordered, 1 << 16)
 
-    def grades(self) -> pa.Table:
-        """The grades. Raises RunDirectoryError when the run was not graded yet."""
-        self._require("grades.parquet")
-        return read_table(self.path / "grades.parquet", GRADES)
-
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Replace summary.json; numbers that are not finite become null."""
         write_json(self.path / "summary.json", summary)
-
-    def summary(self) -> dict[str, Any]:
-        """The summary. Raises RunDirectoryError when the run was not graded yet."""
-        self._require("summary.json")
-        return read_json(self.path / "summary.json")
-
-    def _require(self, name: str) -> None:
-        if not (self.path / name).exists():
-            raise RunDirectoryError(
-                f"{self.path} holds no {name} yet: run `xsample grade {self.path}` first"
-            )
-
-    def _parts(self, folder: str) -> list[Path]:
-        numbers = part_numbers(self.path / "responses") if self._seen is None else self._seen
-        return [self.path / folder / name for _, name in sorted(numbers.items())]
 
 
 def _plain(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -332,7 +201,7 @@ def _resume_or_start(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
             write_json(
                 path / "run.json", manifest, replace=False
             )  # another shard may just have done so
-        stored = _read_manifest(path)
+        stored = read_manifest(path)
         _refuse_difference(path, stored, manifest)
         for folder in FOLDERS:
             (path / folder).mkdir(exist_ok=True)
@@ -344,17 +213,6 @@ def _resume_or_start(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     except (OSError, StoreError) as error:
         raise RunDirectoryError(f"--out {path} cannot be used: {reason(error)}") from error
     return stored
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    manifest = read_json(path / "run.json")
-    version = manifest.get("schema_version", _ABSENT)
-    if version != SCHEMA_VERSION:
-        raise RunDirectoryError(
-            f"{path} has schema_version {version!s:.60}, this xsample writes {SCHEMA_VERSION}: "
-            "use the xsample version that made it, or another --out"
-        )
-    return manifest
 
 
 def _refuse_difference(path: Path, there: dict[str, Any], here: dict[str, Any]) -> None:

@@ -8,15 +8,14 @@ trajectory are counted against its own part.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
 from engine.core import TRAJECTORY_KEY, Trajectory
-from engine.store.parts import foreign_parts, part_numbers
-from engine.store.run_store import RunStore
+from engine.store.parts import foreign_parts
+from engine.store.run_reader import RunReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,44 +54,37 @@ class Verification:
         return not any(wrong)
 
 
-def verify_run(store: RunStore) -> Verification:
+def verify_run(run: RunReader) -> Verification:
     """Compare the run with what its manifest expects."""
-    unreadable, foreign = store.unreadable(), tuple(foreign_parts(store.path, store.fingerprint))
-    failures = [] if store.path / "failures.parquet" in unreadable else store.failures()
-    found: Counter[Trajectory] = Counter()
+    unreadable, foreign = run.unreadable(), tuple(foreign_parts(run.path, run.fingerprint))
+    failures = [] if run.path / "failures.parquet" in unreadable else run.failures()
+    num_copies: Counter[Trajectory] = Counter()
     miscounted: list[Trajectory] = []
     num_tokens = 0
-    for responses, tokens in _readable_parts(
-        store.path, {part.name for part in [*unreadable, *foreign]}
-    ):
-        lengths = _lengths(responses)
-        found.update(_keys(responses))
+    bad = {file.name for file in [*unreadable, *foreign]}
+    for part in (part for part in run.parts() if part.name not in bad):
+        lengths = _lengths(part.responses)
+        num_copies.update(_keys(part.responses))
         num_tokens += sum(lengths.values())
-        whole = _whole(tokens)
+        whole = _whole(part.tokens)
         miscounted += [
             key for key, length in lengths.items() if length and whole.get(key) != length
         ]
         miscounted += [key for key in whole if key not in lengths]
-    expected = store.expected()
+    expected = run.expected()
     return Verification(
         num_expected=len(expected),
         num_tokens=num_tokens,
-        missing=tuple(key for key in expected if key not in found),
-        double=tuple(key for key, count in found.items() if count > 1),
-        unexpected=tuple(found.keys() - expected.keys()),
+        missing=tuple(key for key in expected if key not in num_copies),
+        double=tuple(key for key, count in num_copies.items() if count > 1),
+        unexpected=tuple(num_copies.keys() - expected.keys()),
         miscounted=tuple(miscounted),
         unreadable=tuple(unreadable),
         foreign=foreign,
         failed=tuple(
-            f"{f.key}, {f.attempts} times: {f.error}" for f in failures if f.key not in found
+            f"{f.key}, {f.attempts} times: {f.error}" for f in failures if f.key not in num_copies
         ),
     )
-
-
-def _readable_parts(run: Path, unreadable: set[str]) -> Iterator[tuple[Path, Path]]:
-    for _, name in sorted(part_numbers(run / "responses").items()):
-        if name not in unreadable:
-            yield run / "responses" / name, run / "tokens" / name
 
 
 def _keys(part: Path) -> list[Trajectory]:

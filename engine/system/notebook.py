@@ -52,7 +52,7 @@ class NotebookDisplay(Display):
         self._draw()
 
     def _draw(self) -> None:
-        from IPython.display import display
+        import IPython.display
 
         self._next_update = time.monotonic() + _UPDATE_SECONDS
         lines = [*self._notes, *filter(None, [self._stage])]
@@ -60,6 +60,7 @@ class NotebookDisplay(Display):
             lines.append(", ".join(facts(self._snapshot)))
         output = {"text/plain": "\n".join(lines)}
         if self._handle is None:
-            self._handle = display(output, raw=True, display_id=True)
+            show: Any = IPython.display.display  # IPython's functions have no types
+            self._handle = show(output, raw=True, display_id=True)
         else:
             self._handle.update(output, raw=True)

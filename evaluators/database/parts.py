@@ -8,7 +8,7 @@ column that names its rows is missing or is of a type that ours cannot hold with
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.core import TRAJECTORY_KEY
-from engine.store.parts import part_numbers
+from engine.store.parts import PartFiles
 from engine.store.schema import RESPONSES, TOKENS
 from engine.system.files import reason
 
@@ -42,24 +42,21 @@ class _LeftOutError(Exception):
     """Why a part is left out; goes no further than `readable_parts`."""
 
 
-def readable_parts(
-    run: Path, decode: bool, foreign: Collection[str] = ()
-) -> tuple[list[Part], list[str]]:
-    """The parts of `run` in the order of their numbers, and a note for each one that is left out.
+def readable_parts(parts: Sequence[PartFiles], decode: bool) -> tuple[list[Part], list[str]]:
+    """The parts that can be read, and a note for each one that is left out.
 
-    foreign: names of files that belong to another run. decode: also decode every page of every
-    file, which takes as long as reading the whole run.
+    Args:
+        parts: The committed parts of a run.
+        decode: Also decode every page of every file, which takes as long as reading the whole run.
     """
-    parts, notes = [], []
-    for _, name in sorted(part_numbers(run / "responses").items()):
-        if name in foreign:
-            notes.append(f"{name} is left out: it is a part of another run")
-            continue
+    readable, notes = [], []
+    for part in parts:
         try:
-            parts.append(_part({folder: run / folder / name for folder in _SCHEMAS}, decode))
+            files = {"tokens": part.tokens, "responses": part.responses}
+            readable.append(_part(files, decode))
         except _LeftOutError as left_out:
-            notes.append(f"{name} is left out: {left_out}")
-    return parts, notes
+            notes.append(f"{part.name} is left out: {left_out}")
+    return readable, notes
 
 
 def missing_columns(parts: Sequence[Part]) -> list[str]:

@@ -18,11 +18,9 @@ import duckdb
 import pyarrow as pa
 
 from engine.errors import StoreError, XsampleError
-from engine.store.folder import check_is_run
-from engine.store.manifest import digest_object, section
-from engine.store.parts import foreign_parts, part_numbers
+from engine.store.run_reader import RunReader, read_run
 from engine.store.schema import SCHEMA_VERSION
-from engine.system.files import read_json, reason
+from engine.system.files import reason
 from engine.system.machine import usable_cores
 from engine.system.session import scratch
 from evaluators.database.parts import missing_columns, readable_parts
@@ -153,12 +151,14 @@ def interruptibly(database: duckdb.DuckDBPyConnection, work: Callable[[], T]) ->
 
 @dataclass(frozen=True, slots=True)
 class OpenedRun:
-    """A run as far as it can be read: None where nothing can, and what to know about it, a line
-    each.
-    """
+    """A run as far as it can be read."""
 
+    reader: RunReader
+    """Everything but the parts; its manifest is empty where run.json cannot be read."""
     tables: RunTables | None
+    """None where no response can be read."""
     notes: tuple[str, ...]
+    """What is missing or left out, a line each."""
 
 
 @contextmanager
@@ -189,43 +189,23 @@ def open_run(
     more with `decode`: every page is decoded first, and parts that are damaged are left out. Raises
     RunDirectoryError where there is no run.json.
     """
-    manifest, notes = _manifest(path)
-    foreign = {
-        file.name for file in foreign_parts(path, digest_object(section(manifest, "identity")))
-    }
-    if foreign == set(
-        part_numbers(path / "responses").values()
-    ):  # then it is run.json that someone has changed
-        foreign = set()
-    parts, left_out = readable_parts(path, decode, foreign)
-    notes += left_out
+    reader = read_run(path, strict=False)
+    parts, left_out = readable_parts(reader.parts(), decode)
+    notes = [*reader.notes, *left_out]
     if not parts:
-        return OpenedRun(None, (*notes, f"{path} holds no responses that can be read"))
+        return OpenedRun(reader, None, (*notes, f"{path} holds no responses that can be read"))
     try:
         views = interruptibly(database, lambda: create_views(database, name, parts))
     except duckdb.Error as error:
         if not decode:
             return open_run(database, path, name, decode=True)
         return OpenedRun(
-            None, (*notes, f"{path}: its tables cannot be read: {reason(error)[:300]}")
+            reader,
+            None,
+            (*notes, f"{path}: its tables cannot be read: {reason(error)[:300]}"),
         )
     columns = frozenset().union(*(one.schemas["tokens"].names for one in parts))
     tables = RunTables(
-        database=database, name=name, path=path, manifest=manifest, columns=columns, **views
+        database=database, name=name, path=path, manifest=reader.manifest, columns=columns, **views
     )
-    return OpenedRun(tables, (*notes, *missing_columns(parts)))
-
-
-def _manifest(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """run.json and what is to be said about it."""
-    check_is_run(path)
-    try:
-        manifest = read_json(path / "run.json")
-    except StoreError as error:
-        return {}, [f"{error}: its settings are not known"]
-    version = manifest.get("schema_version")
-    return manifest, (
-        []
-        if version == SCHEMA_VERSION
-        else [f"its schema_version is {version}, now {SCHEMA_VERSION}"]
-    )
+    return OpenedRun(reader, tables, (*notes, *missing_columns(parts)))

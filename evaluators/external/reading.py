@@ -16,7 +16,7 @@ from engine.config.run_config import RunConfig
 from engine.core import TRAJECTORY_KEY, ExternalResponse, ExternalResponses, Task, Trajectory
 from engine.errors import RunDirectoryError, TaskError
 from engine.store.manifest import is_gated
-from engine.store.run_store import RunStore
+from engine.store.run_reader import read_run
 from evaluators.external.rows import RowReader
 from evaluators.tasks.registry import load_task
 from evaluators.tasks.sources import local
@@ -103,7 +103,7 @@ def read_external(
 
 
 def _of_run(place: Path, config: RunConfig) -> ExternalResponses:
-    store = RunStore.read(place)
+    store = read_run(place)
     responses = tuple(
         _of_record(place, row)
         for part in store.response_parts(_COLUMNS)

@@ -19,10 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
 from engine.core import TRAJECTORY_KEY, Problem, Trajectory
-from engine.errors import RunDirectoryError, StoreError, UsageError
+from engine.errors import RunDirectoryError, UsageError
 from engine.store.manifest import is_gated
-from engine.store.parts import part_numbers
-from engine.store.run_store import RunStore
+from engine.store.run_reader import RunReader, or_note, read_run
 from engine.store.schema import RESPONSES, TOKENS
 from engine.store.tables import conform
 from engine.system.files import reason
@@ -44,12 +43,12 @@ def read_sample(run: Path, problem: str, sample: int) -> Sample:
     of it is there yet, `run` is no run directory or of another schema version, StoreError where its
     run.json cannot be read.
     """
-    store = RunStore.read(run)
-    expected = _expected(store)
+    reader = read_run(run)
+    expected = _expected(reader)
     if expected:
         _check_known(run, expected, problem, sample)
     notes: list[str] = []
-    responses = _responses(run, problem, sample, notes)
+    responses = _responses(reader, problem, sample, notes)
     missing = [
         key
         for key in expected
@@ -62,32 +61,32 @@ def read_sample(run: Path, problem: str, sample: int) -> Sample:
             f"{len(missing)} of {len(missing) + len(responses)} trajectories are missing: "
             f"{_first(missing)}"
         )
-    problems = _problems(store, notes)
+    problems = or_note(reader.problems, None, notes)
     trajectories = _trajectories(
-        run, responses, _grades(store, problem, sample, problems, notes), notes
+        run, responses, _grades(reader, problem, sample, problems, notes), notes
     )
-    texts = _texts(store, notes)
+    texts = _texts(reader, notes)
     asked = next((one for one in problems or () if one.id == problem), None)
     prompt = next(row["prompt_token_ids"] or [] for row, _ in responses.values())
     return Sample(
         run=str(run),
         problem=problem,
         sample=sample,
-        manifest=store.manifest,
+        manifest=reader.manifest,
         question=asked.question or None if asked else None,
         prompt="".join(texts.get(token, f"#{token}") for token in prompt),
         answer=asked.answer if asked else None,
-        gated=is_gated(store.manifest),
+        gated=is_gated(reader.manifest),
         trajectories=trajectories,
         texts=texts,
         notes=tuple(notes),
     )
 
 
-def _expected(store: RunStore) -> list[Trajectory]:
+def _expected(reader: RunReader) -> list[Trajectory]:
     """What the run asks for; nothing where run.json does not say so."""
     try:
-        return list(store.expected())
+        return list(reader.expected())
     except RunDirectoryError:
         return []
 
@@ -133,14 +132,14 @@ def _nothing_there(run: Path, problem: str, sample: int, notes: Sequence[str]) -
 
 
 def _responses(
-    run: Path, problem: str, sample: int, notes: list[str]
+    reader: RunReader, problem: str, sample: int, notes: list[str]
 ) -> dict[Trajectory, tuple[dict[str, Any], str]]:
     """The rows of RESPONSES by trajectory, each with the name of its part; of doubles the first."""
     schema = pa.schema([RESPONSES.field(name) for name in _RESPONSE])
     found: dict[Trajectory, tuple[dict[str, Any], str]] = {}
-    for _, part in sorted(part_numbers(run / "responses").items()):
-        for row in _read(run / "responses" / part, schema, problem, sample, notes).to_pylist():
-            found.setdefault(Trajectory(*(row[name] for name in TRAJECTORY_KEY)), (row, part))
+    for part in reader.parts():
+        for row in _read(part.responses, schema, problem, sample, notes).to_pylist():
+            found.setdefault(Trajectory(*(row[name] for name in TRAJECTORY_KEY)), (row, part.name))
     return found
 
 
@@ -217,15 +216,13 @@ def _bare(key: Trajectory, ids: Sequence[int]) -> pa.Table:
 
 
 def _grades(
-    store: RunStore, problem: str, sample: int, problems: list[Problem] | None, notes: list[str]
+    reader: RunReader, problem: str, sample: int, problems: list[Problem] | None, notes: list[str]
 ) -> dict[Trajectory, dict[str, Any]]:
-    try:
-        grades = store.grades()
-    except RunDirectoryError as error:
-        notes.append(_NO_GOLD if problems == [] else str(error))
+    if problems == [] and not (reader.path / "grades.parquet").exists():
+        notes.append(_NO_GOLD)
         return {}
-    except StoreError as error:
-        notes.append(str(error))
+    grades = or_note(reader.grades, None, notes)
+    if grades is None:
         return {}
     mine = grades.filter(
         pc.and_(pc.equal(grades["problem"], problem), pc.equal(grades["sample"], sample))
@@ -233,11 +230,9 @@ def _grades(
     return {Trajectory(*(row[name] for name in TRAJECTORY_KEY)): row for row in mine.to_pylist()}
 
 
-def _texts(store: RunStore, notes: list[str]) -> dict[int, str]:
-    try:
-        texts = store.vocabulary()
-    except StoreError as error:
-        notes.append(str(error))
+def _texts(reader: RunReader, notes: list[str]) -> dict[int, str]:
+    texts = or_note(reader.vocabulary, None, notes)
+    if texts is None:
         return {}
     if not texts:
         notes.append("the run does not hold the texts of its tokens: ids are shown")
@@ -249,15 +244,6 @@ def _shortened(text: str) -> str:
     times.
     """
     return text if len(text) <= _MAX_CHARS else f"{text[: _MAX_CHARS - 1]}\N{HORIZONTAL ELLIPSIS}"
-
-
-def _problems(store: RunStore, notes: list[str]) -> list[Problem] | None:
-    """The problems whose gold answers the run keeps; None where that cannot be read."""
-    try:
-        return store.problems()
-    except StoreError as error:
-        notes.append(str(error))
-        return None
 
 
 def _first(keys: Sequence[Trajectory]) -> str:

@@ -1,5 +1,5 @@
-"""The grades of a run as far as they go: what is not graded is left out and said, with the command
-that grades it.
+"""The grades of a run as far as they go: what is not graded is left out, with the command for
+it.
 """
 
 from __future__ import annotations
@@ -12,40 +12,37 @@ import pyarrow.compute as pc
 
 from engine.core import GRADERS, TRAJECTORY_KEY, GraderName
 from engine.errors import StoreError, XsampleError
-from engine.store.schema import GRADES, PROBLEMS, SCHEMA_VERSION
-from engine.store.tables import read_table
-from engine.system.files import read_json
+from engine.store.run_reader import or_note
+from engine.store.schema import SCHEMA_VERSION
 from engine.system.terminal import one_line
 from evaluators.grading.verdict import VERDICTS
 from evaluators.report.runs import Run
 from evaluators.scores.by_arm import Graded
 from evaluators.scores.outcomes import COUNTED, keyed
 
-_COLUMNS = pa.schema(
-    [GRADES.field(name) for name in (*TRAJECTORY_KEY, "verdict", "answer")], GRADES.metadata
-)
-
 
 def read_graded(run: Run) -> tuple[Graded | None, list[str]]:
-    """The graded responses of a run, None where there are none, and a line for each thing that is
-    missing.
+    """The graded responses of a run, and a line for each thing that is missing.
 
-    Raises StoreError where a part of the responses turns out to be damaged.
+    Returns:
+        None in place of the responses where none has a grade.
+
+    Raises:
+        StoreError: A part of the responses is damaged.
     """
     if run.tables is None:
         return None, []  # opening has made a note
-    responses = run.tables.query(
-        f"SELECT {', '.join((*TRAJECTORY_KEY, *COUNTED))} FROM {run.tables.responses}"
-    )
+    columns = ", ".join((*TRAJECTORY_KEY, *COUNTED))
+    responses = run.tables.query(f"SELECT {columns} FROM {run.tables.responses}")
     if not (run.path / "grades.parquet").exists():
         return None, [f"{run.name}: not graded, so there is no accuracy: {_way_out(run)}"]
     try:
-        grades = read_table(run.path / "grades.parquet", _COLUMNS)
-        there, num_without = _with_grade(keyed(responses), keyed(grades))
+        grades = run.reader.grades([*TRAJECTORY_KEY, "verdict", "answer"])
+        graded, num_without = _with_grade(keyed(responses), keyed(grades))
         notes = [_missing(run, num_without, responses.num_rows)] if num_without else []
-        return (
-            Graded.of(run.name, there, grades, grader_of(run)) if there.num_rows else None
-        ), notes
+        if not graded.num_rows:
+            return None, notes
+        return Graded.of(run.name, graded, grades, grader_of(run)), notes
     except StoreError:
         again = f"xsample grade {shlex.quote(one_line(run.path))}"
         return None, [
@@ -57,13 +54,10 @@ def read_graded(run: Run) -> tuple[Graded | None, list[str]]:
 
 
 def grader_of(run: Run) -> GraderName:
-    """What graded the run: as its summary says, which a re-grade replaces, or else its manifest."""
-    try:
-        name = read_json(run.path / "summary.json").get("grader")
-    except StoreError:
-        name = None
-    known = (found for found in (name, run.section("task").get("grader")) if found in GRADERS)
-    return cast(GraderName, next(known, "math"))
+    """What graded the run: as its summary says, which a re-grade replaces, or else its run.json."""
+    summary = or_note(run.reader.summary, None, notes=[]) or {}
+    names = (summary.get("grader"), run.section("task").get("grader"))
+    return cast(GraderName, next((name for name in names if name in GRADERS), "math"))
 
 
 def _with_grade(responses: pa.Table, grades: pa.Table) -> tuple[pa.Table, int]:
@@ -89,7 +83,4 @@ def _way_out(run: Run) -> str:
 
 
 def _has_gold_answers(run: Run) -> bool:
-    try:
-        return bool(read_table(run.path / "problems.parquet", PROBLEMS).num_rows)
-    except StoreError:
-        return False
+    return bool(or_note(run.reader.problems, None, notes=[]))

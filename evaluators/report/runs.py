@@ -11,24 +11,33 @@ from typing import Any
 
 import duckdb
 
-from engine.errors import StoreError
 from engine.store.manifest import is_gated, is_scored, section
-from engine.system.files import read_json
+from engine.store.run_reader import RunReader
 from engine.system.terminal import one_line
 from evaluators.database.run_tables import RunTables, open_run
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run. manifest: its run.json, empty where it cannot be read; tables: None where no
-    response can be read.
-    """
+    """One run of a report."""
 
     name: str
-    path: Path
-    manifest: dict[str, Any]
+    """A short name that no other run of the report has."""
+    reader: RunReader
     tables: RunTables | None
+    """None where no response can be read."""
     notes: tuple[str, ...]
+    """What is missing or left out, a line each."""
+
+    @property
+    def path(self) -> Path:
+        """The run directory."""
+        return self.reader.path
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Its run.json; empty where that cannot be read."""
+        return self.reader.manifest
 
     def section(self, name: str) -> dict[str, Any]:
         """An object of run.json; empty where it is not there, or is something else."""
@@ -36,7 +45,7 @@ class Run:
 
     @property
     def is_scored(self) -> bool:
-        """Whether the responses are given ones that `xsample score` measured."""
+        """Whether the responses are external ones that `xsample score` measured."""
         return is_scored(self.manifest)
 
     @property
@@ -46,8 +55,10 @@ class Run:
 
 
 def open_runs(database: duckdb.DuckDBPyConnection, runs: Sequence[Path]) -> list[Run]:
-    """The runs under their short names; one that is given twice counts once. Raises
-    RunDirectoryError.
+    """Open runs under their short names; a run that is given twice counts once.
+
+    Raises:
+        RunDirectoryError: There is no run at a path.
     """
     paths = list({run.resolve(): run for run in runs}.values())
     return [
@@ -58,44 +69,42 @@ def open_runs(database: duckdb.DuckDBPyConnection, runs: Sequence[Path]) -> list
 def open_as(
     database: duckdb.DuckDBPyConnection, path: Path, name: str, decode: bool = False
 ) -> Run:
-    """The run at `path`; with `decode` damaged parts are looked for. Raises RunDirectoryError where
-    there is no run.
+    """Open the run at `path` under a name.
+
+    Args:
+        database: Where its tables become views.
+        path: The run directory.
+        name: Its name in the report.
+        decode: Decode every page first, and leave damaged parts out.
+
+    Raises:
+        RunDirectoryError: There is no run at the path.
     """
     opened = open_run(database, path, name, decode)
-    try:
-        manifest = read_json(path / "run.json")
-    except StoreError:  # of which opening has made a note
-        manifest = {}
-    return Run(
-        name,
-        path,
-        manifest,
-        opened.tables,
-        tuple(one_line(f"{name}: {note}") for note in opened.notes),
-    )
+    notes = tuple(one_line(f"{name}: {note}") for note in opened.notes)
+    return Run(name, opened.reader, opened.tables, notes)
 
 
 def short_names(runs: Sequence[Path]) -> list[str]:
-    """A name a run: its folder's, with as many folders above it as tell it from its namesakes.
-    Printable.
+    """A printable name for each run: its folder's, with the folders above that tell it apart.
 
     Names that differ in case only are the same to a database: the later ones are numbered.
     """
     parts = [one_line(run.resolve()).split("/") for run in runs]
     depth = [1] * len(parts)
     while True:
-        names = ["/".join(of_run[-length:]) for of_run, length in zip(parts, depth, strict=True)]
-        often = Counter(names)
+        names = ["/".join(path[-length:]) for path, length in zip(parts, depth, strict=True)]
+        times = Counter(names)
         longer = [
-            often[name] > 1 and length < len(of)
-            for name, length, of in zip(names, depth, parts, strict=True)
+            times[name] > 1 and length < len(path)
+            for name, length, path in zip(names, depth, parts, strict=True)
         ]
         if not any(longer):
-            return _numbered(names)
+            return _number_equal(names)
         depth = [length + grows for length, grows in zip(depth, longer, strict=True)]
 
 
-def _numbered(names: Sequence[str]) -> list[str]:
+def _number_equal(names: Sequence[str]) -> list[str]:
     taken: dict[str, str] = {}
     for name in names:
         candidates = chain([name], (f"{name} ({number})" for number in count(2)))

@@ -138,10 +138,10 @@ def inspect_command(
 @click.pass_context
 def verify_command(ctx: click.Context, run: Path, list_all: bool) -> None:
     """Is every expected trajectory of RUN there, once, whole and readable? Exit code 1 if not."""
-    from engine.store.run_store import RunStore
+    from engine.store.run_reader import read_run
     from engine.store.verify import verify_run
 
-    found = verify_run(RunStore.read(run, as_is=True))
+    found = verify_run(read_run(run, keep_foreign=True))
     for kind in (
         "unreadable",
         "foreign",

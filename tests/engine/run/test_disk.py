@@ -21,6 +21,7 @@ import pytest
 
 from engine.core import Grade
 from engine.errors import RunDirectoryError, StoreError
+from engine.store.run_reader import read_run
 from engine.store.run_store import RunStore
 from engine.store.verify import verify_run
 from tests.engine.store.test_verify import EXPECTED, KEYS, commit
@@ -394,7 +395,7 @@ def test_a_part_of_another_run_is_named_and_never_counted_and_moving_it_out_is_e
         RunStore.open(tmp_path / "run", MANIFEST)
     with pytest.raises(StoreError, match="is a part of another run"):
         RunStore.read(tmp_path / "run")
-    found = verify_run(RunStore.read(tmp_path / "run", as_is=True))
+    found = verify_run(read_run(tmp_path / "run", keep_foreign=True))
     assert {part.parent.name for part in found.foreign} == {"tokens", "responses"}
     assert (found.missing, found.double, found.complete) == (tuple(KEYS[3:]), (), False)
     for part in found.foreign:
@@ -410,4 +411,4 @@ def test_half_a_part_of_another_run_is_found_too(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "other" / "tokens" / "part-000000.parquet", tmp_path / "run" / "tokens")
     with pytest.raises(StoreError, match=r"tokens/part-000000\.parquet is a part of another run"):
         RunStore.open(tmp_path / "run", MANIFEST)
-    assert not verify_run(RunStore.read(tmp_path / "run", as_is=True)).complete
+    assert not verify_run(read_run(tmp_path / "run", keep_foreign=True)).complete
