@@ -29,6 +29,31 @@ CPU_KV_CACHE_GIB = 1.0  # of an engine, where the user gives no size
 PromptName = Literal["boxed", "dapo", "gpqa", "plain"]
 
 
+PANELS: dict[str, tuple[str, ...]] = {
+    "Models": ("base", "rl", "dtype", "trust_remote_code"),
+    "Task": (
+        "task", "limit", "prompt", "prompt_template", "grader", "task_data", "question_column",
+        "answer_column", "id_column",
+    ),
+    "Intervention": (
+        "direction", "budget", "criterion", "threshold", "match", "window", "eos", "extrapolate",
+        "extrapolate_to",
+    ),
+    "Sampling": ("samples", "max_tokens", "temperature", "top_p", "top_k", "seed"),
+    "What is recorded": ("trace", "record_threshold", "record_top_k"),
+    "Machine": (
+        "device", "pairs", "tensor_parallel_size", "share_gpu", "max_num_seqs", "kv_cache_gib",
+        "num_kv_blocks", "max_model_len", "max_num_batched_tokens", "enforce_eager", "ray_address",
+        "rendezvous", "step_timeout",
+    ),
+    "Output": ("out", "shard", "verbose"),
+}  # fmt: skip
+"""The fields of RunConfig by the title of their panel, in the order of display.
+
+In each panel the options that a newcomer needs come first.
+"""
+
+
 class RunConfig(BaseModel):
     """One run, resolved. Raises ConfigError through `settings.load`; see each field's description
     for units.

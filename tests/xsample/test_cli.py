@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 import evaluators.report.build
 import xsample.making
 from engine.config.inheritance import NOT_SCORED, SCORED
-from engine.config.run_config import RunConfig
+from engine.config.run_config import PANELS, RunConfig
 from engine.core import Problem, Trajectory
 from engine.errors import EngineError, IncompleteRunError, StoreError
 from engine.run.plan import Plan
@@ -65,8 +65,34 @@ def executing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
 def test_help_lists_the_commands_that_exist() -> None:
     result = invoke("--help")
     assert result.exit_code == 0
-    listed = re.findall(r"^  (\w+)  ", result.output.split("Commands:")[1], re.MULTILINE)
-    assert listed == ["doctor", "grade", "inspect", "report", "run", "score", "tasks", "verify"]
+    listed = re.findall(r"^│ ([a-z]+) ", result.output, re.MULTILINE)
+    assert sorted(listed) == sorted(commands.commands)
+    titles = re.findall(r"─ ([\w ]+) ─", result.output)
+    assert titles == ["Options", "Make a run", "Look at runs", "This machine"]
+
+
+def test_the_options_of_run_stand_in_panels_in_the_order_of_the_settings() -> None:
+    output = invoke("run", "--help").output
+    titles = re.findall(r"─ ([\w ]+) ─", output)
+    assert titles == [*PANELS, "Options"]
+    listed = re.findall(r"^│ --([a-z-]+)", output, re.MULTILINE)
+    names = [name.replace("_", "-") for names in PANELS.values() for name in names]
+    assert [name for name in listed if name in names] == names
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_completes_options_and_their_choices(shell: str) -> None:
+    result = invoke("completion", shell)
+    assert (result.exit_code, "_XSAMPLE_COMPLETE" in result.output) == (0, True)
+    words = {"COMP_WORDS": "xsample run --direc", "COMP_CWORD": "2"}
+    completed = subprocess.run(
+        [sys.executable, "-m", "xsample"],
+        env={**os.environ, **words, "_XSAMPLE_COMPLETE": "bash_complete", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert completed.stdout.split() == ["plain,--direction"]
 
 
 def test_the_command_imports_nothing_heavy() -> None:
@@ -81,7 +107,7 @@ def test_the_command_imports_nothing_heavy() -> None:
     "command", [["--help"], ["run", "--help"], ["score", "--help"], ["report", "--help"]]
 )
 def test_help_imports_no_engine(command: list[str]) -> None:
-    heavy = [name for name in HEAVY if name != "pydantic"]
+    heavy = [name for name in HEAVY if name not in ("pydantic", "rich")]  # they make the help
     code = (
         "import sys, contextlib, io, xsample.cli.main as cli\nwith"
         f" contextlib.redirect_stdout(io.StringIO()): cli.commands({command},"
@@ -102,7 +128,7 @@ def test_help_is_quick() -> None:
 @pytest.mark.parametrize("name", RunConfig.model_fields)
 def test_every_field_is_an_option_with_its_help(name: str) -> None:
     text = " ".join(invoke("run", "--help").output.split())
-    assert f"--{name.replace('_', '-')} " in text
+    assert re.search(rf"--{name.replace('_', '-')}[ /]", text)
     assert (RunConfig.model_fields[name].description or "?").split()[0] in text
 
 
@@ -432,7 +458,7 @@ def given(tmp_path: Path) -> str:
 
 def test_score_offers_what_measures_and_nothing_of_what_makes_responses() -> None:
     offered = {
-        word.rstrip(",")
+        word.rstrip(",").split("/")[0]
         for word in invoke("score", "--help").output.split()
         if word.startswith("--")
     }

@@ -12,12 +12,23 @@ from io import TextIOWrapper
 
 import click
 
+from xsample.cli.panels import HELP_CONFIG, PanelCommand, command_panels
 from xsample.cli.read import grade_command, inspect_command, report_command, verify_command
 from xsample.cli.run import run_command, score_command
 from xsample.cli.shell import Commands, debug_option, show
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "rich_help_config": HELP_CONFIG},
+    panels=command_panels(
+        {
+            "Make a run": ["run", "score", "grade"],
+            "Look at runs": ["report", "inspect", "verify"],
+            "This machine": ["doctor", "tasks", "completion"],
+        }
+    ),
+)
 @click.version_option(package_name="xsample")
 @debug_option
 def commands() -> None:
@@ -26,7 +37,7 @@ def commands() -> None:
     """
 
 
-@click.command("tasks")
+@click.command("tasks", cls=PanelCommand)
 @debug_option
 def tasks_command() -> None:
     """The task sets that `run --task` knows by name; it takes a CSV, JSONL or Parquet file as
@@ -47,7 +58,7 @@ def tasks_command() -> None:
     show(table)
 
 
-@click.command("doctor")
+@click.command("doctor", cls=PanelCommand)
 @click.option(
     "--quick", is_flag=True, help="only what needs no import and no run changes: for health checks"
 )
@@ -63,9 +74,23 @@ def doctor_command(ctx: click.Context, quick: bool) -> None:
         ctx.exit(1)
 
 
+@click.command("completion", cls=PanelCommand)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@debug_option
+@click.pass_context
+def completion_command(ctx: click.Context, shell: str) -> None:
+    """Print the completion script of a shell. In bash: eval "$(xsample completion bash)"."""
+    from click.shell_completion import get_completion_class
+
+    completion = get_completion_class(shell)
+    assert completion, "click completes in each of these shells"
+    root = ctx.find_root()
+    click.echo(completion(root.command, {}, "xsample", "_XSAMPLE_COMPLETE").source())
+
+
 for command in (
     run_command, score_command, grade_command, report_command, inspect_command, verify_command,
-    tasks_command, doctor_command,
+    tasks_command, doctor_command, completion_command,
 ):  # fmt: skip
     commands.add_command(command)
 
@@ -73,9 +98,8 @@ for command in (
 def main() -> None:
     """Entry point of the `xsample` command."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(
-            stream, TextIOWrapper
-        ):  # what a terminal cannot show is a question mark, not an error
+        if isinstance(stream, TextIOWrapper):
+            # What a terminal cannot show is a question mark, not an error.
             stream.reconfigure(errors="replace")
     commands(prog_name="xsample")
 

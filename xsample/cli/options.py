@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 import click
 
+from xsample.cli.panels import PanelCommand, option_panels
+
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
@@ -20,10 +22,11 @@ _METAVARS: dict[Any, str] = {
     str: "TEXT", int: "N", float: "X", Path: "FOLDER", "match": "RUN", "prompt_template": "FILE",
     "window": "START:STOP"
 }  # fmt: skip
+_MAX_METAVAR = 28  # characters
 _ARGUMENTS = "xsample.cli.options.arguments"
 
 
-class ConfigCommand(click.Command):
+class ConfigCommand(PanelCommand):
     """A command whose options are, beside its own, the fields of RunConfig, but for those that it
     leaves out.
     """
@@ -45,6 +48,17 @@ class ConfigCommand(click.Command):
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         return [*self._config_options, *super().get_params(ctx)]
 
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options in panels: those of RunConfig by subject, then the command's own."""
+        from engine.config.run_config import PANELS
+
+        shown = {option.name for option in self._config_options}
+        titles = {
+            title: [name for name in names if name in shown] for title, names in PANELS.items()
+        }
+        self.panels = option_panels({title: names for title, names in titles.items() if names})
+        super().format_options(ctx, formatter)
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.meta[_ARGUMENTS] = list(args)
         return super().parse_args(ctx, args)
@@ -62,7 +76,14 @@ def _option(name: str, field: FieldInfo) -> click.Option:
     if name == "verbose":
         return click.Option(["-v", flag, name], count=True, help=field.description)
     if get_origin(kind) is Literal:
-        return click.Option([flag, name], type=click.Choice(get_args(kind)), help=help_text)
+        choices = get_args(kind)
+        # A long list of choices would break inside its words in the narrow column of metavars.
+        metavar = None if len("|".join(choices)) <= _MAX_METAVAR else name.upper()
+        if metavar:
+            help_text += f" [one of: {', '.join(choices)}]"
+        return click.Option(
+            [flag, name], type=click.Choice(choices), metavar=metavar, help=help_text
+        )
     if kind is bool:
         return click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=help_text)
     if get_origin(kind) is tuple:

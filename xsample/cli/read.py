@@ -16,6 +16,7 @@ from engine.errors import (
 )
 from engine.system.terminal import one_line
 from xsample.cli.finish import finish, write_report
+from xsample.cli.panels import PanelCommand
 from xsample.cli.shell import debug_option, say, show
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _show_text_option = click.option(
 )
 
 
-@click.command("grade")
+@click.command("grade", cls=PanelCommand)
 @_run_argument
 @click.option(
     "--grader", type=click.Choice(GRADERS), help="how answers are compared; default: as in the run"
@@ -64,7 +65,7 @@ def grade_command(run: Path, grader: GraderName | None, workers: int, deadline: 
         )
 
 
-@click.command("report")
+@click.command("report", cls=PanelCommand)
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--out",
@@ -87,7 +88,7 @@ def report_command(runs: Sequence[Path], out: Path | None, show_text: bool) -> N
     write_report(runs, out or runs[0] / "report", show_text)
 
 
-@click.command("inspect")
+@click.command("inspect", cls=PanelCommand)
 @_run_argument
 @click.option("--problem", required=True, metavar="ID", help="problem id, as in the tables")
 @click.option(
@@ -126,7 +127,7 @@ def inspect_command(
     click.echo(f"page: {html}")
 
 
-@click.command("verify")
+@click.command("verify", cls=PanelCommand)
 @_run_argument
 @click.option(
     "--all",

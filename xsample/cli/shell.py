@@ -18,6 +18,7 @@ from engine.errors import XsampleError
 from engine.system.log import logger
 from engine.system.signals import Stopped
 from engine.system.terminal import one_line, visible
+from xsample.cli.panels import PanelGroup
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _PIPE_WIDTH = 120  # rich would assume 80 columns where there is no terminal, and wrap the table
 
 
-class Commands(click.Group):
+class Commands(PanelGroup):
     """The one place where exceptions become messages and exit codes."""
 
     def invoke(self, ctx: click.Context) -> Any:
