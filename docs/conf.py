@@ -24,6 +24,7 @@ python_use_unqualified_type_names = True
 # No inventories are fetched: types of other packages, and of modules that are not documented, have
 # no page here.
 nitpick_ignore_regex = [(r"py:.*", r"^(?!xsample\.\w+$).*")]
+default_role = "code"  # a name in `backticks` is code, as in Markdown
 html_theme = "furo"
 html_show_copyright = False
 html_show_sphinx = False

@@ -1,0 +1,104 @@
+"""README, documentation and examples: every code block runs, and the site builds strictly."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from tests.support.pages import pages, run_page
+from tests.support.paths import ROOT
+
+# Its blocks are training code for TRL and verl: tests/recipes/test_trl.py runs them.
+WITH_A_TEST_OF_ITS_OWN = "divergence-weighting.md"
+EXAMPLES = ("first_run.py", "random_control.py")
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_code_block_of_a_page_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if page.name == WITH_A_TEST_OF_ITS_OWN:
+        pytest.skip("tests/recipes/test_trl.py runs its blocks")
+    monkeypatch.chdir(tmp_path)
+    run_page(page)
+
+
+def test_the_pages_have_code_blocks() -> None:
+    """A test that finds no block passes, so some are counted."""
+    blocks = [
+        language
+        for page in pages()
+        for language in re.findall(r"^```(\w+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    assert blocks.count("python") >= 10 and blocks.count("bash") >= 10
+    assert blocks.count("shell") >= 20
+    assert set(blocks) <= {"bash", "python", "shell", "text", "yaml"}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_runs(name: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / name, tmp_path],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    report = Path(done.stdout.rpartition("report: ")[2].strip())
+    assert report.is_file() and "accuracy" in done.stdout
+
+
+def test_the_notebook_runs_with_its_progress_in_one_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
+    text = (ROOT / "examples" / "first_run.ipynb").read_text(encoding="utf-8")
+    notebook: Any = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
+    resources = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=600, resources=resources).execute()
+    [cell] = [cell for cell in notebook.cells if cell.source.startswith("run = xsample.run")]
+    [progress] = [out for out in cell.outputs if out.output_type == "display_data"]
+    assert "accuracy" in progress["data"]["text/plain"]
+    assert "run directory: runs/notebook" in progress["data"]["text/plain"]
+    assert [out for out in cell.outputs if out.get("name") == "stderr"] == []
+
+
+def test_the_notebook_is_stored_without_outputs() -> None:
+    notebook = json.loads((ROOT / "examples" / "first_run.ipynb").read_text(encoding="utf-8"))
+    assert not any(cell.get("outputs") for cell in notebook["cells"])
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    command = ["-W", "--keep-going", "-n", "-q", "-b", "html", "docs", str(tmp_path / "site")]
+    built = subprocess.run(
+        [sys.executable, "-m", "sphinx", *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert built.returncode == 0, built.stderr
+    options = (tmp_path / "site" / "reference" / "options.html").read_text(encoding="utf-8")
+    assert "--tensor-parallel-size" in options
+
+
+def test_the_readme_is_read_to_its_end() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150 and len(text.split()) <= 1_300
+    assert text.index("docs/assets/accuracy.png") < text.index("make demo")
+
+
+def test_every_link_of_readme_and_kit_leads_somewhere() -> None:
+    for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+            assert target.startswith("https://") or (ROOT / target).exists(), f"{name}: {target}"
