@@ -1,6 +1,4 @@
-"""What our HTML pages share: templates that escape everything, and hashes for a page's
-Content-Security-Policy.
-"""
+"""What the HTML pages share: escaping templates, and hashes for a Content-Security-Policy."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 
 def environment(folder: Path) -> Environment:
-    """The templates of `folder`; a name that is not given is an error."""
+    """The Jinja environment of a folder: it escapes every value and refuses an undefined name."""
     return Environment(
         loader=FileSystemLoader(folder),
         autoescape=True,
@@ -23,7 +21,7 @@ def environment(folder: Path) -> Environment:
 
 
 def hash_source(text: str) -> str:
-    """An inline style sheet or script as a policy allows it: `sha256-...`, of CSP level 2."""
+    """The hash by which a CSP level 2 policy allows an inline style or script: `sha256-...`."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode(
         "ascii"
     )

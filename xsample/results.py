@@ -122,13 +122,13 @@ class Run:
         """
         from engine.core import TRAJECTORY_KEY
         from engine.store.manifest import is_scored
-        from evaluators.scores.by_arm import Graded, accuracy_by_budget
+        from evaluators.scores.by_arm import GradedRun, accuracy_by_budget
         from evaluators.scores.outcomes import COUNTED
 
         store = self._store
         grades, grader = store.grades(), store.grader
         responses = store.responses([*TRAJECTORY_KEY, *COUNTED])
-        graded = Graded.of(self.path.name, responses, grades, grader)
+        graded = GradedRun.of(self.path.name, responses, grades, grader)
         is_control = bool(self.settings.get("match"))
         return accuracy_by_budget(graded, is_control, is_scored(store.manifest))
 

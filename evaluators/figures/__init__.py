@@ -1,7 +1,6 @@
-"""Figures of the measurements: one file a measurement, one style file for all, and one place that
-writes files.
+"""Figures of the measurements: one file per measurement, one style file for all.
 
-A figure is made of the tidy tables of a report, runs under one another (first column `run`). A
-function returns None where there is nothing to draw. Nothing here calls pyplot, opens a window or
-leaves a setting of matplotlib changed.
+A figure is drawn from the tidy tables of a report, in which the rows of all runs follow one another
+(first column `run`). A function returns None where there is nothing to draw. Nothing here calls
+pyplot, opens a window or leaves a setting of matplotlib changed; only `saving` writes files.
 """

@@ -1,6 +1,4 @@
-"""Paired differences of accuracy as a forest plot: the arms of a run in rows, two comparisons
-each.
-"""
+"""A forest plot of paired differences of accuracy: one row per arm, two comparisons each."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from matplotlib.lines import Line2D
 from engine.core import budget_order
 from evaluators.figures import legend, text, ticks
 from evaluators.figures.accuracy import control_runs
-from evaluators.figures.series import Series, by_direction, known, names, split
+from evaluators.figures.series import Series, by_direction, finite_rows, names, split
 from evaluators.figures.style import (
     CONTROL_COLOUR,
     GUIDE_COLOUR,
@@ -28,10 +26,8 @@ from evaluators.figures.style import (
 
 MAX_ROWS = 48
 _ROW = 0.2  # inches
-_LOWEST, _CONTROL = (
-    "against the direction's lowest budget",
-    "against the random control at the same budget",
-)
+_LOWEST = "against the direction's lowest budget"
+_CONTROL = "against the random control at the same budget"
 _MARKERS = {_LOWEST: "o", _CONTROL: "D"}
 _OFFSETS = {_LOWEST: -0.16, _CONTROL: 0.16}
 _HEADING = "heading"
@@ -41,59 +37,67 @@ Row = dict[str, Any]
 
 @with_style
 def forest(differences: pa.Table, accuracy: pa.Table, runs: Sequence[str] = ()) -> Figure | None:
-    """Differences of accuracy on the same samples, with 95 % intervals: an arm a row, a panel a
-    direction.
+    """Differences of accuracy on the same samples, with 95 % intervals, one row per arm.
 
-    An arm is compared with its direction's lowest budget, and with the random control's arm of the
-    same direction and budget. Of many arms those with budgets between the lowest and the highest
-    are thinned out.
+    One panel per direction. An arm is compared with its direction's lowest budget, and with the arm
+    of the random control of the same direction and budget. Of many arms some of those between the
+    lowest and the highest budget are left out.
     """
     controls = control_runs(accuracy)
-    table = _telling(known(differences, "difference"), controls)
-    series = split(table, [*runs, *names(split(accuracy))])
-    if not series:
+    table = _select_comparisons(finite_rows(differences, "difference"), controls)
+    all_series = split(table, [*runs, *names(split(accuracy))])
+    if not all_series:
         return None
-    rows = _rows(series)
-    groups = by_direction(series)
+    rows = _rows(all_series)
+    groups = by_direction(all_series)
     figure, grid = panels(1, len(groups), max(1.3, 0.25 + _ROW * len(rows)), share_x=False)
     for axes, (direction, members) in zip(grid[0], groups, strict=True):
-        for one in members:
-            _draw(axes, one, rows, CONTROL_COLOUR if one.run in controls else one.colour)
+        for series in members:
+            _draw(axes, series, rows, CONTROL_COLOUR if series.run in controls else series.colour)
         _scale(axes)
         if len(groups) > 1:
             label_panel(axes, direction)
     _label_rows(
         grid[0, 0],
         rows,
-        {one.run: CONTROL_COLOUR if one.run in controls else one.colour for one in series},
+        {
+            series.run: CONTROL_COLOUR if series.run in controls else series.colour
+            for series in all_series
+        },
     )
     label_axes(figure, "difference of accuracy (percentage points)", "budget (interventions)")
     legend.add(figure, _entries(table))
     return figure
 
 
-def _telling(differences: pa.Table, controls: set[str]) -> pa.Table:
-    """The rows that are drawn, with a column `kind`; a control's differences from a run are turned
-    round.
+def _select_comparisons(differences: pa.Table, controls: set[str]) -> pa.Table:
+    """The rows that are drawn, with a column `kind`.
+
+    The difference of a control to a run becomes that of the run to its control.
     """
     rows = (
         differences.to_pylist() if "run" in differences.column_names else _of_one_run(differences)
     )
     lowest = _lowest(rows)
-    found: list[Row] = []
+    drawn: list[Row] = []
     for row in rows:
         run, other = row["run"], row["against_run"] or row["run"]
         if run == other and _arm_of(row, "against_") == lowest.get((run, row["direction"])):
-            found.append({**row, "kind": _LOWEST})
-        elif _against_control(row, run in controls, other in controls):
-            found.append({**(_turned(row) if run in controls else row), "kind": _CONTROL})
-    return pa.Table.from_pylist(found) if found else differences.slice(0, 0)
+            drawn.append({**row, "kind": _LOWEST})
+        elif _is_against_control(row, run in controls, other in controls):
+            drawn.append({**(_swap_sides(row) if run in controls else row), "kind": _CONTROL})
+    return pa.Table.from_pylist(drawn) if drawn else differences.slice(0, 0)
 
 
-def _against_control(row: Row, is_control: bool, other_is: bool) -> bool:
-    """The same arm with and without control; without interventions both are the same."""
+def _is_against_control(row: Row, is_control: bool, is_other_control: bool) -> bool:
+    """Whether a row compares an arm with the same arm of a control.
+
+    Not at budget 0: without interventions both are the same.
+    """
     return (
-        is_control != other_is and _arm_of(row) == _arm_of(row, "against_") and row["budget"] != 0
+        is_control != is_other_control
+        and _arm_of(row) == _arm_of(row, "against_")
+        and row["budget"] != 0
     )
 
 
@@ -102,60 +106,62 @@ def _of_one_run(differences: pa.Table) -> list[Row]:
 
 
 def _lowest(rows: list[Row]) -> dict[tuple[str, str], tuple[str, int | None]]:
-    """The arm of the lowest budget of each run and direction; what all others of it are compared
-    with.
-    """
-    found: dict[tuple[str, str], tuple[str, int | None]] = {}
+    """The arm with the lowest budget of each run and direction, with which the others compare."""
+    lowest: dict[tuple[str, str], tuple[str, int | None]] = {}
     for row in sorted(rows, key=lambda row: budget_order(row["against_budget"])):
         if row["direction"] == row["against_direction"] and row["against_run"] in (
             None,
             row["run"],
         ):
-            found.setdefault((row["run"], row["direction"]), _arm_of(row, "against_"))
-    return found
+            lowest.setdefault((row["run"], row["direction"]), _arm_of(row, "against_"))
+    return lowest
 
 
 def _arm_of(row: Row, prefix: str = "") -> tuple[str, int | None]:
     return row[f"{prefix}direction"], row[f"{prefix}budget"]
 
 
-def _turned(row: Row) -> Row:
+def _swap_sides(row: Row) -> Row:
     """The same comparison from the other side."""
     low, high = (None if row[bound] is None else -row[bound] for bound in ("high", "low"))
     sides = {"run": row["against_run"], "against_run": row["run"]}
     return {**row, **sides, "difference": -row["difference"], "low": low, "high": high}
 
 
-def _rows(series: Sequence[Series]) -> list[tuple[str, int | str | None]]:
-    """The rows from the top: of each run a heading, where runs are several, and the budgets that
-    are shown, rising.
+def _rows(all_series: Sequence[Series]) -> list[tuple[str, int | str | None]]:
+    """The rows from the top: of each run its budgets in rising order.
+
+    With several runs, a heading stands above the budgets of each.
     """
-    runs = names(series)
+    runs = names(all_series)
     limit = max(2, MAX_ROWS // len(runs) - 1)
     rows: list[tuple[str, int | str | None]] = []
     for run in runs:
         budgets = {
-            budget for one in series if one.run == run for budget in one.rows["budget"].to_pylist()
+            budget
+            for series in all_series
+            if series.run == run
+            for budget in series.rows["budget"].to_pylist()
         }
         rows += [(run, _HEADING)] if len(runs) > 1 else []
-        rows += [(run, budget) for budget in _thinned(sorted(budgets, key=budget_order), limit)]
+        rows += [(run, budget) for budget in _thin_out(sorted(budgets, key=budget_order), limit)]
     return rows
 
 
-def _thinned(budgets: list[int | None], limit: int) -> list[int | None]:
-    """All, or `limit` of them, the ends among them."""
+def _thin_out(budgets: list[int | None], limit: int) -> list[int | None]:
+    """At most `limit` of the budgets, the first and the last among them."""
     places = np.linspace(0, len(budgets) - 1, min(limit, len(budgets))).round().astype(int)
     return [budgets[place] for place in places.tolist()]
 
 
-def _draw(axes: Axes, one: Series, rows: list[tuple[str, int | str | None]], colour: str) -> None:
-    """The comparisons of the arms of a series; of an arm with two one is a little above the
-    other.
-    """
-    for row in one.rows.to_pylist():
-        if (one.run, row["budget"]) not in rows:
+def _draw(
+    axes: Axes, series: Series, rows: list[tuple[str, int | str | None]], colour: str
+) -> None:
+    """The comparisons of the arms of a series, each kind at its own height within a row."""
+    for row in series.rows.to_pylist():
+        if (series.run, row["budget"]) not in rows:
             continue
-        y = rows.index((one.run, row["budget"])) + _OFFSETS[row["kind"]]
+        y = rows.index((series.run, row["budget"])) + _OFFSETS[row["kind"]]
         if row["low"] is not None and row["high"] is not None:
             axes.hlines(y, 100 * row["low"], 100 * row["high"], color=colour, linewidth=1.2)
         face = "white" if row["kind"] == _CONTROL else colour
@@ -170,7 +176,7 @@ def _draw(axes: Axes, one: Series, rows: list[tuple[str, int | str | None]], col
 
 
 def _scale(axes: Axes) -> None:
-    """Zero is always in it."""
+    """A scale that always shows zero."""
     axes.axvline(0, color=GUIDE_COLOUR, linewidth=0.9)
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
@@ -181,15 +187,17 @@ def _scale(axes: Axes) -> None:
 def _label_rows(
     axes: Axes, rows: list[tuple[str, int | str | None]], colours: dict[str, str]
 ) -> None:
-    shown = [
-        text.name(run) if budget is _HEADING else "∞" if budget is None else str(budget)
-        for run, budget in rows
-    ]
-    axes.set_yticks(range(len(rows)), shown)
+    axes.set_yticks(range(len(rows)), [_row_label(run, budget) for run, budget in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     for label, (run, budget) in zip(axes.get_yticklabels(), rows, strict=True):
         if budget is _HEADING:
             label.set(color=colours[run], fontweight="bold")
+
+
+def _row_label(run: str, budget: int | str | None) -> str:
+    if budget is _HEADING:
+        return text.name(run)
+    return "∞" if budget is None else str(budget)
 
 
 def _entries(table: pa.Table) -> list[Line2D]:

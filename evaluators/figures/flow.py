@@ -1,5 +1,6 @@
-"""Words set in lines like a paragraph: where each goes, from its size alone. Lengths in any one
-unit.
+"""The layout of words in lines, like a paragraph: from their sizes to their positions.
+
+All lengths are in the same unit, whichever that is.
 """
 
 from __future__ import annotations
@@ -10,26 +11,32 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A word: how wide, and how far above and below its base line it may reach."""
+    """The size of a word."""
 
     width: float
     ascent: float
+    """How far it reaches above its base line."""
     descent: float
+    """How far it reaches below its base line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Paragraph:
-    """Of each word the left end and the depth of its base line below the top, and the height of
-    all.
-    """
+    """The positions of words."""
 
     places: list[tuple[float, float]]
+    """Of each word its left end, and the depth of its base line below the top."""
     height: float
+    """Of the whole paragraph."""
 
 
 def flow(words: Sequence[Size], width: float, gap: float) -> Paragraph:
-    """The words in their order, in lines of at most `width`, `gap` apart; a wider word has a line
-    of its own.
+    """Set words in lines, in their order.
+
+    Args:
+        words: The sizes of the words.
+        width: The largest width of a line; a wider word has a line of its own.
+        gap: The distance between words.
     """
     places: list[tuple[float, float]] = []
     depth = 0.0

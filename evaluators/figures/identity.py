@@ -1,6 +1,4 @@
-"""Identity as a cloud: which tokens are sampled where the policies are apart, drawn so that size is
-frequency.
-"""
+"""A token cloud: the tokens sampled at high and at low divergence, sized by their frequency."""
 
 from __future__ import annotations
 
@@ -16,42 +14,40 @@ from matplotlib.text import Text
 from evaluators.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
 from evaluators.figures import text
 from evaluators.figures.flow import Size, flow
-from evaluators.figures.series import Series, known, split
-from evaluators.figures.style import GUIDE_COLOUR, WIDTH, empty, renderer, with_style
+from evaluators.figures.series import Series, finite_rows, split
+from evaluators.figures.style import GUIDE_COLOUR, WIDTH, new_figure, renderer, with_style
 
 LARGEST, SMALLEST = 30.0, 7.5  # points
-# Blue over grey to red-brown: told apart by colour-blind readers, and dark enough on white
-# everywhere.
+# Blue over grey to red-brown: colour-blind readers can tell them apart, and all are dark enough on
+# white.
 SHARE_COLOURS = LinearSegmentedColormap.from_list("share_high", ["#0072B2", "#5F5F66", "#C24A00"])
-SHARE_SCALE = PowerNorm(0.5, 0, 1)  # most tokens are rarely of high divergence, and differ there
+SHARE_SCALE = PowerNorm(0.5, 0, 1)  # spreads small shares, which most tokens have
 HEADINGS = {"high": f"JS > {HIGH_DIVERGENCE:g} nats", "low": f"JS ≤ {NEAR_ZERO:g} nats"}
 
-# Inches: around the figure, between its halves, between tokens; a half; a heading; the scale of
-# colours.
+# In inches: around the figure, between its halves, and between tokens.
 _MARGIN, _GUTTER, _GAP = 0.12, 0.3, 0.09
-_HALF = (WIDTH - 2 * _MARGIN - _GUTTER) / 2
-_HEADING, _SCALE = 0.32, 0.62
+_HALF = (WIDTH - 2 * _MARGIN - _GUTTER) / 2  # width of a half, in inches
+_HEADING, _SCALE = 0.32, 0.62  # heights of a heading and of the scale of colours, in inches
 
 
 @with_style
 def token_cloud(frequent_tokens: pa.Table, runs: Sequence[str] = ()) -> Figure | None:
-    """The most frequent tokens at high (left) and at low (right) JS divergence, in the order of
-    their frequency.
+    """The most frequent tokens at high (left) and at low (right) JS divergence, by frequency.
 
     The area of a token (its size squared) is its share of the positions of its class, down to a
-    smallest size and up to the width of a line; colour is the share of all its positions that are
-    of high divergence. ␣ is a space, ⏎ a line end.
+    smallest size and up to the width of a line. Its colour is the share of all its positions that
+    are of high divergence. ␣ is a space, ⏎ a line end.
     """
-    series = split(known(frequent_tokens, "rank", "share", "share_high"), runs)
-    if not series:
+    all_series = split(finite_rows(frequent_tokens, "rank", "share", "share_high"), runs)
+    if not all_series:
         return None
-    figure = empty(1)
+    figure = new_figure(1)
     figure.set_layout_engine("none")
-    placed: list[tuple[Text, float]] = []  # a text, and how far below the top it is
+    placed: list[tuple[Text, float]] = []  # a text, and its depth below the top in inches
     depth = _MARGIN
-    for one in series:
+    for series in all_series:
         halves = [
-            _half(figure, one, divergence, place, depth, _limit(len(series)))
+            _half(figure, series, divergence, place, depth, _limit(len(all_series)))
             for place, divergence in enumerate(HEADINGS)
         ]
         placed += [text_ for half, _ in halves for text_ in half]
@@ -65,23 +61,27 @@ def token_cloud(frequent_tokens: pa.Table, runs: Sequence[str] = ()) -> Figure |
 
 
 def _limit(num_series: int) -> int:
-    """How many tokens of each class are drawn: fewer where the figure would become too high."""
-    return 50 if num_series <= 2 else 30 if num_series <= 4 else 20
+    """Number of tokens drawn of each class; smaller for many series, which need much height."""
+    if num_series <= 2:
+        return 50
+    return 30 if num_series <= 4 else 20
 
 
 def _half(
-    figure: Figure, one: Series, divergence: str, place: int, top: float, limit: int
+    figure: Figure, series: Series, divergence: str, place: int, top: float, limit: int
 ) -> tuple[list[tuple[Text, float]], float]:
-    """A heading and the tokens of a class below it; and where this ends, in inches below the
-    figure's top.
+    """The heading of a class and its tokens below it.
+
+    Returns:
+        The texts with their depths, and the depth at which the half ends: in inches below the top.
     """
     left = _MARGIN + place * (_HALF + _GUTTER)
-    rows = one.where(divergence=divergence).rows.sort_by("rank").slice(0, limit).to_pylist()
-    named = [
-        one.label if not place else "",
+    rows = series.where(divergence=divergence).rows.sort_by("rank").slice(0, limit).to_pylist()
+    parts = [
+        series.label if not place else "",
         HEADINGS[divergence] + ("" if rows else ": no positions"),
     ]
-    heading = _text(figure, " · ".join(part for part in named if part), 8.5)
+    heading = _text(figure, " · ".join(part for part in parts if part), 8.5)
     heading.set(x=left, color=GUIDE_COLOUR)
     largest = max((row["share"] for row in rows), default=1.0) or 1.0
     words = [_word(figure, row, row["share"] / largest) for row in rows]
@@ -96,7 +96,7 @@ def _half(
 
 
 def _word(figure: Figure, row: dict[str, Any], share: float) -> Text:
-    """A token; `share` is of the most frequent one's, 0 to 1."""
+    """Draw a token; `share` is its frequency relative to the most frequent token, 0 to 1."""
     word = _text(figure, text.token(row["text"], row["token"]), max(SMALLEST, LARGEST * share**0.5))
     word.set_color(SHARE_COLOURS(SHARE_SCALE(row["share_high"])))
     while (width := _size(figure, word).width) > _HALF:
@@ -104,18 +104,20 @@ def _word(figure: Figure, row: dict[str, Any], share: float) -> Text:
     return word
 
 
-def _text(figure: Figure, shown: str, size: float) -> Text:
-    return figure.text(0, 0, shown, fontsize=size, va="baseline", transform=figure.dpi_scale_trans)
+def _text(figure: Figure, content: str, size: float) -> Text:
+    return figure.text(
+        0, 0, content, fontsize=size, va="baseline", transform=figure.dpi_scale_trans
+    )
 
 
 def _size(figure: Figure, word: Text) -> Size:
-    """Of a text that stands at 0, in inches."""
+    """The size of a text that stands at 0, in inches."""
     box = word.get_window_extent(renderer(figure))
     return Size(box.width / figure.dpi, box.y1 / figure.dpi, -box.y0 / figure.dpi)
 
 
 def _scale(figure: Figure, height: float) -> None:
-    """The scale of colours, below the tokens at the left."""
+    """Draw the scale of colours, below the tokens at the left."""
     axes = figure.add_axes((_MARGIN / WIDTH + 0.01, 0.4 / height, 0.4, 0.1 / height))
     bar = figure.colorbar(
         ScalarMappable(norm=SHARE_SCALE, cmap=SHARE_COLOURS), cax=axes, orientation="horizontal"

@@ -1,5 +1,6 @@
-"""The legend of a figure, above the data: runs are colours; directions are line styles, marks, and
-hatches of bars.
+"""The legend of a figure, above the data.
+
+Runs are colours; directions are line styles, markers, and hatches of bars.
 """
 
 from __future__ import annotations
@@ -34,23 +35,30 @@ _LINE = 0.17  # inches
 
 
 def of_series(
-    series: Sequence[Series], *, markers: bool = False, bars: bool = False
+    all_series: Sequence[Series], *, markers: bool = False, bars: bool = False
 ) -> list[Entry]:
-    """An entry a run where there are several, and an entry a direction where there are several."""
-    colour = {one.run: one.colour for one in series}
-    ways = directions(series)
-    own = series[0].colour if len(colour) == 1 else GUIDE_COLOUR
+    """One entry per run if there are several, and one per direction if there are several.
+
+    Args:
+        all_series: What the figure shows.
+        markers: Whether its lines have markers.
+        bars: Whether it shows bars besides lines.
+    """
+    colour = {series.run: series.colour for series in all_series}
+    shown_directions = directions(all_series)
+    own = all_series[0].colour if len(colour) == 1 else GUIDE_COLOUR
     entries: list[Entry] = [*of_runs(colour)] if len(colour) > 1 else []
-    for way in ways if len(ways) > 1 else []:
-        line, marker = LINE_STYLES.get(way, "-"), MARKERS.get(way, "o") if markers else ""
-        drawn = Line2D([], [], color=own, linestyle=line, marker=marker, label=text.name(way))
-        bar = Patch(label=text.name(way), **bar_looks(own, HATCHES.get(way, "")))
-        entries.append((bar, drawn) if bars else drawn)
+    for direction in shown_directions if len(shown_directions) > 1 else []:
+        label, line_style = text.name(direction), LINE_STYLES.get(direction, "-")
+        marker = MARKERS.get(direction, "o") if markers else ""
+        line = Line2D([], [], color=own, linestyle=line_style, marker=marker, label=label)
+        bar = Patch(label=label, **bar_looks(own, HATCHES.get(direction, "")))
+        entries.append((bar, line) if bars else line)
     return entries
 
 
 def of_runs(colour: dict[str, str]) -> list[Artist]:
-    """An entry a run, in its colour."""
+    """One entry per run, in its colour."""
     return [
         Line2D([], [], color=shade, linewidth=3, label=text.name(run))
         for run, shade in colour.items()
@@ -58,9 +66,7 @@ def of_runs(colour: dict[str, str]) -> list[Artist]:
 
 
 def add(figure: Figure, entries: Sequence[Entry]) -> None:
-    """The entries above the axes from the left, in one line or in columns; the figure grows by
-    their height.
-    """
+    """Add the entries above the axes, from the left; the figure grows by their height."""
     if not entries:
         return
     labels = [
@@ -74,8 +80,9 @@ def add(figure: Figure, entries: Sequence[Entry]) -> None:
 
 
 def _columns(figure: Figure, labels: Sequence[str]) -> int:
-    """As many as there is room for; entries fill one column after the other, each as wide as its
-    widest.
+    """As many columns as fit, each as wide as its widest entry.
+
+    Entries fill one column after the other.
     """
     size = float(matplotlib.rcParams["legend.fontsize"])
     widths = [_HANDLE + width(figure, label, size) for label in labels]
@@ -86,11 +93,11 @@ def _columns(figure: Figure, labels: Sequence[str]) -> int:
         if sum(part.max() for part in np.array_split(widths, n)) <= room
     )
     num_lines = ceil(len(labels) / next(fitting, 1))
-    return ceil(len(labels) / num_lines)  # even columns
+    return ceil(len(labels) / num_lines)  # columns of equal length
 
 
 def width(figure: Figure, label: str, size: float) -> float:
-    """How wide a text is, in points."""
+    """The width of a text, in points."""
     font = FontProperties(family=matplotlib.rcParams["font.family"], size=size)
     measure = renderer(figure).get_text_width_height_descent
     pixels, _, _ = measure(label, font, ismath=False)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""JS divergence along a response: against t / length, from its first token to its last."""
+"""Figures of JS divergence along a response, against the relative position t / length."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 
 from engine.arrays import Floats
 from evaluators.figures import legend, ticks
-from evaluators.figures.series import Series, floats, known, names, split
+from evaluators.figures.series import Series, finite_rows, floats, names, split
 from evaluators.figures.style import (
     GUIDE_COLOUR,
     draw_line,
@@ -35,60 +35,62 @@ _PERCENTILES = ("p5", "p25", "median", "p75", "p95")
 @with_style
 def means(js_by_position: pa.Table, runs: Sequence[str] = ()) -> Figure | None:
     """Mean JS divergence against normalised position, all runs and directions in one panel."""
-    series = split(known(js_by_position, "start", "stop", "mean"), runs)
-    if not series:
+    all_series = split(finite_rows(js_by_position, "start", "stop", "mean"), runs)
+    if not all_series:
         return None
     figure, grid = panels(1, 1, 2.9)
     axes = grid[0, 0]
-    for one in series:
-        draw_line(axes, _middle(one), one.floats("mean"), **one.looks)
-    top = max(float(one.floats("mean").max()) for one in series)
+    for series in all_series:
+        draw_line(axes, _middles(series), series.floats("mean"), **series.looks)
+    top = max(float(series.floats("mean").max()) for series in all_series)
     ticks.linear_axis(axes, "x", 0, 100)
     ticks.linear_axis(axes, "y", 0, 1.06 * top or 0.1)
     axes.set(xlabel=POSITION_LABEL, ylabel="mean JS divergence (nats)")
-    legend.add(figure, legend.of_series(series))
+    legend.add(figure, legend.of_series(all_series))
     return figure
 
 
 @with_style
 def bands(js_by_position: pa.Table, runs: Sequence[str] = ()) -> Figure | None:
-    """Mean, median and percentile bands of JS divergence against normalised position, a panel a run
-    and direction.
+    """Mean, median and percentile bands of JS divergence against normalised position.
+
+    One panel per run and direction.
     """
-    table = known(js_by_position, "start", "stop", "mean", *_PERCENTILES)
-    series = split(table, runs)
-    if not series:
+    table = finite_rows(js_by_position, "start", "stop", "mean", *_PERCENTILES)
+    all_series = split(table, runs)
+    if not all_series:
         return None
-    figure, panels_ = small_multiples(len(series), 2.9 if len(series) < 3 else 1.9)
-    shown = np.concatenate([floats(table, name) for name in ("mean", *_PERCENTILES)])
-    for axes, one in zip(panels_, series, strict=True):
-        _bands(axes, one)
-        ticks.js_axis(axes, "y", shown)
+    figure, panels_ = small_multiples(len(all_series), 2.9 if len(all_series) < 3 else 1.9)
+    values = np.concatenate([floats(table, name) for name in ("mean", *_PERCENTILES)])
+    for axes, series in zip(panels_, all_series, strict=True):
+        _bands(axes, series)
+        ticks.js_axis(axes, "y", values)
         ticks.linear_axis(axes, "x", 0, 100)
-        if len(series) > 1:
-            label_panel(axes, one.label, one.colour)
+        if len(all_series) > 1:
+            label_panel(axes, series.label, series.colour)
     label_axes(figure, POSITION_LABEL, "JS divergence (nats)")
-    legend.add(figure, _entries(series[0].colour if len(names(series)) == 1 else GUIDE_COLOUR))
+    legend.add(
+        figure, _entries(all_series[0].colour if len(names(all_series)) == 1 else GUIDE_COLOUR)
+    )
     return figure
 
 
-def _bands(axes: Axes, one: Series) -> None:
-    x = _middle(one)
-    p5, p25, median, p75, p95 = (one.floats(name) for name in _PERCENTILES)
-    wide = (
-        x if len(x) > 1 else np.array([x[0] - 1, x[0] + 1])
-    )  # one bin is a point, and its bands need a width
+def _bands(axes: Axes, series: Series) -> None:
+    x = _middles(series)
+    p5, p25, median, p75, p95 = (series.floats(name) for name in _PERCENTILES)
+    # A single bin is a point, but its bands need a width.
+    wide = x if len(x) > 1 else np.array([x[0] - 1, x[0] + 1])
     for low, high, alpha in ((p5, p95, _WIDE), (p25, p75, _NARROW)):
         axes.fill_between(
             wide,
             np.resize(low, len(wide)),
             np.resize(high, len(wide)),
-            color=one.colour,
+            color=series.colour,
             alpha=alpha,
             linewidth=0,
         )
-    draw_line(axes, x, median, color=one.colour)
-    draw_line(axes, x, one.floats("mean"), **_MEAN)
+    draw_line(axes, x, median, color=series.colour)
+    draw_line(axes, x, series.floats("mean"), **_MEAN)
 
 
 def _entries(colour: str) -> list[Artist]:
@@ -102,6 +104,6 @@ def _entries(colour: str) -> list[Artist]:
     ]
 
 
-def _middle(one: Series) -> Floats:
-    """The middles of the bins, in % of the length."""
-    return np.asarray(50 * (one.floats("start") + one.floats("stop")))
+def _middles(series: Series) -> Floats:
+    """The middles of the bins, in % of the length of the response."""
+    return np.asarray(50 * (series.floats("start") + series.floats("stop")))

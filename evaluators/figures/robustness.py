@@ -1,6 +1,4 @@
-"""Robustness: shares of near-zero and of high divergence under other truncations of the
-distributions.
-"""
+"""A figure of robustness: near-zero and high divergence under other truncations."""
 
 from __future__ import annotations
 
@@ -15,17 +13,17 @@ from matplotlib.lines import Line2D
 
 from evaluators.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
 from evaluators.figures import legend, text, ticks
-from evaluators.figures.series import Series, by_direction, known, split
+from evaluators.figures.series import Series, by_direction, finite_rows, split
 from evaluators.figures.style import GUIDE_COLOUR, label_panel, panels, with_style
 from evaluators.shifts.robustness import BOUND, EXACT, MEASURED
 
-# With too low a JS the near-zero share is too high, and the high share too low: the marks point to
-# where the truth is.
+# A lower bound of JS gives too high a near-zero share and too low a high share: the markers point
+# towards the true share.
 COLUMNS = {
     "near_zero": (f"positions with JS ≤ {NEAR_ZERO:g} nats (%)", "<"),
     "high": (f"positions with JS > {HIGH_DIVERGENCE:g} nats (%)", ">"),
 }
-SOURCES = {  # marker, its face if it is not full, and what the legend says
+SOURCES = {  # marker, its face colour if it is hollow, and its label in the legend
     MEASURED: ("o", "", "measured"),
     EXACT: ("o", "white", "from stored data, exact"),
     BOUND: (">", "white", "from stored data, a bound that points to the true share"),
@@ -34,27 +32,31 @@ SOURCES = {  # marker, its face if it is not full, and what the legend says
 
 @with_style
 def truncations(table: pa.Table, runs: Sequence[str] = ()) -> Figure | None:
-    """Shares of near-zero and of high JS divergence, a row a truncation; hollow marks are worked
-    out from stored data.
+    """Shares of near-zero and of high JS divergence, one row per truncation.
 
-    A triangle is a bound and points to where the true share is.
+    Hollow markers are computed from stored data. A triangle is a bound and points towards the true
+    share.
     """
-    series = split(known(table, "near_zero", "high"), runs)
-    if not series:
+    all_series = split(finite_rows(table, "near_zero", "high"), runs)
+    if not all_series:
         return None
-    rows = list(dict.fromkeys(row for one in series for row in one.rows["truncation"].to_pylist()))
-    groups = by_direction(series)
-    most = max(len(members) for _, members in groups)
-    figure, grid = panels(len(groups), 2, 0.55 + len(rows) * max(0.26, 0.13 * most), share_x=False)
+    rows = list(
+        dict.fromkeys(row for series in all_series for row in series.rows["truncation"].to_pylist())
+    )
+    groups = by_direction(all_series)
+    max_members = max(len(members) for _, members in groups)
+    figure, grid = panels(
+        len(groups), 2, 0.55 + len(rows) * max(0.26, 0.13 * max_members), share_x=False
+    )
     for axes_of_row, (direction, members) in zip(grid, groups, strict=True):
         for axes, column in zip(axes_of_row, COLUMNS, strict=True):
-            for place, one in enumerate(members):
-                offset = (place - (len(members) - 1) / 2) * min(0.2, 0.8 / most)
+            for place, series in enumerate(members):
+                offset = (place - (len(members) - 1) / 2) * min(0.2, 0.8 / max_members)
                 _dots(
                     axes,
-                    one,
+                    series,
                     column,
-                    [rows.index(row) + offset for row in one.rows["truncation"].to_pylist()],
+                    [rows.index(row) + offset for row in series.rows["truncation"].to_pylist()],
                 )
             axes.set_xlabel(COLUMNS[column][0])
         if len(groups) > 1:
@@ -63,21 +65,21 @@ def truncations(table: pa.Table, runs: Sequence[str] = ()) -> Figure | None:
     grid[0, 0].set_ylim(len(rows) - 0.5, -0.5)
     for column in grid.T:
         _same_scale(list(column))
-    legend.add(figure, _entries(series))
+    legend.add(figure, _entries(all_series))
     return figure
 
 
-def _dots(axes: Axes, one: Series, column: str, heights: list[float]) -> None:
+def _dots(axes: Axes, series: Series, column: str, heights: list[float]) -> None:
     for share, height, source in zip(
-        one.floats(column), heights, one.rows["source"].to_pylist(), strict=True
+        series.floats(column), heights, series.rows["source"].to_pylist(), strict=True
     ):
         marker = COLUMNS[column][1] if source == BOUND else "o"
-        face = one.colour if source == MEASURED else "white"
+        face = series.colour if source == MEASURED else "white"
         axes.plot(
             100 * share,
             height,
             marker,
-            color=one.colour,
+            color=series.colour,
             markerfacecolor=face,
             markersize=6,
             clip_on=False,
@@ -86,7 +88,7 @@ def _dots(axes: Axes, one: Series, column: str, heights: list[float]) -> None:
 
 
 def _same_scale(column: list[Axes]) -> None:
-    """Around all shares of a column, within 0 and 100 %."""
+    """Set the same scale for a column of panels: around all its shares, within 0 to 100 %."""
     shares = np.concatenate(
         [np.asarray(line.get_xdata(), float) for axes in column for line in axes.lines]
     )
@@ -96,13 +98,13 @@ def _same_scale(column: list[Axes]) -> None:
         ticks.linear_axis(axes, "x", max(0.0, low - margin), min(100.0, high + margin))
 
 
-def _entries(series: Sequence[Series]) -> list[legend.Entry]:
-    colour = {one.run: one.colour for one in series}
-    own = series[0].colour if len(colour) == 1 else GUIDE_COLOUR
-    there = {source for one in series for source in one.rows["source"].to_pylist()}
+def _entries(all_series: Sequence[Series]) -> list[legend.Entry]:
+    colour = {series.run: series.colour for series in all_series}
+    own = all_series[0].colour if len(colour) == 1 else GUIDE_COLOUR
+    present = {source for series in all_series for source in series.rows["source"].to_pylist()}
     entries: list[legend.Entry] = [*legend.of_runs(colour)] if len(colour) > 1 else []
     for source, (marker, face, label) in SOURCES.items():
-        if source in there:
+        if source in present:
             looks: dict[str, Any] = {
                 "color": own,
                 "marker": marker,

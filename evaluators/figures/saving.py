@@ -1,4 +1,7 @@
-"""Figures to files: PNG for the page, SVG for the paper; the same figure gives the same bytes."""
+"""Figures to files: PNG for the page, SVG for the paper.
+
+The same figure always gives the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,25 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from evaluators.figures.style import styled
+from evaluators.figures.style import use_style
 
 PNG_DPI = 160
 
 
 def save(figure: Figure, folder: Path, name: str) -> tuple[Path, Path]:
-    """`folder`/`name`.png and .svg, the folder made if need be; neither names a date or a
-    program.
+    """Write a figure as PNG and SVG, without a date or the name of a program in them.
+
+    Args:
+        figure: The figure.
+        folder: Where the files go; created if it does not exist.
+        name: The names of both files, without suffix.
+
+    Returns:
+        The PNG file and the SVG file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
-    with styled():  # ticks and texts are made when a figure is drawn
+    with use_style():  # ticks and texts are laid out when a figure is saved
         figure.savefig(png, dpi=PNG_DPI, metadata={"Software": None})
         figure.savefig(svg, metadata={"Date": None, "Creator": None})
     return png, svg

@@ -1,4 +1,4 @@
-"""Tidy tables, cut into the lines of a figure: one a run and direction, each with its looks."""
+"""Tidy tables split into series: one per run and direction, each with its colour and line style."""
 
 from __future__ import annotations
 
@@ -34,20 +34,22 @@ class Series:
 
     @property
     def line(self) -> LineStyle:
+        """The line style of its direction."""
         return LINE_STYLES.get(self.direction, "-")
 
     @property
     def marker(self) -> str:
+        """The marker of its direction."""
         return MARKERS.get(self.direction, "o")
 
     @property
     def looks(self) -> dict[str, Any]:
-        """Of its line."""
+        """Keyword arguments of matplotlib for its line."""
         return {"color": self.colour, "linestyle": self.line}
 
     @property
     def bar_looks(self) -> dict[str, Any]:
-        """Of its bars."""
+        """Keyword arguments of matplotlib for its bars."""
         return bar_looks(self.colour, HATCHES.get(self.direction, ""))
 
     @property
@@ -57,24 +59,31 @@ class Series:
 
     @property
     def stacked_label(self) -> str:
-        """The same in two lines, for a narrow panel."""
+        """Run and direction on two lines, for a narrow panel."""
         return "\n".join(
             part for part in (text.name(self.run, 20), text.name(self.direction)) if part
         )
 
     def where(self, **values: object) -> Series:
-        """The same with only the rows that have these values."""
+        """The series with only those rows that have these values."""
         return Series(self.run, self.direction, self.colour, where(self.rows, **values))
 
     def floats(self, column: str) -> Floats:
+        """The values of a column; NaN for null and for infinity."""
         return floats(self.rows, column)
 
 
 def split(table: pa.Table, runs: Sequence[str] = ()) -> list[Series]:
-    """A series a run and direction: runs in the order of `runs`, then of the table; forward before
-    reverse.
+    """Split a table into one series per run and direction.
+
+    Args:
+        table: A tidy table; without a column `run` it is of one run without a name.
+        runs: The order of the runs; others follow in the order of the table.
+
+    Returns:
+        The series in the order of runs, and of a run forward before reverse.
     """
-    table = _named(table)
+    table = _with_run(table)
     present = dict.fromkeys(
         zip(table["run"].to_pylist(), table["direction"].to_pylist(), strict=True)
     )
@@ -87,21 +96,25 @@ def split(table: pa.Table, runs: Sequence[str] = ()) -> list[Series]:
     ]
 
 
-def names(series: Sequence[Series]) -> list[str]:
-    """The runs, each once."""
-    return list(dict.fromkeys(one.run for one in series))
+def names(all_series: Sequence[Series]) -> list[str]:
+    """The names of the runs, each once."""
+    return list(dict.fromkeys(series.run for series in all_series))
 
 
-def directions(series: Sequence[Series]) -> list[str]:
+def directions(all_series: Sequence[Series]) -> list[str]:
     """The directions, each once, forward first."""
     return sorted(
-        {one.direction for one in series}, key=lambda direction: (_place(direction), direction)
+        {series.direction for series in all_series},
+        key=lambda direction: (_place(direction), direction),
     )
 
 
-def by_direction(series: Sequence[Series]) -> list[tuple[str, list[Series]]]:
-    """The series of each direction; a panel each keeps more than a few lines apart."""
-    return [(way, [one for one in series if one.direction == way]) for way in directions(series)]
+def by_direction(all_series: Sequence[Series]) -> list[tuple[str, list[Series]]]:
+    """The series of each direction, for a panel per direction."""
+    return [
+        (direction, [series for series in all_series if series.direction == direction])
+        for direction in directions(all_series)
+    ]
 
 
 def where(table: pa.Table, **values: object) -> pa.Table:
@@ -112,16 +125,16 @@ def where(table: pa.Table, **values: object) -> pa.Table:
 
 
 def floats(table: pa.Table, column: str) -> Floats:
-    """A column [rows]; what is null or not finite is nan."""
-    found = np.array(
+    """The values of a column; NaN for null and for infinity."""
+    values = np.array(
         [np.nan if value is None else value for value in table[column].to_pylist()],
         dtype=np.float64,
     )
-    found[~np.isfinite(found)] = np.nan
-    return found
+    values[~np.isfinite(values)] = np.nan
+    return values
 
 
-def known(table: pa.Table, *columns: str) -> pa.Table:
+def finite_rows(table: pa.Table, *columns: str) -> pa.Table:
     """The rows in which all these columns are finite numbers."""
     if not table.num_rows:
         return table
@@ -130,7 +143,7 @@ def known(table: pa.Table, *columns: str) -> pa.Table:
     )
 
 
-def _named(table: pa.Table) -> pa.Table:
+def _with_run(table: pa.Table) -> pa.Table:
     if "run" in table.column_names:
         return table
     return table.add_column(0, "run", pa.array([""] * table.num_rows, pa.string()))

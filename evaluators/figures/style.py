@@ -1,8 +1,7 @@
-"""How figures look: the style file, a colour a run, a line style a direction, and panels drawn
-under the style.
+"""The style of all figures: the style file, a colour per run, a line style per direction, panels.
 
-The style is in force only inside `styled`; what a user has set for matplotlib is neither used nor
-changed.
+The style is in force only inside `use_style`. The user's own settings of matplotlib are neither
+used nor changed.
 """
 
 from __future__ import annotations
@@ -52,21 +51,21 @@ Result = TypeVar("Result")
 
 
 @contextmanager
-def styled() -> Iterator[None]:
-    """The style is in force inside, over matplotlib's own defaults; after it all is as before."""
+def use_style() -> Iterator[None]:
+    """Put the style in force, over matplotlib's own defaults; the settings before it come back."""
     with matplotlib.rc_context(fname=STYLE):
         yield
 
 
 def with_style(draw: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """A function that draws, run under the style."""
+    """Decorate a function that draws, so that it runs under the style."""
 
     @wraps(draw)
-    def drawn(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        with styled():
+    def draw_styled(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        with use_style():
             return draw(*args, **kwargs)
 
-    return drawn
+    return draw_styled
 
 
 def panels(
@@ -78,17 +77,27 @@ def panels(
     share_y: Sharing = True,
     widths: Sequence[float] | None = None,
 ) -> tuple[Figure, NDArray[Any]]:
-    """A figure of `rows` x `columns` axes, each row `height` inches high; call it under the
-    style.
+    """A figure with a grid of panels. Call it under the style.
+
+    Args:
+        rows: Number of rows.
+        columns: Number of columns.
+        height: Height of a row, in inches.
+        share_x: Whether all panels share the x scale.
+        share_y: Whether all panels, or those of a row, share the y scale.
+        widths: Relative widths of the columns.
+
+    Returns:
+        The figure and its axes [rows, columns].
     """
-    canvas = empty(0.35 + rows * height)
+    canvas = new_figure(0.35 + rows * height)
     axes = canvas.subplots(
         rows, columns, squeeze=False, sharex=share_x, sharey=share_y, width_ratios=widths
     )
     return canvas, axes
 
 
-def empty(height: float) -> Figure:
+def new_figure(height: float) -> Figure:
     """A figure without axes, `height` inches high, that draws into memory."""
     canvas = Figure(figsize=(WIDTH, height))
     FigureCanvasAgg(canvas)
@@ -96,8 +105,10 @@ def empty(height: float) -> Figure:
 
 
 def colours(runs: Sequence[str]) -> dict[str, str]:
-    """A colour a run, in this order: of Okabe and Ito while they last, else shades from dark to
-    light (checkpoints).
+    """The colour of each run, in the order of the runs.
+
+    The palette of Okabe and Ito where it has enough colours, else shades from dark to light, which
+    suit checkpoints.
     """
     names = list(dict.fromkeys(runs))
     if len(names) <= len(OKABE_ITO):
@@ -107,30 +118,37 @@ def colours(runs: Sequence[str]) -> dict[str, str]:
 
 
 def bar_looks(colour: str, hatch: str) -> dict[str, Any]:
-    """Of a bar: full, or hatched on white."""
+    """Keyword arguments of matplotlib for a bar: filled, or hatched on white."""
     return (
         {"facecolor": "white", "edgecolor": colour, "hatch": hatch} if hatch else {"color": colour}
     )
 
 
 def draw_line(axes: Axes, x: Floats, y: Floats, **looks: Any) -> None:
-    """A line over the axes and their edges, so that what is at 0 or at 100 % is seen whole; of one
-    point a dot.
+    """Draw a line, or a dot where it has a single point.
+
+    The line may cross the edges of the axes, so that it is seen whole at 0 and at 100 %.
+
+    Args:
+        axes: The panel.
+        x: Positions along x; NaN where a point is missing.
+        y: Positions along y; NaN where a point is missing.
+        **looks: Keyword arguments of matplotlib.
     """
     num_points = int(np.isfinite(x * y).sum())
     if num_points == 1 and not looks.get("marker"):
         looks["marker"] = "o"
-    if num_points:  # of a line without points the layout would not know where it is
+    if num_points:  # matplotlib cannot lay out a line without points
         axes.plot(x, y, **{"zorder": 3, "clip_on": False, **looks})
 
 
 def label_panel(axes: Axes, label: str, colour: str | None = None) -> None:
-    """What a panel of several shows, above it at the left."""
+    """Write what a panel shows above it, at the left."""
     axes.set_title(label, loc="left", color=colour or GUIDE_COLOUR)
 
 
 def guide(axes: Axes, *, x: float | None = None, y: float | None = None) -> None:
-    """A thin line to read other things against, such as a cut-off."""
+    """Draw a thin line for comparison, such as a cutoff."""
     line: LineStyle = (0, (2, 2))
     if x is not None:
         axes.axvline(x, color=GUIDE_COLOUR, linewidth=0.8, linestyle=line, zorder=1.5)
@@ -141,8 +159,13 @@ def guide(axes: Axes, *, x: float | None = None, y: float | None = None) -> None
 def small_multiples(
     num_panels: int, height: float, columns: int = 2, *, share_y: bool = True
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of `num_panels` axes that share their scales, filled row by row; call it under the
-    style.
+    """A figure of panels that share their scales, filled row by row. Call it under the style.
+
+    Args:
+        num_panels: Number of panels.
+        height: Height of a row, in inches.
+        columns: Largest number of columns.
+        share_y: Whether the panels also share the y scale.
     """
     columns = min(columns, num_panels)
     canvas, grid = panels(ceil(num_panels / columns), columns, height, share_y=share_y)
@@ -155,22 +178,22 @@ def small_multiples(
 
 
 def label_axes(canvas: Figure, x: str, y: str) -> None:
-    """What both scales of small multiples are, written once."""
+    """Label the x and y axes of all panels, once for the figure."""
     canvas.supxlabel(x, fontsize="medium")
     canvas.supylabel(y, fontsize="medium")
 
 
 def colour_bar(
     canvas: Figure,
-    shown: ScalarMappable,
+    mappable: ScalarMappable,
     beside: Sequence[Axes],
     label: str,
     places: Sequence[float] | None = None,
 ) -> None:
-    """The scale of colours at the right of the axes `beside`, with ticks at `places`."""
-    slender = max(20.0, 5.5 * canvas.get_figheight())  # the same width however high
+    """Add the scale of colours at the right of the axes `beside`, with ticks at `places`."""
+    aspect = max(20.0, 5.5 * canvas.get_figheight())  # the same width at any height
     bar = canvas.colorbar(
-        shown, ax=list(beside), aspect=slender, pad=0.02, format=FuncFormatter(plain)
+        mappable, ax=list(beside), aspect=aspect, pad=0.02, format=FuncFormatter(plain)
     )
     if places is not None:
         bar.set_ticks(list(places))
@@ -180,6 +203,6 @@ def colour_bar(
 
 
 def renderer(canvas: Figure) -> RendererAgg:
-    """What measures the text of a figure, in its pixels."""
-    assert isinstance(canvas.canvas, FigureCanvasAgg), "a figure of ours draws into memory"
+    """The renderer of a figure, which measures its text in pixels."""
+    assert isinstance(canvas.canvas, FigureCanvasAgg), "every figure here draws into memory"
     return cast(RendererAgg, canvas.canvas.get_renderer())  # type: ignore[no-untyped-call]

@@ -1,5 +1,6 @@
-"""Text of strangers in figures: names of runs and tokens. Nothing in it is a formula, a line end or
-a missing glyph.
+"""Untrusted text in figures: names of runs, and tokens.
+
+As drawn it has no formula, no line end and no missing glyph.
 """
 
 from __future__ import annotations
@@ -15,25 +16,35 @@ _MARKS = {" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"}
 
 
 def name(text: str, limit: int = MAX_NAME) -> str:
-    """A name as it is drawn, the middle left out where it is long: checkpoints differ at the
-    end.
+    """A name as it is drawn.
+
+    A long name is cut in the middle, because checkpoints differ at the end.
+
+    Args:
+        text: The name.
+        limit: The largest number of characters.
     """
-    shown = "".join(char if char == " " else _visible(char) for char in text)
-    if len(shown) <= limit:
-        return shown
+    drawn = "".join(char if char == " " else _visible(char) for char in text)
+    if len(drawn) <= limit:
+        return drawn
     tail = limit // 3
-    return f"{shown[: limit - tail - 1]}…{shown[-tail:]}"
+    return f"{drawn[: limit - tail - 1]}…{drawn[-tail:]}"
 
 
 def token(text: str | None, number: int | None = None) -> str:
-    r"""A token as it is drawn: ␣ for a space, ⏎ for a line end, `\u4f60` for what the font lacks.
+    r"""A token as it is drawn.
 
-    A token of no text, or of a part of a character only, is its number.
+    A space is ␣, a line end ⏎, and a character that the font lacks its code, such as `\u4f60`.
+
+    Args:
+        text: The text of the token; None where it is not known.
+        number: The id of the token. It is drawn where the token has no text, or only a part of a
+            character.
     """
     if number is not None and not (text or "").strip("�"):
         return f"#{number}"
-    shown = "".join(_visible(char) for char in text or "")
-    return shown if len(shown) <= MAX_TOKEN else f"{shown[: MAX_TOKEN - 1]}…"
+    drawn = "".join(_visible(char) for char in text or "")
+    return drawn if len(drawn) <= MAX_TOKEN else f"{drawn[: MAX_TOKEN - 1]}…"
 
 
 def _visible(char: str) -> str:
@@ -46,5 +57,5 @@ def _visible(char: str) -> str:
 
 @cache
 def _glyphs() -> frozenset[int]:
-    """Code points that the font of the style has."""
+    """The code points that the font of the style has."""
     return frozenset(get_font(findfont(FontProperties(family="DejaVu Sans"))).get_charmap())

@@ -1,5 +1,6 @@
-"""Axes of JS, shares and counts: whole decades, zero set apart, and numbers that need no formula to
-be written.
+"""Axes of JS, shares and counts: whole decades, a separate zero, and ticks in plain Unicode.
+
+No tick label is set as a formula.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullForm
 from engine.arrays import Floats
 
 MAX_TICKS = 7
-SMALLEST = 1e-12  # no decade is below
-LOWEST_JS = 1e-8  # nats: what is below is rounding, and drawn with zero
+SMALLEST = 1e-12  # no decade lies below
+LOWEST_JS = 1e-8  # nats: smaller values are rounding errors, and drawn as zero
 Which = Literal["x", "y"]
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def plain(value: float, _place: int | None = None) -> str:
-    """A number as text: 0.01 as it is, 1e-7 as 10⁻⁷."""
+    """A number as text, such as 0.01 or 10⁻⁷."""
     if value == 0 or 1e-3 <= abs(value) < 1e5:
         return f"{value:.6g}".replace("-", "\N{MINUS SIGN}")
     exponent = floor(log10(abs(value)) + 1e-9)
@@ -30,11 +31,12 @@ def plain(value: float, _place: int | None = None) -> str:
 
 
 def power_of_ten(exponent: int) -> str:
+    """A power of ten as text, such as 10⁻⁷."""
     return f"10{str(exponent).translate(_SUPERSCRIPTS)}"
 
 
 def decades(values: Floats) -> tuple[float, float]:
-    """The whole decades around the positive values, at least one."""
+    """The powers of ten around the positive values, at least a decade apart."""
     positive = values[np.isfinite(values) & (values > 0)]
     if not positive.size:
         return 0.1, 1.0
@@ -44,8 +46,9 @@ def decades(values: Floats) -> tuple[float, float]:
 
 
 def js_axis(axes: Axes, which: Which, values: Floats) -> None:
-    """A logarithmic axis of JS in nats for these values, with zero where one of them is zero or
-    only rounding.
+    """Set a logarithmic axis of JS in nats for these values.
+
+    It includes zero where one of the values is below LOWEST_JS.
     """
     low, high = decades(values)
     if np.nanmin(values) < LOWEST_JS:
@@ -55,20 +58,20 @@ def js_axis(axes: Axes, which: Which, values: Floats) -> None:
 
 
 def log_axis(axes: Axes, which: Which, low: float, high: float) -> None:
-    """A logarithmic axis from `low` to `high`, both powers of ten."""
+    """Set a logarithmic axis from `low` to `high`, both powers of ten."""
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     _fix(axes, which, powers(low, high), low, high)
 
 
 def log_axis_with_zero(axes: Axes, which: Which, low: float, high: float) -> None:
-    """The same with zero before it: linear from 0 to `low`, logarithmic above."""
+    """Set an axis that is linear from 0 to `low` and logarithmic from there to `high`."""
     room = max(0.4, log10(high / low) / 9)  # decades from 0 to `low`
     (axes.set_xscale if which == "x" else axes.set_yscale)("symlog", linthresh=low, linscale=room)
     _fix(axes, which, [0.0, *powers(low, high)], 0.0, high)
 
 
 def linear_axis(axes: Axes, which: Which, low: float, high: float, *, whole: bool = False) -> None:
-    """A linear axis; `whole`: its ticks are whole numbers."""
+    """Set a linear axis from `low` to `high`; with `whole`, its ticks are whole numbers."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_major_locator(MaxNLocator(nbins=6, integer=whole, steps=[1, 2, 2.5, 5, 10]))
     axis.set_major_formatter(FuncFormatter(plain))
@@ -76,16 +79,20 @@ def linear_axis(axes: Axes, which: Which, low: float, high: float, *, whole: boo
 
 
 def labelled_axis(axes: Axes, labels: dict[float, str], inches: float) -> None:
-    """An x axis of `inches` with a tick at the first and the last place, and between them where
-    there is room.
+    """Set an x axis with labelled ticks: the first, the last, and as many between as fit.
+
+    Args:
+        axes: The panel.
+        labels: Positions along the axis and their labels.
+        inches: The length of the axis.
     """
     left, right = min(labels), max(labels)
     room = (max(map(len, labels.values())) + 1.2) * 0.075 * (right - left) / inches
-    shown = dict.fromkeys((left, right))
+    ticks = dict.fromkeys((left, right))
     for place in sorted(labels):
-        if all(abs(place - other) >= room for other in shown):
-            shown[place] = None
-    axes.set_xticks(list(shown), [labels[place] for place in shown])
+        if all(abs(place - other) >= room for other in ticks):
+            ticks[place] = None
+    axes.set_xticks(list(ticks), [labels[place] for place in ticks])
     margin = 0.04 * (right - left) or 0.5
     axes.set_xlim(left - margin, right + margin)
 
@@ -100,7 +107,7 @@ def _fix(axes: Axes, which: Which, places: list[float], low: float, high: float)
 
 
 def powers(low: float, high: float) -> list[float]:
-    """Powers of ten from `low` to `high`, every n-th of them where they are many; `high` is one."""
+    """Powers of ten from `low` to `high`, at most MAX_TICKS of them; `high` is one of them."""
     first, last = round(log10(low)), round(log10(high))
     step = max(1, ceil((last - first) / MAX_TICKS))
     return [10.0**power for power in range(last, first - 1, -step)][::-1]

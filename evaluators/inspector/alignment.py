@@ -1,4 +1,7 @@
-"""Where trajectories of one sample part from each other. Pure: token ids in, positions out."""
+"""Where the trajectories of one sample part from each other.
+
+Pure functions: token ids in, positions out.
+"""
 
 from __future__ import annotations
 
@@ -13,41 +16,45 @@ from engine.core import ALL_DIRECTIONS, Trajectory, budget_order
 
 @dataclass(frozen=True, slots=True)
 class Aligned:
-    """A trajectory and the earlier one that it goes along with for longest.
-
-    parts_from: that one; None where no earlier one starts with the same token num_shared: tokens
-    that both start with, which is the position at which they part same:       both have the same
-    tokens to the end folds:      what is shared need not be shown again; not so for the first of a
-    direction, whose interventions there
-                are others than those of the other direction
-    """
+    """A trajectory and the earlier trajectory with which it shares the longest prefix."""
 
     key: Trajectory
     parts_from: Trajectory | None = None
+    """The earlier trajectory; None where none starts with the same token."""
     num_shared: int = 0
+    """Number of shared tokens, which is the position at which the two part."""
     same: bool = False
+    """Whether both have the same tokens to the end."""
     folds: bool = False
+    """Whether the shared tokens need not be shown again.
+
+    False for the first trajectory of a direction: its interventions on these tokens are not those
+    of the other direction.
+    """
 
 
 def align(tokens: Mapping[Trajectory, Sequence[int]]) -> list[Aligned]:
-    """Trajectories in the order in which they are shown: forward, reverse, given; the largest
-    budget first.
+    """Align each trajectory with the earlier one that shares the longest prefix.
 
-    Of earlier ones that share equally much, one that has no more tokens is taken before one of the
-    same direction, and that before others; of these the first.
+    Among equally long prefixes, a trajectory that is the same to the end comes before one of the
+    same direction, and that before the others; of these the first is taken.
+
+    Args:
+        tokens: The token ids of each trajectory.
+
+    Returns:
+        The trajectories in the order in which they are shown: forward, reverse, given, and of each
+        direction the largest budget first.
     """
-    ids = {key: np.asarray(tokens[key], np.int64) for key in sorted(tokens, key=_place)}
+    ids = {key: np.asarray(tokens[key], np.int64) for key in sorted(tokens, key=_sort_key)}
     keys = list(ids)
-    return [_nearest(key, keys[:place], ids) for place, key in enumerate(keys)]
+    return [_nearest(key, keys[:index], ids) for index, key in enumerate(keys)]
 
 
-def _place(key: Trajectory) -> tuple[int, float]:
-    known = (
-        ALL_DIRECTIONS.index(key.direction)
-        if key.direction in ALL_DIRECTIONS
-        else len(ALL_DIRECTIONS)
-    )
-    return known, -budget_order(key.budget)
+def _sort_key(key: Trajectory) -> tuple[int, float]:
+    is_known = key.direction in ALL_DIRECTIONS
+    direction = ALL_DIRECTIONS.index(key.direction) if is_known else len(ALL_DIRECTIONS)
+    return direction, -budget_order(key.budget)
 
 
 def _nearest(
@@ -68,7 +75,7 @@ def _nearest(
 def _nearness(
     key: Trajectory, other: Trajectory, ids: Mapping[Trajectory, Ints]
 ) -> tuple[int, bool, bool]:
-    """What is more, in this order: tokens shared, no others, the same direction."""
+    """The key by which the nearest is the largest: shared tokens, same to the end, direction."""
     num_shared = _num_shared(ids[key], ids[other])
     return (
         num_shared,
@@ -77,8 +84,8 @@ def _nearness(
     )
 
 
-def _num_shared(one: Ints, other: Ints) -> int:
-    """Length of the longest common prefix."""
-    length = min(len(one), len(other))
-    differing = np.flatnonzero(one[:length] != other[:length])
+def _num_shared(first: Ints, second: Ints) -> int:
+    """The length of the longest common prefix."""
+    length = min(len(first), len(second))
+    differing = np.flatnonzero(first[:length] != second[:length])
     return int(differing[0]) if len(differing) else length

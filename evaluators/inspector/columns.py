@@ -1,8 +1,8 @@
-"""A sample as the page's script takes it: columns, not objects, for a response may have thousands
-of tokens.
+"""A sample as data for the page's script.
 
-A token is a place in `names`, a list of (id, text). In a redacted sample names have no ids, and all
-texts of one length are one name, so that nothing tells which positions hold the same token.
+Columns and not objects, because a response may have thousands of tokens. A token is an index in
+`names`, a list of (id, text). In a redacted sample names have no ids, and all texts of the same
+length share a name, so that nothing reveals which positions hold the same token.
 """
 
 from __future__ import annotations
@@ -28,41 +28,52 @@ _FLOATS = (
     "js", "entropy_base", "entropy_rl", "logp_base", "logp_rl", "logp_base_of_top1_rl",
     "logp_rl_of_top1_base",
 )  # fmt: skip
-_DIGITS = 6  # what is shown has fewer
+_DIGITS = 6  # the page shows fewer
+
+
+NameIndex = Callable[[int | None], int | None]
 
 
 class _Names:
-    """The places of tokens among the names, given as they come."""
+    """The names of tokens, in the order in which they are first asked for."""
 
     def __init__(self, sample: Sample) -> None:
         self._sample = sample
-        self._places: dict[int, int] = {}
-        self._named: dict[tuple[int | None, str], int] = {}
+        self._index_of_token: dict[int, int] = {}
+        self._index_of_name: dict[tuple[int | None, str], int] = {}
 
-    def place(self, token: int | None) -> int | None:
+    def index(self, token: int | None) -> int | None:
+        """The index of the token's name; None for no token."""
         if token is None:
             return None
-        if token not in self._places:
+        if token not in self._index_of_token:
             name = (None if self._sample.redacted else token, visible(self._sample.text(token)))
-            self._places[token] = self._named.setdefault(name, len(self._named))
-        return self._places[token]
+            index = self._index_of_name.setdefault(name, len(self._index_of_name))
+            self._index_of_token[token] = index
+        return self._index_of_token[token]
 
     @property
     def all(self) -> list[tuple[int | None, str]]:
-        return list(self._named)
+        """The id and text of each name, in the order of their indices."""
+        return list(self._index_of_name)
 
 
 def page_data(sample: Sample, aligned: Sequence[Aligned]) -> dict[str, Any]:
-    """What the script needs; JSON-able. A trajectory is referred to by its place in `aligned`."""
+    """The data for the script, as JSON values.
+
+    Args:
+        sample: The sample, redacted if it must be.
+        aligned: Its trajectories; one refers to another by its index here.
+    """
     names = _Names(sample)
-    places = {one.key: place for place, one in enumerate(aligned)}
-    traced = {one.key: one for one in sample.trajectories}
+    indices = {trajectory.key: index for index, trajectory in enumerate(aligned)}
+    traced = {trajectory.key: trajectory for trajectory in sample.trajectories}
     trajectories = [
         {
-            "primary": sample.primary(one.key),
-            **_trajectory(traced[one.key], one, places, names.place),
+            "primary": sample.primary(trajectory.key),
+            **_trajectory(traced[trajectory.key], trajectory, indices, names.index),
         }
-        for one in aligned
+        for trajectory in aligned
     ]
     return {"names": names.all, "palette": palette(), "trajectories": trajectories}
 
@@ -70,29 +81,31 @@ def page_data(sample: Sample, aligned: Sequence[Aligned]) -> dict[str, Any]:
 def _trajectory(
     traced: Traced,
     aligned: Aligned,
-    places: dict[Trajectory, int],
-    place: Callable[[int | None], int | None],
+    indices: dict[Trajectory, int],
+    name_index: NameIndex,
 ) -> dict[str, Any]:
     rows = traced.rows
     return {
         "label": label(traced.key),
-        "partsFrom": None if aligned.parts_from is None else places[aligned.parts_from],
+        "partsFrom": None if aligned.parts_from is None else indices[aligned.parts_from],
         "shared": aligned.num_shared,
         "folds": aligned.folds,
-        "columns": _columns(rows, place),
-        "lists": _lists(rows, place),
+        "columns": _columns(rows, name_index),
+        "lists": _lists(rows, name_index),
     }
 
 
-def _columns(rows: pa.Table, place: Callable[[int | None], int | None]) -> dict[str, list[Any]]:
-    """state: 0, 1 where intervened, 2 where that was effective. shade: see `colours`. Floats in
-    nats.
+def _columns(rows: pa.Table, name_index: NameIndex) -> dict[str, list[Any]]:
+    """The columns of a trajectory, one value per position.
+
+    `state` is 0 without an intervention, 1 with one, and 2 with an effective one; `shade` is that
+    of `colours`. Divergences, entropies and log-probabilities are in nats.
     """
     columns: dict[str, list[Any]] = {
-        name: list(map(place, rows[name].to_pylist())) for name in _TOKENS
+        name: list(map(name_index, rows[name].to_pylist())) for name in _TOKENS
     }
     columns |= {name: rows[name].to_pylist() for name in _INTEGERS}
-    columns |= {name: list(map(_rounded, rows[name].to_pylist())) for name in _FLOATS}
+    columns |= {name: list(map(_round, rows[name].to_pylist())) for name in _FLOATS}
     js = rows["js"].to_pylist()
     columns["shade"] = [None if value is None else shade(value) for value in js]
     flags = zip(rows["intervened"].to_pylist(), rows["effective"].to_pylist(), strict=True)
@@ -101,9 +114,9 @@ def _columns(rows: pa.Table, place: Callable[[int | None], int | None]) -> dict[
 
 
 def _own_top1(rows: pa.Table, policy: str) -> list[float | None]:
-    """A policy's log-probability of its own top token, where a stored number is that.
+    """A policy's log-probability of its own top token; None where it is not stored.
 
-    It is where that token is the other policy's top token too, or the one that was taken.
+    It is stored where that token is also the other policy's top token, or the sampled token.
     """
     other = "rl" if policy == "base" else "base"
     names = (
@@ -113,34 +126,28 @@ def _own_top1(rows: pa.Table, policy: str) -> list[float | None]:
         f"logp_{policy}_of_top1_{other}",
         f"logp_{policy}",
     )
-    found = []
-    for top1, others, token, of_others, of_token in zip(
+    logps: list[float | None] = []
+    for top1, other_top1, token, logp_of_other_top1, logp_of_token in zip(
         *(rows[name].to_pylist() for name in names), strict=True
     ):
-        stored = (
-            None
-            if top1 is None
-            else of_others
-            if top1 == others
-            else of_token
-            if top1 == token
-            else None
-        )
-        found.append(_rounded(stored))
-    return found
+        stored = None
+        if top1 is not None and top1 == other_top1:
+            stored = logp_of_other_top1
+        elif top1 is not None and top1 == token:
+            stored = logp_of_token
+        logps.append(_round(stored))
+    return logps
 
 
-def _lists(
-    rows: pa.Table, place: Callable[[int | None], int | None]
-) -> dict[int, list[list[int | None]]]:
-    """Position -> the most probable tokens under base and under rl, where they were recorded."""
+def _lists(rows: pa.Table, name_index: NameIndex) -> dict[int, list[list[int | None]]]:
+    """The most probable tokens under base and under rl, by position, where they were recorded."""
     pairs = zip(rows["topk_base"].to_pylist(), rows["topk_rl"].to_pylist(), strict=True)
     return {
-        position: [[place(token) for token in of or []] for of in both]
-        for position, both in enumerate(pairs)
-        if any(of is not None for of in both)
+        position: [[name_index(token) for token in top_k or []] for top_k in pair]
+        for position, pair in enumerate(pairs)
+        if any(top_k is not None for top_k in pair)
     }
 
 
-def _rounded(value: float | None) -> float | None:
+def _round(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.{_DIGITS}g}")

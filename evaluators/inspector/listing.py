@@ -1,8 +1,8 @@
-"""The numbers of a trajectory in the terminal: of its interventions, and of the most divergent of
-its other positions.
+"""The numbers of a trajectory in the terminal.
 
-A position is two rows of a table, a policy a row. Where that does not fit, it is a block of lines:
-nothing is cut.
+Of all interventions, and of the most divergent of the other positions. A position has two rows in a
+table, one per policy. Where the table does not fit, a position is a block of lines, so that nothing
+is cut.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from rich.text import Text
 
 from engine.core import POLICIES
 from evaluators.inspector.sample import Sample, Traced
-from evaluators.inspector.wording import ABSENT, spelled
+from evaluators.inspector.wording import ABSENT, quote_token
 
 NUM_DIVERGENT = 10
 _SIGNS = (" ", "\N{WHITE DIAMOND}", "\N{BLACK DIAMOND}")
 _NUM_TOP = 5  # of the most probable tokens
-_MIN_TOP = 32  # columns that they need to stand in a table
+_MIN_TOP_WIDTH = 32  # columns that the most probable tokens need at least in a table
 _TEXTS = ("", "token", "policy")  # columns that are not numbers
 _ANY_WIDTH = 10_000  # columns, more than any row has
 
 
-def listing_means(has_primary: bool) -> str:
-    """The legend of all listings."""
+def legend(has_primary: bool) -> str:
+    """The legend of all listings; `has_primary` is whether interventions were possible."""
     signs = f"{_SIGNS[1]} interventions, {_SIGNS[2]} effective ones, and " if has_primary else ""
     return (
         f"Listed: {signs}up to {NUM_DIVERGENT} of the most divergent positions; js and entropy in"
-        f" nats, nucleus in tokens; of the most probable tokens the first {_NUM_TOP} where lists"
-        " were recorded, else the first"
+        f" nats, nucleus in tokens; the {_NUM_TOP} most probable tokens where lists were recorded,"
+        " else the most probable one"
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Of the positions of a trajectory from `start` on, to be printed."""
+    """The positions of a trajectory from `start` on, for rich to print."""
 
     sample: Sample
     traced: Traced
@@ -53,22 +53,27 @@ class Listing:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         primary = self.sample.primary(self.traced.key)
-        listed = [_listed(self.sample, row) for row in notable(self.traced.rows, self.start)]
-        if not listed:
+        rows = notable_rows(self.traced.rows, self.start)
+        positions = [_position(self.sample, row) for row in rows]
+        if not positions:
             return
-        narrowest = _table(listed, primary, _MIN_TOP)
-        if (
-            Measurement.get(console, options.update(max_width=_ANY_WIDTH), narrowest).maximum
-            <= options.max_width
-        ):
-            yield _table(listed, primary)
+        narrowest = _table(positions, primary, _MIN_TOP_WIDTH)
+        any_width = options.update(max_width=_ANY_WIDTH)
+        if Measurement.get(console, any_width, narrowest).maximum <= options.max_width:
+            yield _table(positions, primary)
         else:
-            yield from _blocks(listed, primary)
+            yield from _blocks(positions, primary)
 
 
-def notable(rows: pa.Table, start: int) -> list[dict[str, Any]]:
-    """From position `start` on, in their order: all interventions, and the most divergent of the
-    other positions.
+def notable_rows(rows: pa.Table, start: int) -> list[dict[str, Any]]:
+    """All interventions, and the NUM_DIVERGENT most divergent of the other positions.
+
+    Args:
+        rows: The token rows of a trajectory.
+        start: The first position that counts.
+
+    Returns:
+        The rows in the order of positions.
     """
     rows = rows.slice(start)
     others = rows.filter(pc.and_(pc.invert(rows["intervened"]), rows["js"].is_valid()))
@@ -83,41 +88,41 @@ def notable(rows: pa.Table, start: int) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Listed:
-    """A position, each number as it is printed.
-
-    said:    what the primary would have said; empty where nobody intervened
-    numbers: of each policy: probability, rank, entropy, nucleus
-    top:     of each policy: its most probable tokens
-    """
+class _Position:
+    """A position, with each number as it is printed."""
 
     sign: str
-    position: str
+    number: str
     token: str
-    said: str
+    primary_token: str
+    """The token that the primary would have sampled; empty without an intervention."""
     js: str
     numbers: tuple[tuple[str, ...], ...]
+    """Of each policy: probability, rank, entropy, nucleus."""
     top: tuple[str, ...]
+    """Of each policy: its most probable tokens."""
 
 
-def _listed(sample: Sample, row: dict[str, Any]) -> _Listed:
-    return _Listed(
+def _position(sample: Sample, row: dict[str, Any]) -> _Position:
+    return _Position(
         sign=_SIGNS[bool(row["intervened"]) + bool(row["effective"])],
-        position=f"{row['position']:,}",
-        token=spelled(sample.text(row["token"])),
-        said=_said(sample, row),
+        number=f"{row['position']:,}",
+        token=quote_token(sample.text(row["token"])),
+        primary_token=_primary_token(sample, row),
         js=_measure(row["js"]),
         numbers=tuple(_numbers(row, policy) for policy in POLICIES),
         top=tuple(_top(sample, row, policy) for policy in POLICIES),
     )
 
 
-def _said(sample: Sample, row: dict[str, Any]) -> str:
+def _primary_token(sample: Sample, row: dict[str, Any]) -> str:
     if not row["intervened"]:
         return ""
     if not row["effective"]:
         return "the same"
-    return ABSENT if row["primary_token"] is None else spelled(sample.text(row["primary_token"]))
+    return (
+        ABSENT if row["primary_token"] is None else quote_token(sample.text(row["primary_token"]))
+    )
 
 
 def _numbers(row: dict[str, Any], policy: str) -> tuple[str, ...]:
@@ -133,9 +138,12 @@ def _numbers(row: dict[str, Any], policy: str) -> tuple[str, ...]:
 
 
 def _top(sample: Sample, row: dict[str, Any], policy: str) -> str:
-    """The first of its list where that was recorded, else its first token alone."""
-    top = row[f"topk_{policy}"] or [one for one in (row[f"top1_{policy}"],) if one is not None]
-    return " ".join(spelled(sample.text(token)) for token in top[:_NUM_TOP]) or ABSENT
+    """The first of the recorded list; without a list the top token alone."""
+    top = row[f"topk_{policy}"]
+    if not top:
+        top1 = row[f"top1_{policy}"]
+        top = [] if top1 is None else [top1]
+    return " ".join(quote_token(sample.text(token)) for token in top[:_NUM_TOP]) or ABSENT
 
 
 def _measure(value: float | None) -> str:
@@ -146,43 +154,38 @@ def _count(value: int | None) -> str:
     return ABSENT if value is None else f"{value:,}"
 
 
-def _table(listed: Sequence[_Listed], primary: str | None, most_top: int | None = None) -> Table:
-    """Only the most probable tokens are ever wrapped, and in `most_top` columns if that is
-    given.
+def _table(
+    positions: Sequence[_Position], primary: str | None, max_top_width: int | None = None
+) -> Table:
+    """A table of positions, two rows each.
+
+    Only the most probable tokens are wrapped; their column is at most `max_top_width` wide.
     """
     table = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    said = [f"{primary} would\nhave said"] if primary else []
-    for title in (
-        "",
-        "position",
-        "token",
-        *said,
-        "js",
-        "policy",
-        "p",
-        "rank",
-        "entropy",
-        "nucleus",
-    ):
-        table.add_column(
-            title, justify="left" if title in _TEXTS or title in said else "right", no_wrap=True
-        )
-    table.add_column("most probable", overflow="fold", max_width=most_top)
-    for one in listed:
-        place = [one.sign, one.position, one.token, *([one.said] if primary else []), one.js]
-        for policy, numbers, top in zip(POLICIES, one.numbers, one.top, strict=True):
-            table.add_row(*map(Text, (*place, policy, *numbers, top)))
-            place = [""] * len(place)
+    primary_title = [f"{primary} would\nhave sampled"] if primary else []
+    texts = (*_TEXTS, *primary_title)
+    numbers_titles = ("policy", "p", "rank", "entropy", "nucleus")
+    for title in ("", "position", "token", *primary_title, "js", *numbers_titles):
+        table.add_column(title, justify="left" if title in texts else "right", no_wrap=True)
+    table.add_column("most probable", overflow="fold", max_width=max_top_width)
+    for position in positions:
+        primary_token = [position.primary_token] if primary else []
+        cells = [position.sign, position.number, position.token, *primary_token, position.js]
+        for policy, numbers, top in zip(POLICIES, position.numbers, position.top, strict=True):
+            table.add_row(*map(Text, (*cells, policy, *numbers, top)))
+            cells = [""] * len(cells)
     return table
 
 
-def _blocks(listed: Sequence[_Listed], primary: str | None) -> Iterator[RenderableType]:
+def _blocks(positions: Sequence[_Position], primary: str | None) -> Iterator[RenderableType]:
     yield Text()
-    for one in listed:
-        said = f", {primary} would have said {one.said}" if primary and one.said else ""
-        yield Text(f"{one.sign} {one.position} {one.token}{said}, js {one.js}", overflow="fold")
+    for position in positions:
+        line = f"{position.sign} {position.number} {position.token}"
+        if primary and position.primary_token:
+            line += f", {primary} would have sampled {position.primary_token}"
+        yield Text(f"{line}, js {position.js}", overflow="fold")
         for policy, (p, rank, entropy, nucleus), top in zip(
-            POLICIES, one.numbers, one.top, strict=True
+            POLICIES, position.numbers, position.top, strict=True
         ):
             numbers = (
                 f"{policy}: p {p}, rank {rank}, entropy {entropy}, nucleus {nucleus}; most probable"

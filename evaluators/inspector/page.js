@@ -1,7 +1,7 @@
 "use strict";
-// Draws the tokens of each trajectory and tells the numbers of the one that is pointed at. Text is set as text only.
+// Draws the tokens of each trajectory, and shows the numbers of the token under the pointer. Text is only ever set as text.
 (() => {
-  const TAIL = 6; // tokens of a folded prefix that stay
+  const TAIL = 6; // the last tokens of a folded prefix, which are still shown
   const data = JSON.parse(document.getElementById("data").textContent);
   const tip = document.getElementById("tip");
   const none = "–";
@@ -10,7 +10,7 @@
     number,
     length: trajectory.columns.token.length,
     box: document.querySelector(`#t${number} .tokens`),
-    spans: new Map(), // position -> its element, of those that are drawn
+    spans: new Map(), // position -> its element, if it is drawn
     forks: new Map(), // position -> the trajectories that part from it there
   }));
   for (const block of blocks) {
@@ -21,23 +21,23 @@
   }
 
   function element(tag, className, text) {
-    const made = document.createElement(tag);
-    if (className) made.className = className;
-    if (text !== undefined) made.textContent = text;
-    return made;
+    const node = document.createElement(tag);
+    if (className) node.className = className;
+    if (text !== undefined) node.textContent = text;
+    return node;
   }
 
   // Texts
 
   const textOf = (name) => data.names[name][1];
-  const seen = (text) => text.replaceAll(" ", "␣").replaceAll("\n", "⏎").replaceAll("\t", "⇥");
+  const visible = (text) => text.replaceAll(" ", "␣").replaceAll("\n", "⏎").replaceAll("\t", "⇥");
 
   function inline(text) {
-    return /^\s+$/.test(text) ? seen(text) : text.replaceAll("\n", "⏎").replaceAll("\t", "⇥");
+    return /^\s+$/.test(text) ? visible(text) : text.replaceAll("\n", "⏎").replaceAll("\t", "⇥");
   }
 
   function quoted(name) {
-    return element("span", "text", name === null ? none : `“${seen(textOf(name))}”`);
+    return element("span", "text", name === null ? none : `“${visible(textOf(name))}”`);
   }
 
   function number(value) {
@@ -62,14 +62,14 @@
   }
 
   function draw(block, start, stop, withBreaks) {
-    const drawn = document.createDocumentFragment();
+    const tokens = document.createDocumentFragment();
     for (let position = start; position < stop; position++) {
-      if (block.forks.has(position)) drawn.append(element("span", "fork", "▾"));
-      drawn.append(token(block, position));
+      if (block.forks.has(position)) tokens.append(element("span", "fork", "▾"));
+      tokens.append(token(block, position));
       const breaks = textOf(block.columns.token[position]).split("\n").length - 1;
-      if (withBreaks && breaks) drawn.append("\n".repeat(breaks));
+      if (withBreaks && breaks) tokens.append("\n".repeat(breaks));
     }
-    return drawn;
+    return tokens;
   }
 
   function foldButton(block, folded, hidden) {
@@ -81,7 +81,7 @@
     return button;
   }
 
-  // What is shared stands before the rest: in a column of its own where it is folded, so that all rests are aligned.
+  // The shared tokens stand before the rest. Folded, they have a column of their own, so that the rests are aligned.
   function fill(block, folded) {
     const { shared, length } = block;
     const ends = shared === length;
@@ -115,22 +115,22 @@
     const head = element("p", "", `position ${at.toLocaleString("en")} `);
     head.append(quoted(column("token")), id === null ? "" : ` #${id}`);
     const js = column("js");
-    const measured = element("p", "js", js === null ? "divergence not measured: only one policy was there" : `JS ${number(js)} nats`);
+    const measured = element("p", "js", js === null ? "divergence not measured: only one policy saw this position" : `JS ${number(js)} nats`);
     return [head, measured, ...intervention(block, column), table(column), ...lists(block, at), ...forks(block, at)];
   }
 
   function intervention(block, column) {
     if (!column("state")) return [];
-    const said = element("p");
+    const line = element("p");
     const [primary, other] = block.primary === "rl" ? ["rl", "base"] : ["base", "rl"];
-    said.append(element("strong", "", column("state") > 1 ? "effective intervention" : "intervention, not effective"), ` of ${other}: `);
-    if (column("primary_token") === null) said.append(`what ${primary} would have said was not recorded`);
-    else said.append(`${primary} would have said `, quoted(column("primary_token")));
-    return [said];
+    line.append(element("strong", "", column("state") > 1 ? "effective intervention" : "intervention, not effective"), ` of ${other}: `);
+    if (column("primary_token") === null) line.append(`the token that ${primary} would have sampled was not recorded`);
+    else line.append(`${primary} would have sampled `, quoted(column("primary_token")));
+    return [line];
   }
 
   function table(column) {
-    const made = element("table");
+    const numbers = element("table");
     const rank = (value) => (value === null ? "" : ` (rank ${value.toLocaleString("en")})`);
     const both = (stem, form) => ["base", "rl"].map((policy) => form(column(`${stem}_${policy}`)));
     const ranks = both("rank", rank);
@@ -147,33 +147,33 @@
     head.append(row(["", "base", "rl"], "th"));
     const body = element("tbody");
     body.append(...rows.map((cells) => row(cells, "td")));
-    made.append(head, body);
-    return made;
+    numbers.append(head, body);
+    return numbers;
   }
 
   function row(cells, tag) {
-    const made = element("tr");
+    const line = element("tr");
     cells.forEach((cell, place) => {
       const box = element(place ? tag : "th");
       box.append(...[cell].flat());
-      made.append(box);
+      line.append(box);
     });
-    return made;
+    return line;
   }
 
   function lists(block, at) {
     const recorded = block.lists[at];
     if (!recorded) return [];
-    const made = element("div", "lists");
-    made.append(element("p", "quiet", "most probable tokens, best first"));
+    const list = element("div", "lists");
+    list.append(element("p", "quiet", "most probable tokens, best first"));
     ["base", "rl"].forEach((policy, place) => {
       const line = element("div", `topk-${policy}`);
       const texts = element("span");
       for (const name of recorded[place]) texts.append(quoted(name), " ");
       line.append(element("span", "quiet", policy), texts);
-      made.append(line);
+      list.append(line);
     });
-    return [made];
+    return [list];
   }
 
   function forks(block, at) {
@@ -202,9 +202,10 @@
     else tip.hidden = true;
   }
 
-  const target = (event) => event.target.closest && event.target.closest(".tokens .t");
+  const tokenAt = (event) => event.target.closest && event.target.closest(".tokens .t");
 
-  function moved(block, position, key) {
+  // The position to which a key moves from this one; null for any other key.
+  function target(block, position, key) {
     const last = block.length - 1;
     if (key === "ArrowRight") return position + 1;
     if (key === "ArrowLeft") return position - 1;
@@ -212,12 +213,12 @@
     if (key === "End") return last;
     const step = { n: 1, p: -1 }[key];
     if (!step) return null;
-    let found = position + step;
-    while (found >= 0 && found <= last && !(block.columns.state[found] && block.spans.has(found))) found += step;
-    return found;
+    let next = position + step;
+    while (next >= 0 && next <= last && !(block.columns.state[next] && block.spans.has(next))) next += step;
+    return next;
   }
 
-  // A page that scrolls moves tokens under a pointer that rests: that is not pointing.
+  // Scrolling moves tokens under a resting pointer, which is not pointing.
   let pointer = "";
   function hasMoved(event) {
     const before = pointer;
@@ -227,12 +228,12 @@
 
   document.addEventListener("mousemove", hasMoved);
   document.addEventListener("mouseover", (event) => {
-    const span = target(event);
+    const span = tokenAt(event);
     if (hasMoved(event) && span) open(span);
   });
-  document.addEventListener("mouseout", (event) => { if (target(event)) close(); });
+  document.addEventListener("mouseout", (event) => { if (tokenAt(event)) close(); });
   document.addEventListener("focusin", (event) => {
-    const span = target(event);
+    const span = tokenAt(event);
     if (!span) return;
     const block = blockOf(span);
     for (const other of block.box.querySelectorAll('.t[tabindex="0"]')) other.tabIndex = -1;
@@ -240,13 +241,13 @@
     span.setAttribute("aria-describedby", "tip");
     open(span);
   });
-  document.addEventListener("focusout", (event) => { if (target(event)) tip.hidden = true; });
+  document.addEventListener("focusout", (event) => { if (tokenAt(event)) tip.hidden = true; });
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") tip.hidden = true;
-    const span = target(event);
+    const span = tokenAt(event);
     if (!span || event.ctrlKey || event.metaKey || event.altKey) return;
     const block = blockOf(span);
-    const position = moved(block, Number(span.dataset.position), event.key);
+    const position = target(block, Number(span.dataset.position), event.key);
     if (position === null) return;
     event.preventDefault();
     const next = block.spans.get(position);

@@ -1,5 +1,6 @@
-"""A sample as one HTML file that holds all it needs: no network, nothing of the run's text is ever
-markup or script.
+"""A sample as one self-contained HTML file.
+
+It needs no network, and no text of the run is read as markup or script.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from evaluators.html import environment, hash_source
 from evaluators.inspector.alignment import Aligned, align
 from evaluators.inspector.colours import LEGEND, shade
 from evaluators.inspector.columns import page_data
-from evaluators.inspector.redaction import shown
+from evaluators.inspector.redaction import redact_if_gated
 from evaluators.inspector.sample import Sample
 from evaluators.inspector.wording import (
     BROKEN_MEANS,
@@ -25,16 +26,21 @@ from evaluators.inspector.wording import (
     facts,
     label,
     parting,
+    roles,
     settings,
-    who,
 )
 
 _HERE = Path(__file__).parent
 
 
 def inspect_html(sample: Sample, show_text: bool) -> str:
-    """The page. The text of a gated set is redacted in it unless `show_text`."""
-    sample = shown(sample, show_text)
+    """Render the page of a sample.
+
+    Args:
+        sample: The responses to show.
+        show_text: Also show the text of a gated set, which must not be published.
+    """
+    sample = redact_if_gated(sample, show_text)
     aligned = align({traced.key: traced.tokens for traced in sample.trajectories})
     data = page_data(sample, aligned)
     has_broken = any("\N{REPLACEMENT CHARACTER}" in text for _, text in data["names"])
@@ -71,32 +77,36 @@ def write_page(sample: Sample, file: Path, show_text: bool) -> None:
 
 
 def _blocks(sample: Sample, aligned: list[Aligned]) -> list[dict[str, Any]]:
-    """What is said of each trajectory, in their order."""
-    traced = {one.key: one for one in sample.trajectories}
-    places = {one.key: place for place, one in enumerate(aligned)}
-    return [
-        {
-            "label": label(one.key),
-            "who": who(sample.primary(one.key)),
-            "verdict": traced[one.key].verdict or "",
-            "facts": facts(traced[one.key], sample.primary(one.key)),
-            "parting": parting(one, sample),
-            "parts_from": None if one.parts_from is None else places[one.parts_from],
-            "goto": 0 if one.same else one.num_shared,
-            "folded": one.same and one.folds,
-        }
-        for one in aligned
-    ]
+    """The values of the template for each trajectory, in their order."""
+    traced = {trajectory.key: trajectory for trajectory in sample.trajectories}
+    indices = {trajectory.key: index for index, trajectory in enumerate(aligned)}
+    blocks = []
+    for trajectory in aligned:
+        key, parts_from = trajectory.key, trajectory.parts_from
+        primary = sample.primary(key)
+        blocks.append(
+            {
+                "label": label(key),
+                "roles": roles(primary),
+                "verdict": traced[key].verdict or "",
+                "facts": facts(traced[key], primary),
+                "parting": parting(trajectory, sample),
+                "parts_from": None if parts_from is None else indices[parts_from],
+                "goto": 0 if trajectory.same else trajectory.num_shared,
+                "folded": trajectory.same and trajectory.folds,
+            }
+        )
+    return blocks
 
 
 @cache
 def _asset(name: str) -> Markup:
-    """A file of ours, to stand in the page as it is."""
+    """A file of this room, which stands in the page as it is."""
     return Markup((_HERE / name).read_text(encoding="utf-8"))
 
 
 def _policy(style: str, script: str) -> str:
-    """Content-Security-Policy: our style and our script by their hashes, and nothing else."""
+    """A Content-Security-Policy that allows this style and this script, and nothing else."""
     return (
         f"default-src 'none'; style-src '{hash_source(style)}'; script-src '{hash_source(script)}';"
         " img-src data:; base-uri 'none'; form-action 'none'"
@@ -104,9 +114,7 @@ def _policy(style: str, script: str) -> str:
 
 
 def _as_json(value: dict[str, Any]) -> Markup:
-    """JSON that can stand in a script element: ASCII, and no character that HTML gives a
-    meaning.
-    """
+    """JSON that can stand in a script element: ASCII without the special characters of HTML."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     for char in "<>&":
         text = text.replace(char, f"\\u{ord(char):04x}")

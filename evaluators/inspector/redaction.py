@@ -1,4 +1,7 @@
-"""A sample without its text: blocks of the same length; numbers, colours and lengths stay."""
+"""Redaction of a sample: its texts become blocks of the same length.
+
+Numbers, colours and lengths stay.
+"""
 
 from __future__ import annotations
 
@@ -9,28 +12,34 @@ from evaluators.inspector.sample import HIDDEN, Sample, Traced
 REDACTED = "the task set is gated: text is redacted here; --show-text shows it"
 
 
-def shown(sample: Sample, show_text: bool) -> Sample:
-    """`sample` as it may be shown: redacted where its set is gated, unless its text is asked
-    for.
+def redact_if_gated(sample: Sample, show_text: bool) -> Sample:
+    """The sample as it may be shown.
+
+    Args:
+        sample: The sample.
+        show_text: Leave the text even if the set is gated.
+
+    Returns:
+        The sample, redacted if its set is gated.
     """
-    return redacted(sample) if sample.gated and not show_text else sample
+    return redact(sample) if sample.gated and not show_text else sample
 
 
-def redacted(sample: Sample) -> Sample:
-    """Question, prompt, answers and texts as blocks."""
+def redact(sample: Sample) -> Sample:
+    """Replace question, prompt, answers and token texts by blocks."""
     return replace(
         sample,
         question=_blocks(sample.question),
         prompt=_blocks(sample.prompt) or "",
         answer=_blocks(sample.answer),
-        trajectories=tuple(map(_without_answer, sample.trajectories)),
+        trajectories=tuple(map(_redact_answer, sample.trajectories)),
         texts={token: HIDDEN * len(text) for token, text in sample.texts.items()},
         notes=(REDACTED, *sample.notes),
         redacted=True,
     )
 
 
-def _without_answer(traced: Traced) -> Traced:
+def _redact_answer(traced: Traced) -> Traced:
     return replace(traced, answer=_blocks(traced.answer))
 
 

@@ -1,4 +1,4 @@
-"""What the inspector shows: all trajectories of one (problem, sample). Nouns only."""
+"""The nouns of the inspector: a sample of a problem, with all its trajectories."""
 
 from __future__ import annotations
 
@@ -16,71 +16,69 @@ HIDDEN = "\N{LIGHT SHADE}"  # stands for a character that is redacted
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """One trajectory.
-
-    rows:      a row a token in order, with the columns of record.TOKENS; only position and token
-               are filled where the run's own rows cannot be used
-    response:  its row of record.RESPONSES, without prompt and text
-    verdict:   as in record.GRADES; None: not graded
-    answer:    what its grade found as its answer, or as a guess
-    """
+    """One trajectory with the trace of its tokens."""
 
     key: Trajectory
     rows: pa.Table
+    """One row per token in order, with the columns of `engine.store.schema.TOKENS`.
+
+    Only position and token are filled where the run's own rows cannot be used.
+    """
     response: Mapping[str, Any]
+    """Its row of `engine.store.schema.RESPONSES`, without prompt and text."""
     verdict: str | None = None
+    """As in `engine.store.schema.GRADES`; None where it is not graded."""
     answer: str | None = None
+    """The answer that was extracted from it, or a guess."""
 
     @property
     def tokens(self) -> list[int]:
-        """Its token ids."""
+        """The token ids."""
         return list(self.rows["token"].to_pylist())
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """All trajectories of one (problem, sample).
-
-    question:  None where the run does not keep it; prompt: as the models saw it, token by token
-    answer:    the gold answer; None where none is known
-    gated:     the text must not be shown unless it is asked for; also where the run does not say
-    texts:     token id -> its text, decoded by itself
-    notes:     what is missing or was left out, a line each
-    redacted:  question, answers and texts are blocks, and token ids are not to be shown
-    """
+    """All trajectories of one sample of a problem."""
 
     run: str
     problem: str
     sample: int
     manifest: Mapping[str, Any]
     question: str | None
+    """None where the run does not keep it."""
     prompt: str
+    """As the models saw it, token by token."""
     answer: str | None
+    """The gold answer; None where it is not known."""
     gated: bool
+    """Whether the text must not be shown by default; also true where the run does not tell."""
     trajectories: tuple[Traced, ...]
     texts: Mapping[int, str]
+    """The text of each token id, decoded by itself."""
     notes: tuple[str, ...] = ()
+    """What is missing or was left out, one line each."""
     redacted: bool = False
+    """Whether texts are blocks, so that token ids must not be shown either."""
 
     @property
     def is_scored(self) -> bool:
-        """Whether the responses are given ones that `xsample score` measured."""
+        """Whether the responses were given to `xsample score`, which only measured them."""
         return is_scored(self.manifest)
 
     def primary(self, key: Trajectory) -> str | None:
-        """The policy that is primary in a trajectory; None of a given response, which neither made
-        here.
+        """The policy that is primary in a trajectory.
 
-        Those of a scored run are given whatever their key says: it is the name that they had where
-        they were made.
+        None for a given response, which neither policy sampled here. All responses of a scored run
+        are given: the direction in their key is that of the run that sampled them.
         """
         return None if self.is_scored else PRIMARY.get(key.direction)
 
     @property
     def has_primary(self) -> bool:
-        """Whether somebody could intervene in any of the trajectories."""
+        """Whether interventions were possible in any of the trajectories."""
         return any(self.primary(traced.key) for traced in self.trajectories)
 
     def text(self, token: int) -> str:
-        """The text of a token; `#123` where it is not known."""
+        """The text of a token; its id, such as `#123`, where the text is not known."""
         return self.texts.get(token) or (HIDDEN if self.redacted else f"#{token}")

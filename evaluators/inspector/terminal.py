@@ -1,8 +1,7 @@
-"""A sample in the terminal: divergence as background, interventions underlined, effective ones
-bold, and their numbers.
+"""A sample in the terminal: divergence as background, interventions underlined, and their numbers.
 
-Where there is no colour, interventions stand in brackets. Nothing of the run is read as markup, and
-nothing in it reaches the terminal as an escape sequence.
+Effective interventions are also bold. Without colour, interventions stand in brackets. No text of
+the run is read as markup or reaches the terminal as an escape sequence.
 """
 
 from __future__ import annotations
@@ -17,27 +16,38 @@ from rich.text import Text
 from engine.system.terminal import visible
 from evaluators.inspector.alignment import Aligned, align
 from evaluators.inspector.colours import LEGEND, palette, shade
-from evaluators.inspector.listing import Listing, listing_means
-from evaluators.inspector.redaction import shown
+from evaluators.inspector.listing import Listing, legend
+from evaluators.inspector.redaction import redact_if_gated
 from evaluators.inspector.sample import Sample, Traced
-from evaluators.inspector.wording import COLOUR_MEANS, facts, flowing, label, parting, settings, who
+from evaluators.inspector.wording import (
+    COLOUR_MEANS,
+    facts,
+    inline_text,
+    label,
+    parting,
+    roles,
+    settings,
+)
 
-_TAIL = 6  # tokens of a folded prefix that stay
+_TAIL = 6  # the last tokens of a folded prefix, which are still shown
 _NAME = Style(dim=True)
 _SHARED = Style(dim=True)
 _MARK = "\N{BLACK RIGHT-POINTING TRIANGLE}"
 
 
 def inspect_terminal(sample: Sample, show_text: bool) -> Inspection:
-    """What rich prints, as the console that it is printed on allows. A gated set is redacted unless
-    `show_text`.
+    """A sample for rich to print, with or without colour as the console allows.
+
+    Args:
+        sample: The responses to show.
+        show_text: Also show the text of a gated set, which must not be published.
     """
-    return Inspection(shown(sample, show_text))
+    return Inspection(redact_if_gated(sample, show_text))
 
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """A sample, to be printed."""
+    """A sample for rich to print."""
 
     sample: Sample
 
@@ -64,7 +74,7 @@ def _header(sample: Sample, plain: bool) -> Iterator[Text]:
         yield _scale()
         yield Text(COLOUR_MEANS)
     yield _marks(plain, sample.has_primary)
-    yield Text(listing_means(sample.has_primary))
+    yield Text(legend(sample.has_primary))
 
 
 def _named(value: tuple[str, str]) -> Text:
@@ -79,15 +89,15 @@ def _scale() -> Text:
 
 
 def _marks(plain: bool, has_primary: bool) -> Text:
-    """What the marks in the text mean; of interventions only where somebody could intervene."""
+    """The meaning of the marks in the text; without interventions where none were possible."""
     marks = Text()
     if has_primary:
         intervened, effective = ("[token]", "[*token*]") if plain else ("underlined", "and bold")
         marks.append(intervened, Style(underline=not plain)).append(
-            ": drawn from the intervention policy; "
+            ": sampled from the intervention policy; "
         )
         marks.append(effective, Style(underline=not plain, bold=not plain))
-        marks.append(": and the primary would have taken another token (effective); ")
+        marks.append(": and the primary would have sampled another token (effective); ")
     return marks.append(f"{_MARK} here it parts from another")
 
 
@@ -96,10 +106,10 @@ def _background(js: float | None) -> Style:
 
 
 def _block(sample: Sample, aligned: Aligned, plain: bool) -> Iterator[Text | Listing]:
-    traced = next(one for one in sample.trajectories if one.key == aligned.key)
+    traced = next(traced for traced in sample.trajectories if traced.key == aligned.key)
     primary = sample.primary(aligned.key)
     yield Text()
-    yield Text.assemble((label(aligned.key), "bold"), (f"  {who(primary)}", _NAME))
+    yield Text.assemble((label(aligned.key), "bold"), (f"  {roles(primary)}", _NAME))
     yield Text(visible(" \N{MIDDLE DOT} ".join(facts(traced, primary))))
     if aligned.parts_from:
         yield Text(visible(parting(aligned, sample)))
@@ -110,29 +120,31 @@ def _block(sample: Sample, aligned: Aligned, plain: bool) -> Iterator[Text | Lis
 
 
 def _tokens(sample: Sample, traced: Traced, aligned: Aligned, plain: bool) -> Text:
-    rows, folded = traced.rows, max(0, aligned.num_shared - _TAIL) if aligned.folds else 0
-    drawn = Text(overflow="fold")
+    rows = traced.rows
+    folded = max(0, aligned.num_shared - _TAIL) if aligned.folds else 0
+    text = Text(overflow="fold")
     if folded:
-        drawn.append(f"... {folded:,} shared tokens ", _NAME)
+        text.append(f"... {folded:,} shared tokens ", _NAME)
     columns = zip(
         *(rows[name].to_pylist()[folded:] for name in ("token", "intervened", "effective", "js")),
         strict=True,
     )
     for position, (token, intervened, effective, js) in enumerate(columns, folded):
         if position == aligned.num_shared > 0:
-            drawn.append(_MARK)
-        text, style = sample.text(token), _background(js)
+            text.append(_MARK)
+        token_text, style = sample.text(token), _background(js)
         if aligned.folds and position < aligned.num_shared:
             style = _SHARED
         elif intervened and not plain:
             style += Style(underline=True, bold=bool(effective))
-        drawn.append(
-            _marked(flowing(text), intervened, effective) if plain else flowing(text), style
-        )
-        drawn.append("\n" * text.count("\n"))
-    drawn.rstrip()
-    return drawn
+        inline = inline_text(token_text)
+        text.append(_add_brackets(inline, intervened, effective) if plain else inline, style)
+        text.append("\n" * token_text.count("\n"))
+    text.rstrip()
+    return text
 
 
-def _marked(text: str, intervened: bool, effective: bool) -> str:
-    return f"[*{text}*]" if effective else f"[{text}]" if intervened else text
+def _add_brackets(text: str, intervened: bool, effective: bool) -> str:
+    if effective:
+        return f"[*{text}*]"
+    return f"[{text}]" if intervened else text

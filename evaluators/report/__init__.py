@@ -1,5 +1,5 @@
-"""The report of one run or several: what is in it, what it needs, and how it is written.
+"""The report of one run or several: a page, with tables and figures as files.
 
-Statistics and figures are made elsewhere (evaluators.shifts, evaluators.figures); here they are put
-together, and what cannot be made is said.
+Statistics and figures are made elsewhere (evaluators.shifts, evaluators.figures). This room puts
+them together, and notes what cannot be made and why.
 """

@@ -1,5 +1,6 @@
-"""Build a report: open the runs, measure, draw, write. No file is written before everything is
-measured and drawn.
+"""Build a report: open the runs, measure, draw, write.
+
+No file is written before everything is measured and drawn.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from evaluators.figures.saving import save
 from evaluators.report.csv_file import to_csv
 from evaluators.report.folder import INDEX, check_out, replace_report
 from evaluators.report.measure import (
-    Measured,
-    concatenated,
+    Results,
+    concatenate,
     measure_accuracy,
     measure_run,
     measure_together,
@@ -36,29 +37,33 @@ OnStage = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was written. notes: what is missing in the report, a line each."""
+    """The files of a written report."""
 
     index: Path
+    """The page."""
     tables: tuple[Path, ...]
     figures: tuple[Path, ...]
     notes: tuple[str, ...]
+    """What is missing in the report, one line each."""
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """What was measured of which runs; a run is as it was read, maybe without its damaged parts."""
+class Content:
+    """The results of all runs."""
 
     runs: list[Run]
-    measured: Measured
+    """As they were read, which may be without their damaged parts."""
+    results: Results
 
     @property
     def names(self) -> list[str]:
+        """The names of the runs."""
         return [run.name for run in self.runs]
 
     @property
     def notes(self) -> list[str]:
-        """What is missing: of whole runs, then by section."""
-        by_section = [self.measured.notes.get(section.name, []) for section in SECTIONS]
+        """What is missing: first of whole runs, then by section."""
+        by_section = [self.results.notes.get(section.name, []) for section in SECTIONS]
         return [
             note
             for notes in ([run.notes for run in self.runs], by_section)
@@ -70,39 +75,42 @@ class Compared:
 def build_report(
     runs: Sequence[Path], out: Path, on_stage: OnStage = lambda stage: None, show_text: bool = False
 ) -> Report:
-    """Measure `runs` and write tables, figures and index.html into `out`, in place of the report
-    that is there.
+    """Measure runs and write a report of them.
 
-    on_stage: told what is being done. show_text: also show the text of tokens of gated sets. Raises
-    RunDirectoryError for a run that is none and an `out` that cannot be used, StoreError where a
-    file cannot be written.
+    Args:
+        runs: The run directories.
+        out: The folder of the report, which replaces an older report in it.
+        on_stage: Called with the name of each stage when it begins.
+        show_text: Also show the text of the tokens of gated sets, which must not be published.
+
+    Raises:
+        RunDirectoryError: One of `runs` is not a run, or `out` cannot be used.
+        StoreError: A file cannot be written.
     """
     known = known_files()
     try:
         with open_database() as database:
             opened = open_runs(database, runs)
             check_out(out, known)
-            compared = compare(database, opened, on_stage, show_text)
-            tables = compared.measured.tables
-            drawn = draw(tables, compared.names, on_stage)
+            content = compare(database, opened, on_stage, show_text)
+            tables = content.results.tables
+            drawn = draw(tables, content.names, on_stage)
             on_stage("page")
-            page = render(compared.runs, SECTIONS, compared.measured, drawn, compared.notes)
-    except (
-        OSError
-    ) as error:  # of the temporary folders that DuckDB spills into and figures are drawn in
+            page = render(content.runs, SECTIONS, content.results, drawn, content.notes)
+    except OSError as error:  # of the temporary folders of DuckDB and of figures
         where = f"the report cannot be made in {gettempdir()}"
         raise StoreError(f"{where}: {reason(error)}; TMPDIR names another folder") from error
     csv_files = {f"tables/{name}.csv": to_csv(table) for name, table in tables.items()}
     images = {
-        f"figures/{name}.{kind}": getattr(one, kind)
-        for name, one in drawn.items()
+        f"figures/{name}.{kind}": getattr(figure, kind)
+        for name, figure in drawn.items()
         for kind in ("png", "svg")
     }
     replace_report(out, csv_files | images, page.encode(), known)
-    tables_there, figures_there = (
+    table_files, figure_files = (
         tuple(out / name for name in files) for files in (csv_files, images)
     )
-    return Report(out / INDEX, tables_there, figures_there, tuple(compared.notes))
+    return Report(out / INDEX, table_files, figure_files, tuple(content.notes))
 
 
 def compare(
@@ -110,29 +118,37 @@ def compare(
     runs: Sequence[Run],
     on_stage: OnStage,
     show_text: bool = False,
-) -> Compared:
-    """All tables of all runs, and what is missing."""
-    found = [measure_run(database, run, SECTIONS[1:], on_stage) for run in runs]
-    readable = [run for run, _ in found]
-    measured = Measured()
+) -> Content:
+    """Measure all runs, and compare them.
+
+    Args:
+        database: Where the runs are opened.
+        runs: The runs.
+        on_stage: Called with the name of each stage when it begins.
+        show_text: Also keep the tables of the tokens of gated sets.
+    """
+    measured = [measure_run(database, run, SECTIONS[1:], on_stage) for run in runs]
+    readable = [run for run, _ in measured]
+    results = Results()
     parts: dict[str, list[pa.Table]] = {}
-    for run, of_run in found:
+    for run, run_results in measured:
         if run.is_gated and not show_text:
-            redact(run.name, of_run)
-        for name, table in of_run.tables.items():
+            redact(run.name, run_results)
+        for name, table in run_results.tables.items():
             parts.setdefault(name, []).append(table)
-        for name, lines in of_run.notes.items():
-            measured.note(name, lines)
-    measured.tables |= concatenated(parts)
+        for name, lines in run_results.notes.items():
+            results.note(name, lines)
+    results.tables |= concatenate(parts)
     on_stage("comparing runs")
-    measure_accuracy(readable, [of_run.graded for _, of_run in found], ACCURACY.name, measured)
+    graded = [run_results.graded for _, run_results in measured]
+    measure_accuracy(readable, graded, ACCURACY.name, results)
     for section in SECTIONS:
-        measure_together(readable, section, measured)
-    return Compared(readable, measured)
+        measure_together(readable, section, results)
+    return Content(readable, results)
 
 
 def known_files() -> set[str]:
-    """Names, within its folder, of all tables and figures that a report may have."""
+    """The names, within its folder, of all tables and figures that a report can have."""
     tables = {f"tables/{name}.csv" for section in SECTIONS for name in tables_of(section)}
     names = [drawing.name for section in SECTIONS for drawing in section.drawings]
     return tables | {f"figures/{name}.{kind}" for name in names for kind in ("png", "svg")}
@@ -141,7 +157,16 @@ def known_files() -> set[str]:
 def draw(
     tables: Mapping[str, pa.Table], names: Sequence[str], on_stage: OnStage
 ) -> dict[str, Drawn]:
-    """The figures whose tables are there, by name."""
+    """Draw the figures whose tables exist.
+
+    Args:
+        tables: The tables of the report, by name.
+        names: The names of the runs.
+        on_stage: Called with the name of each stage when it begins.
+
+    Returns:
+        The figures by name.
+    """
     drawn: dict[str, Drawn] = {}
     with scratch() as folder:
         for section in SECTIONS:

@@ -1,4 +1,4 @@
-"""Values as short texts for people. Escaping for HTML is the template's business."""
+"""Values as short texts for readers. The template escapes them for HTML."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from engine.system.terminal import one_line
 from evaluators.figures.text import token
 
 ABSENT = "\N{EN DASH}"
-_LONGEST = 200
+_MAX_CHARS = 200
 
 
-def shown(value: object) -> str:
-    """Any value of a manifest or a table; control characters are written out, and a long text is
-    cut.
+def value_text(value: object) -> str:
+    """Any value of a manifest or a table as text.
+
+    Control characters are written as escapes, and a long text is cut.
     """
     if value is None:
         return ABSENT
@@ -22,12 +23,18 @@ def shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     text = one_line(str(value))
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    return text if len(text) <= _MAX_CHARS else f"{text[:_MAX_CHARS]}…"
 
 
 def cell(column: str, value: object) -> str:
-    """A cell of a table's preview: as `shown`, with a budget of null by its name, thousands apart,
-    tokens as drawn.
+    """A cell of a table's preview.
+
+    As `value_text`, but a null budget is "unlimited", large numbers have separators, and tokens
+    look as in figures.
+
+    Args:
+        column: The name of the column.
+        value: The value of the cell.
     """
     if column.endswith("budget") and value is None:
         return "unlimited"
@@ -35,11 +42,11 @@ def cell(column: str, value: object) -> str:
         return token(str(value))
     if isinstance(value, int) and not isinstance(value, bool) and column != "token":
         return f"{value:,}"
-    return shown(value)
+    return value_text(value)
 
 
 def percent(share: float | None) -> str:
-    """A share 0 ... 1 in %, without its sign; a small one keeps two digits."""
+    """A share of 0 to 1 in %, without the sign; a small one keeps two digits."""
     if share is None:
         return ABSENT
     value = 100 * share
@@ -47,10 +54,10 @@ def percent(share: float | None) -> str:
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """Both ends in %."""
+    """An interval of shares in %."""
     return ABSENT if low is None or high is None else f"{100 * low:.1f}\N{EN DASH}{100 * high:.1f}"
 
 
 def number(value: float | None) -> str:
-    """A mean count."""
+    """A mean number of something, with one decimal."""
     return ABSENT if value is None else f"{value:,.1f}"

@@ -1,6 +1,4 @@
-"""How much of what a run asked for is there: what is missing, or there twice, changes every number
-of the report.
-"""
+"""Whether a run is complete: missing or repeated trajectories change every number of a report."""
 
 from __future__ import annotations
 
@@ -11,46 +9,51 @@ from engine.store.schema import expected_trajectories
 from evaluators.report.runs import Run
 
 
-def num_there(run: Run) -> int:
-    """Responses that can be read. Raises StoreError where a part turns out to be damaged."""
+def num_readable(run: Run) -> int:
+    """The number of responses that can be read.
+
+    Raises:
+        StoreError: A part turns out to be damaged.
+    """
     return _count(run, "count(*)")
 
 
 def num_expected(run: Run) -> int | None:
-    """Trajectories of the whole run; None where run.json does not say."""
+    """The number of trajectories of the whole run; None where run.json does not contain it."""
     try:
         return len(expected_trajectories(expected_section(run.manifest, run.path)))
-    except RunDirectoryError:  # someone has edited it
+    except RunDirectoryError:  # someone has edited run.json
         return None
 
 
 def completeness_notes(run: Run) -> list[str]:
-    """A line for what is missing, and one for what is there more than once. Raises StoreError as
-    `num_there` does.
+    """A note if trajectories are missing, and a note if some occur more than once.
+
+    Raises:
+        StoreError: A part turns out to be damaged.
     """
-    there, expected = num_there(run), num_expected(run)
-    once = _count(run, f"count(DISTINCT ({', '.join(TRAJECTORY_KEY)}))")
+    readable, expected = num_readable(run), num_expected(run)
+    distinct = _count(run, f"count(DISTINCT ({', '.join(TRAJECTORY_KEY)}))")
     notes = []
-    if expected is not None and once < expected:
+    if expected is not None and distinct < expected:
         missing = (
-            f"{expected - once:,} of {expected:,} trajectories are missing, and all numbers are of"
-            " the rest alone"
+            f"{expected - distinct:,} of {expected:,} trajectories are missing, and all numbers are"
+            " of the rest alone"
         )
         notes.append(
-            f"{run.name}: {missing} (what ends early is there first): the command that made it"
+            f"{run.name}: {missing} (short responses finish first): the command that made it"
             " resumes it"
         )
-    if there > once:
+    if readable > distinct:
         notes.append(
-            f"{run.name}: {there - once:,} trajectories are there more than once and count as"
+            f"{run.name}: {readable - distinct:,} trajectories occur more than once and count as"
             " often: `xsample verify` lists them"
         )
     return notes
 
 
-def _count(run: Run, what: str) -> int:
+def _count(run: Run, aggregate: str) -> int:
     if run.tables is None:
         return 0
-    return int(
-        run.tables.query(f"SELECT {what} AS num FROM {run.tables.responses}")["num"][0].as_py()
-    )
+    counted = run.tables.query(f"SELECT {aggregate} AS num FROM {run.tables.responses}")
+    return int(counted["num"][0].as_py())

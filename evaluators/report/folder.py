@@ -1,8 +1,7 @@
-"""The folder of a report: where one can go, and how one replaces another without touching what is
-not its own.
+"""The folder of a report: whether it can hold one, and how a new report replaces an older one.
 
-index.html is the completion marker and comes last; the files that an older report linked to and
-this one has not are removed after it.
+Files that belong to no report are never touched. index.html is the completion marker and is written
+last; after it, the files that only the older report had are removed.
 """
 
 from __future__ import annotations
@@ -18,22 +17,27 @@ from engine.system.files import is_temporary, reason, write_whole
 
 INDEX = "index.html"
 FOLDERS = ("tables", "figures")
-_MARKED = re.compile(rb'<meta name="generator" content="xsample report">')
-_LINKED = re.compile(rb'href="((?:tables|figures)/[a-z0-9_]+\.(?:csv|png|svg))"')
+_GENERATOR = re.compile(rb'<meta name="generator" content="xsample report">')
+_LINK = re.compile(rb'href="((?:tables|figures)/[a-z0-9_]+\.(?:csv|png|svg))"')
 _HEAD_BYTES = 4096
 
 
 def check_out(out: Path, known: Iterable[str]) -> None:
-    """Raise RunDirectoryError where no report can go; makes the folders.
+    """Check that a report can go into a folder, and create the folder.
 
-    `known`: names of all files that a report may have: a folder that holds nothing else is a report
-    that was cut short.
+    Args:
+        out: The folder.
+        known: The names of all files that a report can have. A folder with nothing else is a report
+            that was interrupted.
+
+    Raises:
+        RunDirectoryError: The folder cannot be used, or holds something other than a report.
     """
     if os.path.exists(out) and not os.path.isdir(out):
         raise RunDirectoryError(f"--out {out} is a file: give a folder")
     try:
-        held = _held(out) if os.path.isdir(out) else set()
-        if not _is_report(out) and held - set(known):
+        names = _file_names(out) if os.path.isdir(out) else set()
+        if not _is_report(out) and names - set(known):
             raise RunDirectoryError(
                 f"--out {out} is not empty and holds no report: give a new or an empty folder"
             )
@@ -48,12 +52,18 @@ def check_out(out: Path, known: Iterable[str]) -> None:
 def replace_report(
     out: Path, files: Mapping[str, bytes], index: bytes, known: Iterable[str]
 ) -> None:
-    """Write `files` (by their name within `out`), then the page, then remove what an older report
-    leaves behind.
+    """Write the files, then the page, then remove the remaining files of an older report.
 
-    Raises StoreError.
+    Args:
+        out: The folder of the report.
+        files: The contents of tables and figures, by their names within `out`.
+        index: The page.
+        known: The names of all files that a report can have.
+
+    Raises:
+        StoreError: A file cannot be written or removed.
     """
-    older = _linked(out) | set(known)
+    older = _linked_files(out) | set(known)
     for name, content in files.items():
         _write(out / name, content)
     _write(out / INDEX, index)
@@ -70,8 +80,8 @@ def _write(file: Path, content: bytes) -> None:
     write_whole(file, lambda target: target.write(content))
 
 
-def _held(out: Path) -> set[str]:
-    """Files below `out`, two levels deep; what is a folder further down counts as foreign."""
+def _file_names(out: Path) -> set[str]:
+    """The names of the files in `out` and in the folders of a report; another folder is a name."""
     names: set[str] = set()
     for entry in out.iterdir():
         if entry.name in FOLDERS and entry.is_dir():
@@ -85,14 +95,14 @@ def _held(out: Path) -> set[str]:
 
 def _is_report(out: Path) -> bool:
     with suppress(OSError), (out / INDEX).open("rb") as page:
-        return _MARKED.search(page.read(_HEAD_BYTES)) is not None
+        return _GENERATOR.search(page.read(_HEAD_BYTES)) is not None
     return False
 
 
-def _linked(out: Path) -> set[str]:
-    """The files that the report in `out` links to, if there is one."""
+def _linked_files(out: Path) -> set[str]:
+    """The files to which the report in `out` links; none if there is no report."""
     if not _is_report(out):
         return set()
     with suppress(OSError):
-        return {name.decode() for name in _LINKED.findall((out / INDEX).read_bytes())}
+        return {name.decode() for name in _LINK.findall((out / INDEX).read_bytes())}
     return set()

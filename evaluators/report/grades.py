@@ -17,11 +17,11 @@ from engine.store.schema import SCHEMA_VERSION
 from engine.system.terminal import one_line
 from evaluators.grading.verdict import VERDICTS
 from evaluators.report.runs import Run
-from evaluators.scores.by_arm import Graded
-from evaluators.scores.outcomes import COUNTED, keyed
+from evaluators.scores.by_arm import GradedRun
+from evaluators.scores.outcomes import COUNTED, prepare_join
 
 
-def read_graded(run: Run) -> tuple[Graded | None, list[str]]:
+def read_graded(run: Run) -> tuple[GradedRun | None, list[str]]:
     """The graded responses of a run, and a line for each thing that is missing.
 
     Returns:
@@ -38,11 +38,11 @@ def read_graded(run: Run) -> tuple[Graded | None, list[str]]:
         return None, [f"{run.name}: not graded, so there is no accuracy: {_way_out(run)}"]
     try:
         grades = run.reader.grades([*TRAJECTORY_KEY, "verdict", "answer"])
-        graded, num_without = _with_grade(keyed(responses), keyed(grades))
+        graded, num_without = _with_grade(prepare_join(responses), prepare_join(grades))
         notes = [_missing(run, num_without, responses.num_rows)] if num_without else []
         if not graded.num_rows:
             return None, notes
-        return Graded.of(run.name, graded, grades, grader_of(run)), notes
+        return GradedRun.of(run.name, graded, grades, grader_of(run)), notes
     except StoreError:
         again = f"xsample grade {shlex.quote(one_line(run.path))}"
         return None, [

@@ -1,6 +1,4 @@
-"""What stands at the top of a report: the runs that were compared, and the numbers one looks for
-first.
-"""
+"""The tables at the top of a report: the runs, their accuracy and their divergence."""
 
 from __future__ import annotations
 
@@ -12,26 +10,25 @@ import pyarrow as pa
 
 from engine.core import GIVEN, POLICIES, budget_text
 from evaluators.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
-from evaluators.report.cells import ABSENT, interval, number, percent, shown
-from evaluators.report.completeness import num_expected, num_there
+from evaluators.report.cells import ABSENT, interval, number, percent, value_text
+from evaluators.report.completeness import num_expected, num_readable
 from evaluators.report.runs import Run
+from evaluators.scores.summary_table import budget_name
 
-MAX_ARMS = (
-    24  # with more, the lowest and the highest budget of a direction are enough to look at first
-)
-_PLAIN = {("forward", 0): "0 (base)", ("reverse", 0): "0 (RL)"}
+MAX_ARMS = 24  # of more, only the lowest and the highest budget of each direction are shown
 
 
 class Grid(NamedTuple):
-    """A table of texts. `left`: places of the columns that are not numbers."""
+    """A table of texts."""
 
     columns: tuple[str, ...]
     rows: list[tuple[str, ...]]
     left: frozenset[int] = frozenset()
+    """Indices of the columns that are texts and not numbers, and so aligned to the left."""
 
 
 def runs_grid(runs: Sequence[Run]) -> Grid:
-    """A row a run: what was asked of whom, and how much of it is there."""
+    """One row per run: its models, task and settings, and how complete it is."""
     columns = (
         "run",
         "base",
@@ -48,8 +45,9 @@ def runs_grid(runs: Sequence[Run]) -> Grid:
 
 
 def accuracy_grid(tables: Mapping[str, pa.Table]) -> Grid | None:
-    """The arms as `xsample grade` shows them; of many arms only the lowest and highest budget of
-    each direction.
+    """The arms with their accuracy; None without the table `accuracy`.
+
+    Of more than MAX_ARMS arms only the lowest and highest budget of each direction.
     """
     if "accuracy" not in tables:
         return None
@@ -70,9 +68,7 @@ def accuracy_grid(tables: Mapping[str, pa.Table]) -> Grid | None:
 
 
 def divergence_grid(tables: Mapping[str, pa.Table]) -> Grid | None:
-    """Near-zero and high-divergence shares, and how much of the responses both policies
-    measured.
-    """
+    """The shares of near-zero and of high divergence; None without the table `js_shares`."""
     if "js_shares" not in tables:
         return None
     by_arm: dict[tuple[str, str], dict[float, dict[str, Any]]] = {}
@@ -97,34 +93,34 @@ def _run_row(run: Run) -> tuple[str, ...]:
     )
     criterion = "none (responses given)" if run.is_scored else config.get("criterion")
     match = f", matches {config['match']}" if config.get("match") else ""
+    policies = (
+        (config[name] or "embedded") if name in config else models.get(name) for name in POLICIES
+    )
     return (
         run.name,
-        *(
-            shown((config[name] or "embedded") if name in config else models.get(name))
-            for name in POLICIES
-        ),
-        shown(task.get("name")),
-        shown(criterion) + shown(match or ""),
-        shown(config.get("threshold")),
-        shown(sampling or None),
-        shown(config.get("samples")),
-        shown(config.get("seed")),
-        f"{num_there(run):,} of {'?' if expected is None else f'{expected:,}'}",
-        shown(run.manifest.get("schema_version")),
+        *map(value_text, policies),
+        value_text(task.get("name")),
+        value_text(criterion) + value_text(match or ""),
+        value_text(config.get("threshold")),
+        value_text(sampling or None),
+        value_text(config.get("samples")),
+        value_text(config.get("seed")),
+        f"{num_readable(run):,} of {'?' if expected is None else f'{expected:,}'}",
+        value_text(run.manifest.get("schema_version")),
         _created(run.manifest.get("created")),
     )
 
 
 def _created(value: object) -> str:
-    """The minute, in UTC; as it is where it is no time."""
+    """A time to the minute, in UTC; any other value as it is."""
     try:
         return f"{datetime.fromisoformat(str(value)).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     except (ValueError, OverflowError):
-        return shown(value)
+        return value_text(value)
 
 
 def _ends(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The first and the last row of each run and direction; budgets rise."""
+    """The first and the last row of each run and direction: the lowest and the highest budget."""
     arms: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         arms.setdefault((row["run"], row["direction"]), []).append(row)
@@ -132,15 +128,10 @@ def _ends(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _arm_row(row: Mapping[str, Any]) -> tuple[str, ...]:
-    budget = budget_text(row["budget"])
-    plain = {} if row["given"] else _PLAIN
     return (
-        row["run"]
-        + (" (control)" if row["control"] else " (responses given)" if row["given"] else ""),
+        row["run"] + _role(row),
         row["direction"],
-        ABSENT
-        if row["direction"] == GIVEN
-        else plain.get((row["direction"], row["budget"]), budget),
+        _budget(row),
         percent(row["accuracy"]),
         interval(row["low"], row["high"]),
         f"{number(row['interventions'])} ({percent(row['interventions_share'])} %)",
@@ -148,6 +139,20 @@ def _arm_row(row: Mapping[str, Any]) -> tuple[str, ...]:
         number(row["tokens_mean"]),
         f"{row['responses']:,}",
     )
+
+
+def _role(row: Mapping[str, Any]) -> str:
+    if row["control"]:
+        return " (control)"
+    return " (responses given)" if row["given"] else ""
+
+
+def _budget(row: Mapping[str, Any]) -> str:
+    if row["direction"] == GIVEN:
+        return ABSENT
+    if row["given"]:  # no policy of this run sampled it
+        return budget_text(row["budget"])
+    return budget_name(row["direction"], row["budget"])
 
 
 def _shares(of_arm: Mapping[float, Mapping[str, Any]]) -> tuple[str, ...]:

@@ -1,6 +1,4 @@
-"""The page of a report: one self-contained HTML file that opens from disk, with its figures inside
-and no script.
-"""
+"""The page of a report: one self-contained HTML file, with its figures inside and no script."""
 
 from __future__ import annotations
 
@@ -15,14 +13,14 @@ from evaluators.figures.style import colours
 from evaluators.html import environment, hash_source
 from evaluators.report import overview
 from evaluators.report.cells import cell
-from evaluators.report.measure import Measured
+from evaluators.report.measure import Results
 from evaluators.report.overview import Grid
 from evaluators.report.runs import Run
 from evaluators.report.section import Drawing, Section
 
 _FOLDER = Path(__file__).parent
 PREVIEW_ROWS = 30
-MAX_SVG_BYTES = 1_500_000  # of an image in the page; what is larger is shown as PNG
+MAX_SVG_BYTES = 1_500_000  # a larger figure is shown as PNG
 
 
 class Drawn(NamedTuple):
@@ -33,10 +31,11 @@ class Drawn(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """A figure in the page; `source` is a data: address."""
+    """A figure in the page."""
 
     name: str
     source: str
+    """A `data:` URL."""
     alt: str
     caption: str
 
@@ -49,8 +48,8 @@ class Preview(NamedTuple):
     num_rows: int
 
 
-class Shown(NamedTuple):
-    """A section as the page shows it."""
+class SectionContent(NamedTuple):
+    """What the page shows in a section."""
 
     section: Section
     figures: list[Figure]
@@ -61,11 +60,19 @@ class Shown(NamedTuple):
 def render(
     runs: Sequence[Run],
     sections: Sequence[Section],
-    measured: Measured,
+    results: Results,
     drawn: Mapping[str, Drawn],
     notes: Sequence[str],
 ) -> str:
-    """The whole page. `notes`: about whole runs; those of a section are in `measured`."""
+    """Render the whole page.
+
+    Args:
+        runs: The runs.
+        sections: The sections, in their order.
+        results: The tables, and the notes of the sections.
+        drawn: The figures, by name.
+        notes: The notes at the top of the page.
+    """
     style = _style([run.name for run in runs])
     return (
         environment(_FOLDER)
@@ -75,42 +82,46 @@ def render(
             style_hash=hash_source(style),
             names=[run.name for run in runs],
             runs=overview.runs_grid(runs),
-            accuracy=overview.accuracy_grid(measured.tables),
-            num_arms=measured.tables["accuracy"].num_rows if "accuracy" in measured.tables else 0,
-            divergence=overview.divergence_grid(measured.tables),
+            accuracy=overview.accuracy_grid(results.tables),
+            num_arms=results.tables["accuracy"].num_rows if "accuracy" in results.tables else 0,
+            divergence=overview.divergence_grid(results.tables),
             notes=notes,
-            sections=[_shown(section, measured, drawn) for section in sections],
+            sections=[_section_content(section, results, drawn) for section in sections],
         )
     )
 
 
 def tables_of(section: Section) -> list[str]:
-    """Names of the tables that a section shows, in order."""
-    own = [one.table for one in section.measurements] + [one.table for one in section.compares]
-    return list(
-        dict.fromkeys([*own, *(table for drawing in section.drawings for table in drawing.tables)])
-    )
+    """The names of the tables that a section shows, in their order."""
+    tables = [measurement.table for measurement in section.measurements]
+    tables += [comparison.table for comparison in section.compares]
+    tables += [table for drawing in section.drawings for table in drawing.tables]
+    return list(dict.fromkeys(tables))
 
 
-def _shown(section: Section, measured: Measured, drawn: Mapping[str, Drawn]) -> Shown:
+def _section_content(
+    section: Section, results: Results, drawn: Mapping[str, Drawn]
+) -> SectionContent:
     figures = [
-        _figure(one, measured, drawn[one.name]) for one in section.drawings if one.name in drawn
+        _figure(drawing, results, drawn[drawing.name])
+        for drawing in section.drawings
+        if drawing.name in drawn
     ]
     previews = [
-        _preview(name, measured.tables[name])
+        _preview(name, results.tables[name])
         for name in tables_of(section)
-        if name in measured.tables
+        if name in results.tables
     ]
-    return Shown(section, figures, previews, measured.notes.get(section.name, []))
+    return SectionContent(section, figures, previews, results.notes.get(section.name, []))
 
 
-def _figure(drawing: Drawing, measured: Measured, drawn: Drawn) -> Figure:
-    caption = drawing.caption.replace("{n}", drawing.num(measured.tables))
+def _figure(drawing: Drawing, results: Results, drawn: Drawn) -> Figure:
+    caption = drawing.caption.replace("{n}", drawing.num(results.tables))
     alt = drawing.caption.split(" n: ")[0]
-    return Figure(drawing.name, _data_address(drawn), alt, caption)
+    return Figure(drawing.name, _data_url(drawn), alt, caption)
 
 
-def _data_address(drawn: Drawn) -> str:
+def _data_url(drawn: Drawn) -> str:
     kind, content = ("png", drawn.png) if len(drawn.svg) > MAX_SVG_BYTES else ("svg+xml", drawn.svg)
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
@@ -130,8 +141,9 @@ def _preview(name: str, table: pa.Table) -> Preview:
 
 
 def _style(names: Sequence[str]) -> str:
-    """The style sheet, and the colour of each run as in the figures; its colours are ours, so
-    nothing is escaped.
+    """The style sheet, with the colour of each run as in the figures.
+
+    It contains no text of a run, so nothing is escaped.
     """
     swatches = [
         f".run-{place} {{ color: {colour}; }}"

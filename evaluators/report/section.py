@@ -1,6 +1,4 @@
-"""The nouns of a report: a section, the measurements that it shows, and the drawings that are made
-of their tables.
-"""
+"""The parts of a report: a section, its measurements, and the drawings of their tables."""
 
 from __future__ import annotations
 
@@ -16,32 +14,27 @@ Tables = Mapping[str, pa.Table]  # by name of the CSV file; the first column is 
 
 
 class Measurement(NamedTuple):
-    """A table of one run.
-
-    table:   name of its CSV file
-    measure: what makes it
-    empty:   what a table without rows says of the run
-    """
+    """A table that is made of each run."""
 
     table: str
+    """The name of the table and of its CSV file."""
     measure: Callable[[RunTables], pa.Table]
     empty: str = "nothing was measured"
+    """The reason that a note gives where the table has no rows."""
 
 
 class Drawing(NamedTuple):
-    """A figure.
-
-    name:    of its files
-    draw:    makes it of `tables` and the names of the runs; None where there is nothing to draw
-    caption: what it shows, with units; `{n}` is what `num` found
-    num:     how many of what were measured, for the caption
-    """
+    """A figure that is drawn of all runs."""
 
     name: str
+    """The name of its files."""
     draw: Callable[..., Any]
+    """From `tables` and the names of the runs to the figure; None where there is none to draw."""
     tables: tuple[str, ...]
     caption: str
+    """What the figure shows, with units; `{n}` stands for the text of `num`."""
     num: Callable[[Tables], str] = counts.positions
+    """The number of positions, responses or pairs in the figure, as text."""
 
 
 class Comparison(NamedTuple):
@@ -52,17 +45,17 @@ class Comparison(NamedTuple):
 
 
 class Section(NamedTuple):
-    """What the page says of one measurement.
-
-    definition: 1-3 plain sentences; source: where it is defined; compares: tables of several runs
-    together; absent: what is said where nothing is there and no run gives a reason
-    """
+    """A section of the page."""
 
     name: str
     title: str
     definition: str
+    """What is measured and how, in plain sentences."""
     source: str
+    """Where it is defined."""
     measurements: Sequence[Measurement]
     drawings: Sequence[Drawing]
     compares: Sequence[Comparison] = ()
+    """The tables of several runs together."""
     absent: str = "Nothing was measured."
+    """The text of an empty section for which no run gives a reason."""

@@ -1,6 +1,4 @@
-"""What is in a report: every section in its order, with its definition, measurements and drawings.
-The one list.
-"""
+"""The sections of a report in their order, with definitions, measurements and drawings."""
 
 from __future__ import annotations
 
@@ -36,22 +34,22 @@ _PAPER = "arXiv 2603.22446"
 _NONE_HIGH = f"no position has a JS above {HIGH_DIVERGENCE:g} nats"
 
 
-def _alone(
+def _without_runs(
     draw: Callable[[pa.Table], Figure | None],
 ) -> Callable[[pa.Table, Sequence[str]], Figure | None]:
-    """A drawing whose colours are not those of the runs."""
+    """A function of a figure whose colours do not stand for runs."""
     return lambda table, runs: draw(table)
 
 
 ACCURACY = Section(
     "accuracy",
     "Accuracy against the budget",
-    "A response is written by its primary policy (forward: base, reverse: RL); where the criterion"
-    " fires, and while the budget lasts, the other policy draws the token: an intervention. It is"
-    " effective where the primary would have drawn another token from the same noise. Accuracy is"
-    " avg@n, each problem weighing the same; intervals are over problems (bootstrap, 95 %);"
-    " differences are of the same problems and samples, which have the same noise. Responses that"
-    " were given and only measured are in the tables, and not in the figures.",
+    "The primary policy (forward: base, reverse: RL) samples a response. Where the criterion"
+    " fires, and while the budget lasts, the other policy samples the token: an intervention. It is"
+    " effective if the primary would have sampled another token from the same noise. Accuracy is"
+    " avg@n, in which each problem weighs the same; intervals are over problems (bootstrap, 95 %);"
+    " differences compare the same problems and samples, which have the same noise. Given"
+    " responses, which were only measured, are in the tables but not in the figures.",
     f"{_PAPER}, section 3; random-position control: arXiv 2603.22117; paired differences: Miller"
     " 2024",
     (),
@@ -60,16 +58,16 @@ ACCURACY = Section(
             "accuracy_by_budget",
             draw_accuracy.by_budget,
             ("accuracy",),
-            "Accuracy (%) against the budget (most interventions a response), with 95 % intervals"
-            " over problems. The lines of both policies alone are for reference. n: {n}.",
+            "Accuracy (%) against the budget (at most this many interventions per response), with"
+            " 95 % intervals over problems. Flat lines are the two policies alone. n: {n}.",
             counts.responses,
         ),
         Drawing(
             "accuracy_by_share",
             draw_accuracy.by_share,
             ("accuracy",),
-            "Accuracy (%) against the share of tokens (%) that were replaced, with 95 % intervals"
-            " over problems. n: {n}.",
+            "Accuracy (%) against the share of tokens (%) that interventions replaced, with 95 %"
+            " intervals over problems. n: {n}.",
             counts.responses,
         ),
         Drawing(
@@ -89,10 +87,10 @@ SECTIONS = (
         "sparsity",
         "Sparsity: how often the policies differ",
         "JS is the Jensen-Shannon divergence, in nats (0 ... ln 2), between the next-token"
-        " distributions of the two policies as they are sampled from: truncated to the nucleus and"
-        " renormalised. It is measured where both policies saw the position. Near zero is JS ≤"
-        f" {NEAR_ZERO:g}, high divergence JS > {HIGH_DIVERGENCE:g} nats. Percentiles, here and"
-        " below, are within 0.14 % of the value; all else is exact.",
+        " distributions from which the two policies sample: truncated to the nucleus and"
+        " renormalised. It is measured at the positions that both policies saw. Near zero is JS ≤"
+        f" {NEAR_ZERO:g}, high divergence is JS > {HIGH_DIVERGENCE:g} nats. Percentiles, here and"
+        " below, are within 0.14 % of their value; all other numbers are exact.",
         f"{_PAPER}, section 2",
         (
             Measurement("js_shares", sparsity.js_shares),
@@ -142,8 +140,8 @@ SECTIONS = (
     Section(
         "entropy",
         "Entropy: how sure the policies are where they differ",
-        "Entropy of each policy's full next-token distribution at temperature 1, in nats, apart for"
-        " positions near zero, between, and of high divergence.",
+        "Entropy of each policy's full next-token distribution at temperature 1, in nats,"
+        " separately for positions near zero, of high divergence, and between.",
         f"{_PAPER}, section 2",
         (
             Measurement("entropy_histogram", entropy.entropy_histogram),
@@ -169,8 +167,8 @@ SECTIONS = (
                 "entropy_sequences",
                 draw_entropy.sequences,
                 ("sequences",),
-                "A dot a response: its mean JS against its mean entropies (nats). At most 5,000"
-                " responses a direction. n: {n}.",
+                "Mean JS of a response against its mean entropies (nats), one dot per response. At"
+                " most 5,000 responses per direction. n: {n}.",
                 counts.sequences,
             ),
         ),
@@ -178,9 +176,9 @@ SECTIONS = (
     Section(
         "identity",
         "Identity: which tokens",
-        f"The tokens that responses took most often where JS > {HIGH_DIVERGENCE:g} and where JS ≤"
-        f" {NEAR_ZERO:g} nats, and all JS values of those most frequent at high divergence: a token"
-        " that is frequent there can still be near zero elsewhere.",
+        f"The tokens that were sampled most often where JS > {HIGH_DIVERGENCE:g} and where JS ≤"
+        f" {NEAR_ZERO:g} nats, and all JS values of the tokens that are most frequent at high"
+        " divergence: such a token can still be near zero at most of its positions.",
         f"{_PAPER}, section 2",
         (
             Measurement("frequent_tokens", identity.frequent_tokens),
@@ -209,8 +207,8 @@ SECTIONS = (
         "mechanics",
         "Mechanics at high divergence",
         f"At positions with JS > {HIGH_DIVERGENCE:g} nats: how much the lists of the k most"
-        " probable tokens overlap; which rank and probability the one policy gives the other's"
-        " most probable token; and how many positions are unshifted (RL's first choice is base's"
+        " probable tokens overlap; which rank and probability one policy gives the other's most"
+        " probable token; and how many positions are unshifted (RL's first choice is base's"
         " first), marginal (second or third) or shifted (further down).",
         f"{_PAPER}, section 4; shift classes: Lin et al. 2023, arXiv 2312.01552",
         (
@@ -241,16 +239,16 @@ SECTIONS = (
                 "tail_probability",
                 draw_mechanics.tail_probability,
                 ("tail_probability",),
-                "How often (% of positions) the one policy gives the other's most probable token"
-                " less than a probability. n: {n}.",
+                "Share of positions (%) where one policy gives the other's most probable token a"
+                " probability below p, against p. n: {n}.",
                 counts.high_positions,
             ),
             Drawing(
                 "shift_classes",
                 draw_mechanics.shift_classes,
                 ("shift_classes",),
-                "Unshifted, marginal and shifted positions (%), of all and of those of high"
-                " divergence. n: {n}.",
+                "Unshifted, marginal and shifted positions (%), in all and at high divergence. n:"
+                " {n}.",
                 counts.all_and_high,
             ),
         ),
@@ -266,14 +264,14 @@ SECTIONS = (
         (
             Drawing(
                 "js_by_step",
-                _alone(draw_evolution.js_by_step),
+                _without_runs(draw_evolution.js_by_step),
                 ("js_by_step",),
                 "Percentiles of JS (nats) by training step. n: {n}.",
                 counts.per_step("js_by_step"),
             ),
             Drawing(
                 "high_overlap",
-                _alone(draw_evolution.high_overlap),
+                _without_runs(draw_evolution.high_overlap),
                 ("high_overlap",),
                 "Jaccard overlap of the positions of high divergence with the last checkpoint's, by"
                 " step. n: {n}.",
@@ -285,15 +283,15 @@ SECTIONS = (
             Comparison("high_overlap", evolution.high_overlap),
         ),
         "Needs two runs or more that measured the same responses under several checkpoints, whose"
-        " names say their step (global_step_100, checkpoint-100): `xsample score RESPONSES` with"
-        " each as --rl, and `xsample report` with all of these runs.",
+        " names contain their step (global_step_100, checkpoint-100): run `xsample score RESPONSES`"
+        " with each checkpoint as --rl, then `xsample report` with all of these runs.",
     ),
     Section(
         "robustness",
         "Robustness: other truncations",
-        "The same sparsity under other truncations of the distributions. What the stored data"
-        " cannot give exactly is a lower bound of JS, and marked; `xsample score RUN --top-p P`"
-        " measures any other truncation exactly.",
+        "The same shares under other truncations of the distributions. Where the stored data do"
+        " not give JS exactly, they give a lower bound, which is marked; `xsample score RUN --top-p"
+        " P` measures any other truncation exactly.",
         f"{_PAPER}, appendices",
         (Measurement("truncations", robustness.truncations),),
         (

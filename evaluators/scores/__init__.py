@@ -1,1 +1,1 @@
-"""The numbers of a run: accuracy, pass@k, intervals, divergence, by arm."""
+"""The numbers of a run: accuracy, pass@k, confidence intervals and divergence of every arm."""

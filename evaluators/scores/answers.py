@@ -1,9 +1,9 @@
-r"""The text by which a majority vote tells answers apart: one for all spellings of a number or
-formula.
+r"""The canonical text of an answer, by which a majority vote tells answers apart.
 
-`$\dfrac12$`, `0.50` and `1/2` are one answer; `1{,}000` and `1000`; `(B)` and `b`. Nothing is
-calculated with letters: `2x` and `x + x`, equal and written differently, vote apart. Right answers
-are one vote however they are written, so what is left of this can only favour them.
+`$\dfrac12$`, `0.50` and `1/2` have the same canonical text; so have `1{,}000` and `1000`, and
+`(B)` and `b`. This is not algebra: `2x` and `x + x` are equal but vote as two answers. A correct
+answer is recognised by its verdict and not by its text, so an equality that is missed here splits
+the votes of wrong answers only.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from evaluators.grading.numbers import integer, rational
 from evaluators.grading.options import letter
 
 _LETTER = re.compile(r"\(?([A-Za-z])\)?")
-# What is longer is no answer that anybody gives twice.
+# Nobody gives a longer answer twice.
 _MAX_CHARS = 2_000
 
 
-def canonical(answer: str, grader: GraderName = "math") -> str:
-    """The same text for answers that differ in spelling only; in multiple choice, that name the
-    same option.
+def canonical_text(answer: str, grader: GraderName = "math") -> str:
+    """The same text for answers that differ in spelling only.
+
+    Args:
+        answer: The answer that was extracted from a response.
+        grader: With "choice", answers that name the same option have the same text.
     """
     if len(answer) > _MAX_CHARS:
         return answer

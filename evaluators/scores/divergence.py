@@ -1,5 +1,6 @@
-"""How far the two policies are apart along the responses of a run: a row an arm, streamed from its
-table of tokens.
+"""How far the two policies of a run diverge: means over the tokens of each arm.
+
+The table of tokens is streamed, never held in memory.
 """
 
 from __future__ import annotations
@@ -23,21 +24,33 @@ _MEANS = ("js", "entropy_base", "entropy_rl", "logp_base", "logp_rl")
 Totals = defaultdict[str, float]
 
 
-def measured(tokens: ds.Dataset) -> list[dict[str, Any]]:
-    """A row an arm, arms as in the summary; `tokens` has the columns of record.TOKENS.
+def measure_divergence(tokens: ds.Dataset) -> list[dict[str, Any]]:
+    """Measure the divergence of the policies on each arm.
 
-    tokens: how many; positions: those of them that both policies have measured; js_mean: over
-    these, in nats; high_divergence_share: of these, those with js above HIGH_DIVERGENCE;
-    entropy_*_mean, logp_*_mean: in nats, over the tokens that the policy has seen. None is the mean
-    of nothing. Raises StoreError where a part cannot be read.
+    Args:
+        tokens: The tokens of a run, with the columns of `engine.store.schema.TOKENS`.
+
+    Returns:
+        One row per arm, in the order of the summary. A mean over no token is None.
+
+        - direction, budget: the arm.
+        - tokens: number of tokens.
+        - positions: number of tokens whose distributions both policies computed.
+        - js_mean: mean over these positions, in nats.
+        - high_divergence_share: share of these positions with js above HIGH_DIVERGENCE, 0 to 1.
+        - entropy_base_mean, entropy_rl_mean, logp_base_mean, logp_rl_mean: in nats, over the tokens
+          whose distribution that policy computed.
+
+    Raises:
+        StoreError: A file of tokens cannot be read, or a direction in it is unknown.
     """
     arms: defaultdict[Arm, Totals] = defaultdict(lambda: defaultdict(float))
     try:
         for batch in tokens.to_batches(columns=[*_ARM, *_MEANS]):
             for totals in _totals(batch):
-                of_arm = arms[Arm(totals.pop("direction"), totals.pop("budget"))]
+                arm_totals = arms[Arm(totals.pop("direction"), totals.pop("budget"))]
                 for name, total in totals.items():
-                    of_arm[name] += total or 0  # a sum of nulls is null
+                    arm_totals[name] += total or 0  # a sum of nulls is null
     except (OSError, pa.ArrowException) as error:
         raise StoreError(
             f"the tokens of the run cannot be read: {reason(error)}; `xsample verify` says which"
@@ -46,19 +59,19 @@ def measured(tokens: ds.Dataset) -> list[dict[str, Any]]:
         raise StoreError(
             f"the tokens have a direction {min(map(str, unknown))!r:.60}, which no run has"
         )
-    return [arm._asdict() | _row(arms[arm]) for arm in sorted(arms, key=lambda arm: arm.place)]
+    return [arm._asdict() | _row(arms[arm]) for arm in sorted(arms, key=lambda arm: arm.sort_key)]
 
 
 def _totals(batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    """Sums and counts of what is not null, a row an arm of the batch."""
+    """Sums and counts of the values that are not null, one row per arm of the batch."""
     rows = pa.Table.from_batches([batch])
     rows = rows.append_column("high", pc.greater(rows["js"], HIGH_DIVERGENCE).cast(pa.int64()))
-    asked = [(name, kind) for name in _MEANS for kind in ("sum", "count")]
+    aggregates = [(name, kind) for name in _MEANS for kind in ("sum", "count")]
     # One thread: sums of floats depend on their order, and a regrade must give the same bytes.
-    found = rows.group_by(_ARM, use_threads=False).aggregate(
-        [*asked, ("high", "sum"), ([], "count_all")]
+    totals = rows.group_by(_ARM, use_threads=False).aggregate(
+        [*aggregates, ("high", "sum"), ([], "count_all")]
     )
-    return list(found.to_pylist())
+    return list(totals.to_pylist())
 
 
 def _row(totals: Totals) -> dict[str, Any]:

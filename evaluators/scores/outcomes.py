@@ -1,8 +1,9 @@
-"""Responses and their grades as arrays: the join, with numbers for arms, problems and answers.
+"""Responses joined with their grades, as arrays of indices.
 
-R responses, A arms (direction and budget; forward, reverse, given; budgets rising, unlimited last),
-P problems by id, S samples, J classes of equal wrong answers. A response without a grade is an
-error, never left out.
+R responses, A arms, P problems in the order of their ids, S samples, J classes of equal wrong
+answers. An arm is a direction and a budget; arms are ordered by direction (forward, reverse, given)
+and then by rising budget, unlimited last. A response without a grade is an error and never left
+out.
 """
 
 from __future__ import annotations
@@ -24,64 +25,71 @@ from engine.core import (
 )
 from engine.errors import XsampleError
 from evaluators.grading.verdict import VERDICTS
-from evaluators.scores.answers import canonical
+from evaluators.scores.answers import canonical_text
 from evaluators.scores.metrics import Votes
 
 COUNTED = ["tokens", "finish_reason", "interventions", "effective_interventions"]
 _GRADED = ["verdict", "answer"]
-_SILENT = [place for place, verdict in enumerate(VERDICTS) if verdict in ("no_answer", "guessed")]
-_FACTOR = 1 << 33  # above every budget, and _FACTOR - 1 is
+_SILENT = [index for index, verdict in enumerate(VERDICTS) if verdict in ("no_answer", "guessed")]
+# An arm is encoded as direction * _FACTOR + budget, in which _UNLIMITED lies above every budget.
+_FACTOR = 1 << 33
+_UNLIMITED = _FACTOR - 1
 
 
 class Arm(NamedTuple):
-    """`budget` None is unlimited."""
+    """The responses of a run with the same direction and budget."""
 
     direction: str
     budget: int | None
+    """Maximum number of interventions per response; None is unlimited."""
 
     @property
-    def place(self) -> tuple[int, float]:
-        """By which arms are ordered."""
+    def sort_key(self) -> tuple[int, float]:
+        """The key by which arms are ordered."""
         return ALL_DIRECTIONS.index(self.direction), budget_order(self.budget)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """R responses; `arm`, `problem`, `sample`, `verdict` and `answer` [R] are numbers of what they
-    name.
-
-    `verdict` counts in VERDICTS; `answer` is one number for answers whose canonical text is the
-    same.
-    """
+    """R graded responses as arrays [R]."""
 
     arms: tuple[Arm, ...]
     num_problems: int
     arm: Ints
+    """Index in `arms`."""
     problem: Ints
+    """Index of the problem, below `num_problems`."""
     sample: Ints
+    """Index of the sample of the problem."""
     verdict: Ints
+    """Index in VERDICTS."""
     answer: Ints
+    """Index of the answer; answers with the same canonical text share one."""
     tokens: Ints
+    """Length of the response."""
     interventions: Ints
     effective: Ints
+    """Interventions that changed the token."""
     truncated: Bools
+    """Whether the response was cut off at its maximum length."""
 
     @property
     def everything(self) -> Bools:
-        """All responses [R]."""
+        """The mask [R] of all responses."""
         return np.ones(len(self.arm), dtype=np.bool_)
 
     @property
     def correct(self) -> Bools:
+        """The mask [R] of the correct responses."""
         return np.asarray(self.verdict == VERDICTS.index("correct"))
 
     def per_problem(self, chosen: Bools) -> Ints:
-        """How many of the `chosen` responses [R] there are [A, P]."""
+        """Number of responses [A, P] in the mask `chosen` [R]."""
         shape = (len(self.arms), self.num_problems)
         return np.bincount(self._cell[chosen], minlength=shape[0] * shape[1]).reshape(shape)
 
     def per_sample(self, chosen: Bools) -> Bools:
-        """Whether there is a `chosen` response [R]: [A, P, S]."""
+        """Whether each sample [A, P, S] has a response in the mask `chosen` [R]."""
         cube = np.zeros(
             (len(self.arms), self.num_problems, int(self.sample.max(initial=-1)) + 1),
             dtype=np.bool_,
@@ -90,7 +98,7 @@ class Outcomes:
         return cube
 
     def votes(self) -> list[Votes]:
-        """The votes of each arm, over the problems that it has responses to."""
+        """The votes of each arm, over the problems to which it has responses."""
         silent = np.isin(self.verdict, _SILENT)
         correct, wrong = (
             self.per_problem(self.correct),
@@ -102,9 +110,7 @@ class Outcomes:
         return [Votes(*(counts[votes.num_samples > 0] for counts in votes)) for votes in arms]
 
     def _wrong_classes(self, wrong: Bools) -> Ints:
-        """Sizes of the classes of equal answers [A, P, J] among the responses `wrong` [R], largest
-        first.
-        """
+        """Sizes [A, P, J] of the classes of equal answers among `wrong` [R], largest first."""
         num_answers = int(self.answer.max(initial=0)) + 1
         classes, sizes = np.unique(
             self._cell[wrong] * num_answers + self.answer[wrong], return_counts=True
@@ -112,39 +118,45 @@ class Outcomes:
         cell = classes // num_answers
         order = np.lexsort((-sizes, cell))
         cell, sizes = cell[order], sizes[order]
-        place = np.arange(len(cell)) - np.searchsorted(cell, cell)
+        rank = np.arange(len(cell)) - np.searchsorted(cell, cell)
         table = np.zeros(
-            (len(self.arms) * self.num_problems, int(place.max(initial=-1)) + 1), dtype=np.int64
+            (len(self.arms) * self.num_problems, int(rank.max(initial=-1)) + 1), dtype=np.int64
         )
-        table[cell, place] = sizes
+        table[cell, rank] = sizes
         return table.reshape(len(self.arms), self.num_problems, table.shape[1])
 
     @property
     def _cell(self) -> Ints:
+        """Index of the arm and the problem together [R]."""
         return np.asarray(self.arm * self.num_problems + self.problem)
 
 
 def read_outcomes(responses: pa.Table, grades: pa.Table, grader: GraderName = "math") -> Outcomes:
-    """Join and number.
+    """Join the responses of a run with their grades.
 
-    Raises XsampleError if a grade is missing, a trajectory is there twice, or a row says what no
-    run does.
+    Args:
+        responses: At least the columns TRAJECTORY_KEY and COUNTED.
+        grades: At least the columns TRAJECTORY_KEY, `verdict` and `answer`.
+        grader: How answers were compared, which decides which of them are equal.
+
+    Raises:
+        XsampleError: A grade is missing, a trajectory occurs twice, or a value is none that a run
+            writes.
     """
-    counted, graded = (
-        responses.select([*TRAJECTORY_KEY, *COUNTED]),
-        grades.select([*TRAJECTORY_KEY, *_GRADED]),
+    rows = _join(
+        prepare_join(responses.select([*TRAJECTORY_KEY, *COUNTED])),
+        prepare_join(grades.select([*TRAJECTORY_KEY, *_GRADED])),
     )
-    rows = _join(keyed(counted), keyed(graded))
-    arms, arm = _arms(rows)
-    problems, problem = _numbered(rows["problem"])
+    arms, arm = _index_arms(rows)
+    problems, problem = _index_texts(rows["problem"])
     return Outcomes(
         arms=arms,
         num_problems=len(problems),
         arm=arm,
         problem=problem,
         sample=np.unique(_numbers(rows["sample"]), return_inverse=True)[1],
-        verdict=_places(rows["verdict"], VERDICTS),
-        answer=_answers(rows["answer"], grader),
+        verdict=_index_among(rows["verdict"], VERDICTS),
+        answer=_index_answers(rows["answer"], grader),
         tokens=_numbers(rows["tokens"]),
         interventions=_numbers(rows["interventions"]),
         effective=_numbers(rows["effective_interventions"]),
@@ -152,9 +164,11 @@ def read_outcomes(responses: pa.Table, grades: pa.Table, grader: GraderName = "m
     )
 
 
-def keyed(table: pa.Table) -> pa.Table:
-    """`table` with -1 for an unlimited budget: a join matches no nulls. Raises XsampleError for a
-    key twice.
+def prepare_join(table: pa.Table) -> pa.Table:
+    """The table with UNLIMITED_CODE for an unlimited budget, because a join matches no nulls.
+
+    Raises:
+        XsampleError: A trajectory occurs more than once.
     """
     place = table.schema.get_field_index("budget")
     table = table.set_column(place, "budget", pc.fill_null(table["budget"], UNLIMITED_CODE))
@@ -162,7 +176,7 @@ def keyed(table: pa.Table) -> pa.Table:
     twice = counted.filter(pc.field("count_all") > 1)
     if twice.num_rows:
         raise XsampleError(
-            f"{twice.num_rows} trajectories are there more than once, among them {_first(twice)}"
+            f"{twice.num_rows} trajectories occur more than once, among them {_first(twice)}"
         )
     return table
 
@@ -186,45 +200,46 @@ def _first(table: pa.Table) -> tuple[Any, ...]:
     )
 
 
-def _arms(rows: pa.Table) -> tuple[tuple[Arm, ...], Ints]:
+def _index_arms(rows: pa.Table) -> tuple[tuple[Arm, ...], Ints]:
+    """The arms in order, and the index of each row's arm."""
     if unknown := set(pc.unique(rows["direction"]).to_pylist()) - set(ALL_DIRECTIONS):
         raise XsampleError(
             f"a response has the direction {min(unknown)!r:.60}, which no run has: someone has"
             " changed it"
         )
-    direction = _places(rows["direction"], ALL_DIRECTIONS)
+    direction = _index_among(rows["direction"], ALL_DIRECTIONS)
     budget = _numbers(rows["budget"])
-    found, number = np.unique(
-        direction * _FACTOR + np.where(budget == UNLIMITED_CODE, _FACTOR - 1, budget),
+    codes, index = np.unique(
+        direction * _FACTOR + np.where(budget == UNLIMITED_CODE, _UNLIMITED, budget),
         return_inverse=True,
     )
-    pairs = [divmod(arm, _FACTOR) for arm in found.tolist()]
-    return tuple(Arm(ALL_DIRECTIONS[d], None if b == _FACTOR - 1 else b) for d, b in pairs), number
+    pairs = [divmod(code, _FACTOR) for code in codes.tolist()]
+    return tuple(Arm(ALL_DIRECTIONS[d], None if b == _UNLIMITED else b) for d, b in pairs), index
 
 
-def _answers(column: pa.ChunkedArray, grader: GraderName) -> Ints:
-    """One number for each canonical text."""
-    texts, number = _numbered(pc.fill_null(column, ""))
-    spelled: dict[str, int] = {}
-    classes = [spelled.setdefault(canonical(text, grader), len(spelled)) for text in texts]
-    return np.array(classes, dtype=np.int64)[number]
+def _index_answers(column: pa.ChunkedArray, grader: GraderName) -> Ints:
+    """Index of each row's canonical text."""
+    texts, index = _index_texts(pc.fill_null(column, ""))
+    classes: dict[str, int] = {}
+    class_of = [classes.setdefault(canonical_text(text, grader), len(classes)) for text in texts]
+    return np.array(class_of, dtype=np.int64)[index]
 
 
-def _numbered(column: pa.ChunkedArray) -> tuple[list[str], Ints]:
-    """The distinct texts in order, and the place of each row's among them."""
+def _index_texts(column: pa.ChunkedArray) -> tuple[list[str], Ints]:
+    """The distinct texts in order, and the index of each row's text among them."""
     encoded = column.combine_chunks().dictionary_encode()
     order = pc.sort_indices(encoded.dictionary)
-    places = np.empty(len(order), dtype=np.int64)
-    places[order.to_numpy()] = np.arange(len(order))
-    return encoded.dictionary.take(order).to_pylist(), places[encoded.indices.to_numpy()]
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order.to_numpy()] = np.arange(len(order))
+    return encoded.dictionary.take(order).to_pylist(), rank[encoded.indices.to_numpy()]
 
 
-def _places(column: pa.ChunkedArray, known: tuple[str, ...]) -> Ints:
-    """Place of each row's text in `known`."""
-    places = pc.index_in(column, pa.array(known, pa.string()))
-    unknown = pc.unique(column.filter(places.is_null())).to_pylist()
+def _index_among(column: pa.ChunkedArray, known: tuple[str, ...]) -> Ints:
+    """Index of each row's text in `known`."""
+    index = pc.index_in(column, pa.array(known, pa.string()))
+    unknown = pc.unique(column.filter(index.is_null())).to_pylist()
     assert not unknown, f"{sorted(unknown)} are not among {known}"
-    return _numbers(places)
+    return _numbers(index)
 
 
 def _numbers(column: pa.ChunkedArray) -> Ints:

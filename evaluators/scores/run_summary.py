@@ -1,4 +1,4 @@
-"""The summary of a run directory: its numbers computed and kept, and what is missing said."""
+"""The summary of a run directory: computed, stored, and checked for missing trajectories."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from engine.core import TRAJECTORY_KEY, GraderName
 from engine.errors import GivenUpError, IncompleteRunError
 from engine.store.run_store import RunStore
-from evaluators.scores.divergence import measured
+from evaluators.scores.divergence import measure_divergence
 from evaluators.scores.outcomes import COUNTED
 from evaluators.scores.summary import summarise, summarise_ungraded
 
@@ -20,26 +20,30 @@ def summarise_run(store: RunStore, grader: GraderName | None) -> dict[str, Any]:
         grader: How answers were compared; None where no gold answer is known.
 
     Returns:
-        What `summarise` returns, with `measured` (how far the policies are apart) and
-        `total["missing"]`, the number of trajectories that are not there.
+        The summary of `summarise`, with `measured`, the rows of `measure_divergence`, and
+        `total["missing"]`, the number of missing trajectories.
     """
     responses = store.responses([*TRAJECTORY_KEY, *COUNTED])
     if grader:
         summary = summarise(responses, store.grades(), grader)
     else:
         summary = summarise_ungraded(responses)
-    summary["measured"] = measured(store.tokens())
+    summary["measured"] = measure_divergence(store.tokens())
     summary["total"]["missing"] = max(0, store.num_expected - summary["total"]["responses"])
     store.write_summary(summary)
     return summary
 
 
 def check_complete(store: RunStore, summary: dict[str, Any]) -> None:
-    """Raise an error where trajectories of the run are missing.
+    """Refuse a run that misses trajectories.
+
+    Args:
+        store: The run directory.
+        summary: What `summarise_run` returned for it.
 
     Raises:
-        GivenUpError: All that are missing have failed again and again.
-        IncompleteRunError: Some have not been tried to the end.
+        GivenUpError: Every missing trajectory was given up after repeated failures.
+        IncompleteRunError: Some missing trajectory can still be sampled.
     """
     missing = summary["total"]["missing"]
     if not missing:
@@ -50,6 +54,6 @@ def check_complete(store: RunStore, summary: dict[str, Any]) -> None:
     kind = GivenUpError if len(failures) == missing else IncompleteRunError
     raise kind(
         f"{missing} of {store.num_expected} trajectories are missing{given_up}, and these numbers"
-        " are of the rest alone (what ends early is there first): the same command with --out"
+        " are of the rest alone (short responses finish first): the same command with --out"
         f" {store.path} makes them"
     )

@@ -1,9 +1,8 @@
-"""The numbers of a run as JSON-able values: a row an arm (direction and budget), and a row a pair
-of arms.
+"""The numbers of a run as JSON values: one row per arm, and one row per pair of arms.
 
-Accuracy is avg@n: each problem weighs the same, `correct` counts 1 and every other verdict 0. Means
-of interventions are per response; shares are of all tokens of the arm. Intervals are over problems,
-at 95 %.
+An arm is a direction and a budget. Accuracy is avg@n: each problem weighs the same, `correct`
+counts 1 and every other verdict 0. Means of interventions are per response; shares are of all
+tokens of the arm. Intervals are over problems, at 95 %.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from engine.core import GraderName
 from evaluators.grading.verdict import VERDICTS
 from evaluators.scores.bootstrap import Estimate, estimate
 from evaluators.scores.metrics import (
-    Paired,
+    PairedScores,
     Votes,
     avg_at_n,
     maj_at_k,
@@ -32,8 +31,8 @@ from evaluators.scores.metrics import (
 )
 from evaluators.scores.outcomes import Arm, Outcomes, read_outcomes
 
-# With more arms than this, one is compared with its direction's lowest budget only: pairs grow with
-# their square.
+# With more arms than this, each is compared with its direction's lowest budget only, because the
+# number of pairs grows with the square of the number of arms.
 MAX_ARMS_IN_ALL_PAIRS = 24
 
 _NOTHING: dict[str, float | None] = dict.fromkeys(Estimate._fields)
@@ -42,11 +41,19 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 def summarise(responses: pa.Table, grades: pa.Table, grader: GraderName = "math") -> dict[str, Any]:
-    """`{"grader": ..., "arms": [row, ...], "differences": [row, ...], "total": {...}}`; budget None
-    is unlimited.
+    """Summarise graded responses.
 
-    `responses` needs its key and COUNTED; `grader` says which answers are one vote. Raises
-    XsampleError if a grade is missing or a trajectory is there twice.
+    Args:
+        responses: At least the columns TRAJECTORY_KEY and COUNTED.
+        grades: The grade of each response.
+        grader: How answers were compared, which decides which of them are one vote.
+
+    Returns:
+        `{"grader": ..., "arms": [row, ...], "differences": [row, ...], "total": {...}}`. A budget
+        of None is unlimited.
+
+    Raises:
+        XsampleError: A grade is missing, or a trajectory occurs twice.
     """
     outcomes = read_outcomes(responses, grades, grader)
     total = {"problems": outcomes.num_problems, **_totals(outcomes, outcomes.everything)}
@@ -59,9 +66,7 @@ def summarise(responses: pa.Table, grades: pa.Table, grader: GraderName = "math"
 
 
 def summarise_ungraded(responses: pa.Table) -> dict[str, Any]:
-    """The same of responses to which no gold answer is known: no arms, and a total without
-    verdicts.
-    """
+    """Summarise responses without gold answers: no arms, and a total without verdicts."""
     total = {
         "problems": pc.count_distinct(responses["problem"]).as_py(),
         "responses": responses.num_rows,
@@ -80,16 +85,16 @@ def _sum(column: pa.ChunkedArray) -> int:
 def _arms(outcomes: Outcomes) -> list[dict[str, Any]]:
     votes = outcomes.votes()
     scores = {
-        (arm, *metric): s
-        for arm, of_arm in enumerate(votes)
-        for metric, s in _scores(of_arm).items()
+        (arm, *metric): metric_scores
+        for arm, arm_votes in enumerate(votes)
+        for metric, metric_scores in _scores(arm_votes).items()
     }
     estimates = _estimates(scores)
-    return [_arm(outcomes, place, of_arm, estimates) for place, of_arm in enumerate(votes)]
+    return [_arm(outcomes, arm, arm_votes, estimates) for arm, arm_votes in enumerate(votes)]
 
 
 def _scores(votes: Votes) -> dict[tuple[str, int], Floats | None]:
-    """Floats of one arm by (metric, k)."""
+    """The scores [P] of one arm by metric and k."""
     num_samples = votes.num_samples
     scores: dict[tuple[str, int], Floats | None] = {}
     for k in _sizes(votes):
@@ -106,19 +111,18 @@ def _sizes(votes: Votes) -> list[int]:
 
 def _arm(
     outcomes: Outcomes,
-    place: int,
+    arm: int,
     votes: Votes,
     estimates: Mapping[tuple[int, str, int], Estimate | None],
 ) -> dict[str, Any]:
     sizes = _sizes(votes)
-    accuracy = estimates[place, "avg", sizes[-1]]
-    assert accuracy is not None, "avg@n is there for any n"
+    accuracy = estimates[arm, "avg", sizes[-1]]
+    assert accuracy is not None, "avg@n is known for any n"
     at_k = {
-        name: {str(k): _values(estimates[place, name, k]) for k in sizes}
-        for name in ("pass", "maj")
+        name: {str(k): _values(estimates[arm, name, k]) for k in sizes} for name in ("pass", "maj")
     }
     return {
-        **outcomes.arms[place]._asdict(),
+        **outcomes.arms[arm]._asdict(),
         "problems": len(votes.correct),
         "samples": sizes[-1],
         "responses": int(votes.num_samples.sum()),
@@ -127,13 +131,13 @@ def _arm(
         "accuracy_high": _bound(accuracy.high),
         "pass_at_k": at_k["pass"],
         "maj_at_k": at_k["maj"],
-        **usage(outcomes, outcomes.arm == place),
+        **usage(outcomes, outcomes.arm == arm),
     }
 
 
-def usage(outcomes: Outcomes, here: Bools) -> dict[str, Any]:
-    """Means, shares and rates of the responses `here` [R]."""
-    total = _totals(outcomes, here)
+def usage(outcomes: Outcomes, chosen: Bools) -> dict[str, Any]:
+    """Means, shares and rates of the responses in the mask `chosen` [R]."""
+    total = _totals(outcomes, chosen)
     verdicts, responses, tokens = total["verdicts"], total["responses"], total["tokens"]
     return {
         "interventions": ratio(total["interventions"], responses),
@@ -141,7 +145,7 @@ def usage(outcomes: Outcomes, here: Bools) -> dict[str, Any]:
         "effective": ratio(total["effective"], responses),
         "effective_share": ratio(total["effective"], tokens),
         "tokens_mean": ratio(tokens, responses),
-        "tokens_median": float(np.median(outcomes.tokens[here])),
+        "tokens_median": float(np.median(outcomes.tokens[chosen])),
         "no_answer_rate": ratio(verdicts["no_answer"], responses),
         "guessed_rate": ratio(verdicts["guessed"], responses),
         "truncated_rate": ratio(total["truncated"], responses),
@@ -149,28 +153,33 @@ def usage(outcomes: Outcomes, here: Bools) -> dict[str, Any]:
     }
 
 
-def _totals(outcomes: Outcomes, here: Bools) -> dict[str, Any]:
-    verdicts = np.bincount(outcomes.verdict[here], minlength=len(VERDICTS)).tolist()
+def _totals(outcomes: Outcomes, chosen: Bools) -> dict[str, Any]:
+    verdicts = np.bincount(outcomes.verdict[chosen], minlength=len(VERDICTS)).tolist()
     return {
-        "responses": int(here.sum()),
-        "tokens": int(outcomes.tokens[here].sum()),
-        "interventions": int(outcomes.interventions[here].sum()),
-        "effective": int(outcomes.effective[here].sum()),
-        "truncated": int(outcomes.truncated[here].sum()),
+        "responses": int(chosen.sum()),
+        "tokens": int(outcomes.tokens[chosen].sum()),
+        "interventions": int(outcomes.interventions[chosen].sum()),
+        "effective": int(outcomes.effective[chosen].sum()),
+        "truncated": int(outcomes.truncated[chosen].sum()),
         "verdicts": dict(zip(VERDICTS, verdicts, strict=True)),
     }
 
 
 def differences(outcomes: Outcomes) -> list[dict[str, Any]]:
-    """Every arm less every one before it, so that budgets rise and reverse follows forward."""
+    """Paired differences of accuracy: one row for each arm and each arm before it.
+
+    The accuracy of the earlier arm is subtracted, so the difference is that of the larger budget
+    minus the smaller one, and of reverse minus forward.
+    """
     arms = outcomes.arms
-    there, correct = outcomes.per_sample(outcomes.everything), outcomes.per_sample(outcomes.correct)
+    answered = outcomes.per_sample(outcomes.everything)
+    correct = outcomes.per_sample(outcomes.correct)
     pairs = list(combinations(range(len(arms)), 2))
     if len(arms) > MAX_ARMS_IN_ALL_PAIRS:
         pairs = [(low, arm) for low, arm in pairs if low == _lowest(arms, arm)]
-    paired = {pair: paired_difference(there[list(pair)], correct[list(pair)]) for pair in pairs}
+    paired = {pair: paired_difference(answered[list(pair)], correct[list(pair)]) for pair in pairs}
     estimates = _estimates(
-        {pair: found.scores if found.num_pairs else None for pair, found in paired.items()}
+        {pair: common.scores if common.num_pairs else None for pair, common in paired.items()}
     )
     return [
         _difference(arms[arm], arms[low], paired[low, arm], estimates[low, arm])
@@ -178,33 +187,34 @@ def differences(outcomes: Outcomes) -> list[dict[str, Any]]:
     ]
 
 
-def _lowest(arms: tuple[Arm, ...], place: int) -> int:
-    """Place of the lowest budget of the arm's direction."""
-    return next(low for low, arm in enumerate(arms) if arm.direction == arms[place].direction)
+def _lowest(arms: tuple[Arm, ...], index: int) -> int:
+    """Index of the arm with the lowest budget of the same direction."""
+    return next(low for low, arm in enumerate(arms) if arm.direction == arms[index].direction)
 
 
-def _difference(arm: Arm, against: Arm, paired: Paired, found: Estimate | None) -> dict[str, Any]:
+def _difference(
+    arm: Arm, against: Arm, paired: PairedScores, difference: Estimate | None
+) -> dict[str, Any]:
+    values = _values(difference) or _NOTHING
     return {
         **arm._asdict(),
         "against_direction": against.direction,
         "against_budget": against.budget,
         "problems": len(paired.scores),
         "pairs": paired.num_pairs,
-        **dict(
-            zip(("difference", "low", "high"), (_values(found) or _NOTHING).values(), strict=True)
-        ),
+        **dict(zip(("difference", "low", "high"), values.values(), strict=True)),
     }
 
 
 def _estimates(scores: Mapping[Key, Floats | None]) -> dict[Key, Estimate | None]:
-    """All intervals at once, on the same resamples; None where there is no score."""
-    known = {key: found for key, found in scores.items() if found is not None}
+    """All intervals at once, on the same resamples; None where there are no scores."""
+    known = {key: of_problems for key, of_problems in scores.items() if of_problems is not None}
     return dict.fromkeys(scores) | dict(zip(known, estimate(list(known.values())), strict=True))
 
 
-def _values(found: Estimate | None) -> dict[str, float | None] | None:
-    return found and {"value": found.value, "low": _bound(found.low), "high": _bound(found.high)}
+def _values(mean: Estimate | None) -> dict[str, float | None] | None:
+    return mean and {"value": mean.value, "low": _bound(mean.low), "high": _bound(mean.high)}
 
 
-def _bound(of_interval: float) -> float | None:
-    return None if isnan(of_interval) else of_interval
+def _bound(end: float) -> float | None:
+    return None if isnan(end) else end

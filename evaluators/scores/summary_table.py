@@ -1,7 +1,7 @@
-"""A summary as the terminal shows it: a table of the arms, one of what their samples say together,
-one of divergences.
+"""A summary as tables for the terminal: accuracy and interventions, pass@n, divergence.
 
-In a narrow terminal cells fold, and no digit is cut off.
+In a narrow terminal cells fold, and no digit is cut off. The numbers are computed elsewhere
+(evaluators.scores.summary, evaluators.scores.divergence).
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 
-from engine.core import budget_text
+from engine.core import GIVEN, budget_text
 from evaluators.cutoffs import HIGH_DIVERGENCE
 
 _ABSENT = "-"
-_PLAIN_SAMPLING = {("forward", 0): "0 (base)", ("reverse", 0): "0 (RL)", ("given", None): _ABSENT}
+# Budget 0 is plain sampling from the primary policy.
+_PLAIN_SAMPLING: dict[tuple[str, int | None], str] = {
+    ("forward", 0): "0 (base)",
+    ("reverse", 0): "0 (RL)",
+}
 _ACCURACY = ("acc. %", "95 %")
 _USAGE = ("inter-\nventions", "effec-\ntive", "tokens", "no ans-\nwer %", "trun-\ncated %")
 _NOT_CORRECT = ("guessed", "timed_out", "ungradable")
@@ -30,23 +34,30 @@ Summary = dict[str, Any]
 _Column = tuple[str, bool]  # heading, and whether its cells stay on one line
 
 
+def budget_name(direction: str, budget: int | None) -> str:
+    """The name of an arm's budget: with budget 0 also the policy that samples every token."""
+    return _PLAIN_SAMPLING.get((direction, budget)) or budget_text(budget)
+
+
 def render(summary: Summary) -> Group:
-    """The tables of a summary. The second is left out where it would say nothing new."""
+    """The tables of a summary; without the second where it would repeat the first."""
     return Group(_usage_table(summary), *_sample_tables(summary))
 
 
-def render_measured(rows: Sequence[Arm]) -> Table:
-    """The rows of `evaluators.scores.divergence.measured` as a table."""
+def render_divergence(rows: Sequence[Arm]) -> Table:
+    """The rows of `evaluators.scores.divergence.measure_divergence` as a table."""
     notes = [
         "means in nats, over the tokens that a policy has seen; js over those that both have",
         f"high js %: of these, how many have a js above {HIGH_DIVERGENCE} nats",
     ]
     return _table(
-        [(name, False) for name in _MEASURED], [(row, _measured_cells(row)) for row in rows], notes
+        [(name, False) for name in _MEASURED],
+        [(row, _divergence_cells(row)) for row in rows],
+        notes,
     )
 
 
-def _measured_cells(row: Arm) -> list[str]:
+def _divergence_cells(row: Arm) -> list[str]:
     js, *others = (
         _ABSENT if (mean := row[f"{name}_mean"]) is None else f"{mean:.3f}" for name in _MEANS
     )
@@ -61,7 +72,7 @@ def _usage_table(summary: Summary) -> Table:
         f"{verdicts[name]} {name.replace('_', ' ')}" for name in _NOT_CORRECT if verdicts.get(name)
     ]
     notes = [
-        f"acc.: avg@{_most_samples(summary)}, with its 95 % interval over problems",
+        f"acc.: avg@{_max_samples(summary)}, with its 95 % interval over problems",
         "interventions: mean per response (share of tokens)",
     ]
     if not_correct:
@@ -71,10 +82,11 @@ def _usage_table(summary: Summary) -> Table:
 
 
 def _sample_tables(summary: Summary) -> list[Table]:
-    """pass@n and maj@n where there are several samples; the difference where a direction has
-    several budgets.
+    """The table of pass@n, maj@n and differences; none where it would have no column.
+
+    pass@n and maj@n need several samples, and differences several budgets in a direction.
     """
-    n, differences = _most_samples(summary), _differences_to_lowest(summary)
+    n, differences = _max_samples(summary), _differences_to_lowest(summary)
     columns: list[_Column] = []
     notes: list[str] = []
     if n > 1:
@@ -90,16 +102,12 @@ def _sample_tables(summary: Summary) -> list[Table]:
         notes += ["difference: acc. less that of the lowest budget, same problems and samples"]
     rows = []
     for arm in summary["arms"]:
-        at_n = [
-            cell for name in ("pass_at_k", "maj_at_k") for cell in _percent(arm[name].get(str(n)))
-        ]
-        rows.append(
-            (
-                arm,
-                (at_n if n > 1 else [])
-                + (_points(differences.get(_name(arm))) if differences else []),
-            )
-        )
+        cells: list[str] = []
+        if n > 1:
+            cells += _percent(arm["pass_at_k"].get(str(n))) + _percent(arm["maj_at_k"].get(str(n)))
+        if differences:
+            cells += _points(differences.get(_name(arm)))
+        rows.append((arm, cells))
     return [_table(columns, rows, notes)] if columns else []
 
 
@@ -116,8 +124,8 @@ def _table(
 
 
 def _name(arm: Arm) -> tuple[str, str]:
-    budget = budget_text(arm["budget"])
-    return arm["direction"], _PLAIN_SAMPLING.get((arm["direction"], arm["budget"]), budget)
+    direction, budget = arm["direction"], arm["budget"]
+    return direction, _ABSENT if direction == GIVEN else budget_name(direction, budget)
 
 
 def _usage_cells(arm: Arm) -> list[str]:
@@ -132,10 +140,10 @@ def _usage_cells(arm: Arm) -> list[str]:
     ]
 
 
-def _percent(found: dict[str, float] | None) -> list[str]:
-    if found is None:
+def _percent(score: dict[str, float] | None) -> list[str]:
+    if score is None:
         return [_ABSENT, _ABSENT]
-    return [f"{100 * found['value']:.1f}", _range(found["low"], found["high"], "{:.1f}-{:.1f}")]
+    return [f"{100 * score['value']:.1f}", _range(score["low"], score["high"], "{:.1f}-{:.1f}")]
 
 
 def _range(low: float | None, high: float | None, form: str) -> str:
@@ -143,8 +151,9 @@ def _range(low: float | None, high: float | None, form: str) -> str:
 
 
 def _points(row: dict[str, Any] | None) -> list[str]:
-    """A difference in percentage points; nothing to show for the lowest budget itself, or without
-    common samples.
+    """A difference in percentage points with its interval.
+
+    Absent for the lowest budget itself, and where no sample is in common.
     """
     if row is None or row["difference"] is None:
         return [_ABSENT, _ABSENT]
@@ -155,7 +164,7 @@ def _points(row: dict[str, Any] | None) -> list[str]:
 
 
 def _differences_to_lowest(summary: Summary) -> dict[tuple[str, str], dict[str, Any]]:
-    """By the name of an arm: its difference to the lowest budget of its direction."""
+    """Each arm's difference to the lowest budget of its direction, by the name of the arm."""
     lowest: dict[str, int | None] = {}
     for arm in summary["arms"]:
         lowest.setdefault(arm["direction"], arm["budget"])
@@ -167,5 +176,5 @@ def _differences_to_lowest(summary: Summary) -> dict[tuple[str, str], dict[str, 
     }
 
 
-def _most_samples(summary: Summary) -> int:
+def _max_samples(summary: Summary) -> int:
     return max((arm["samples"] for arm in summary["arms"]), default=1)

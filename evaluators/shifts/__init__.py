@@ -1,7 +1,6 @@
-"""Statistics of shifts: how far the two policies are apart, where, and on which tokens. One file a
-measurement.
+"""Statistics of shifts: how far the two policies diverge, where, and on which tokens.
 
-A measurement is a function from the tables of a run to one small tidy Arrow table; figures and CSV
-files are made of these. It runs out of core: the token rows are scanned by DuckDB and only counts
-and sums come back.
+One file per measurement. A measurement is a function from the tables of a run to one small tidy
+Arrow table, from which figures and CSV files are made. It works out of core: DuckDB scans the rows
+of tokens and returns only counts and sums.
 """

@@ -1,9 +1,8 @@
-"""Entropy: where the policies are uncertain, at low and at high divergence. Section 2 of arXiv
-2603.22446.
+"""Entropy of the policies at low and at high divergence: section 2 of arXiv 2603.22446.
 
 Entropies are of the full distributions at temperature 1, in nats, in bins of 0.1 nats from 0; the
-last bin, from 25.5, also holds what is above. Over the measured positions of each direction whose
-two entropies are finite.
+last bin, from 25.5 nats, also holds everything above. Every function covers the measured positions
+of each direction whose two entropies are finite.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ from evaluators.database.run_tables import RunTables
 from evaluators.shifts.tidy import FLOAT, INT, TEXT, tidy
 
 BINS_PER_NAT = 10
-MAX_BIN = 255  # a vocabulary of 2^36 tokens has at most 25 nats
-MAX_SEQUENCES = 5_000
+MAX_BIN = 255  # even 2^36 tokens have an entropy of at most 25 nats
+MAX_SEQUENCES = 5_000  # per direction
 DIVERGENCES = ("low", "middle", "high")
 
 _HISTOGRAM = {
@@ -34,11 +33,16 @@ _SEQUENCES = {
 
 
 def entropy_histogram(run: RunTables) -> pa.Table:
-    """Entropy of each policy (base, rl) at low (js <= NEAR_ZERO), middle and high (js >
-    HIGH_DIVERGENCE) divergence.
+    """Histogram of the entropy of each policy at low, middle and high divergence.
 
-    Bins without a gap from 0 to the largest that the policy reaches in any class, for each class
-    that has positions; share: of the positions of that class. Raises MissingColumns.
+    Low is js <= NEAR_ZERO, high is js > HIGH_DIVERGENCE. For each class that has positions, the
+    bins run without a gap from 0 to the largest that the policy reaches in any class.
+
+    Returns:
+        One row per direction, policy, class and bin; `share` is of the positions of the class.
+
+    Raises:
+        MissingColumns: The run did not record a column that this needs.
     """
     joint = _joint_counts(run)
     return tidy(
@@ -67,8 +71,10 @@ def entropy_histogram(run: RunTables) -> pa.Table:
 
 
 def entropy_joint(run: RunTables) -> pa.Table:
-    """Positions by the entropies of both policies at once; bins that are not empty. Raises
-    MissingColumns.
+    """Number of positions by the entropies of both policies; only bins with positions.
+
+    Raises:
+        MissingColumns: The run did not record a column that this needs.
     """
     return tidy(
         run.query(f"""
@@ -84,8 +90,11 @@ def entropy_joint(run: RunTables) -> pa.Table:
 def sequences(run: RunTables) -> pa.Table:
     """Means of js and of both entropies over each trajectory's measured positions, in nats.
 
-    At most MAX_SEQUENCES a direction, those whose (problem, sample) have the smallest MD5: the same
-    each time, and the same in both directions. Raises MissingColumns.
+    At most MAX_SEQUENCES trajectories per direction: those whose problem and sample have the
+    smallest MD5, so that every call and both directions choose the same ones.
+
+    Raises:
+        MissingColumns: The run did not record a column that this needs.
     """
     run.require("js", "entropy_base", "entropy_rl")
     return tidy(
@@ -105,8 +114,9 @@ def sequences(run: RunTables) -> pa.Table:
 
 
 def _joint_counts(run: RunTables) -> str:
-    """Name of a table of positions by direction, class (place in DIVERGENCES) and the bins of both
-    entropies.
+    """Name of a table: positions by direction, class and the bins of both entropies.
+
+    A class is an index in DIVERGENCES.
     """
     run.require("js", "entropy_base", "entropy_rl")
     base, rl = (

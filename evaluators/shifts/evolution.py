@@ -1,9 +1,8 @@
-"""Evolution: how js and the set of high-divergence positions grow over checkpoints. Section 4 of
-arXiv 2603.22446.
+"""Evolution of js and of the high-divergence positions in training: section 4 of arXiv 2603.22446.
 
-The runs are checkpoints of one training, in its order, and the last is the reference. Positions are
-compared only where all checkpoints have measured the same responses, as `xsample score` does with
-one run after another.
+Each run has measured another checkpoint of one training. The runs come in the order of training,
+and the last is the reference. Positions are compared only where all runs have measured the same
+responses, as `xsample score` does.
 """
 
 from __future__ import annotations
@@ -35,18 +34,32 @@ _OVERLAP = {
 
 
 def step_of(manifest: Mapping[str, Any]) -> int | None:
-    """The training step that the rl model's name says: 100 of global_step_100/actor or
-    checkpoint-100; else None.
+    """The training step in the name of a run's RL model.
+
+    Returns:
+        The last number that follows "step", "checkpoint", "ckpt" or "iter"; None where there is
+        none.
+
+    Example:
+        100 of "global_step_100/actor" and of "checkpoint-100".
     """
-    found = _STEP.findall(str(section(manifest, "models").get("rl", "")))
-    return int(found[-1]) if found else None
+    steps = _STEP.findall(str(section(manifest, "models").get("rl", "")))
+    return int(steps[-1]) if steps else None
 
 
 def js_by_step(runs: Sequence[RunTables]) -> pa.Table:
-    """Mean, quantiles and share of high divergence of each run's measured positions; js in nats.
+    """Mean and quantiles of js in nats, and the share of high divergence, at each checkpoint.
 
-    Quantiles are the inverted CDF, within 0.14 % (see `grid`); mean and share are exact. Raises
-    MissingColumns.
+    Quantiles are the inverted CDF, within 0.14 % (see `grid`); mean and share are exact.
+
+    Args:
+        runs: The checkpoints in the order of training.
+
+    Returns:
+        One row per direction and run, over its measured positions.
+
+    Raises:
+        MissingColumns: The run did not record a column that this needs.
     """
     rows = []
     for run, step in zip(runs, _steps(runs), strict=True):
@@ -56,54 +69,47 @@ def js_by_step(runs: Sequence[RunTables]) -> pa.Table:
         num_high = {row["direction"]: row["high"] for row in high}
         for (direction,), counts in groups(run.query(f"FROM {js_counts(run)}"), ["direction"]):
             quantiles = counts.quantiles(list(QUANTILES.values())).tolist()
-            share_high = num_high[direction] / counts.num_positions
-            rows.append(
-                (
-                    direction,
-                    step,
-                    run.name,
-                    counts.mean,
-                    *quantiles,
-                    share_high,
-                    counts.num_positions,
-                )
-            )
+            num_positions = counts.num_positions
+            share_high = num_high[direction] / num_positions
+            label = (direction, step, run.name)
+            rows.append((*label, counts.mean, *quantiles, share_high, num_positions))
     return tidy(sorted(rows, key=lambda row: row[0]), _BY_STEP)
 
 
 def same_responses(a: RunTables, b: RunTables) -> bool:
-    """Whether both runs hold the same trajectories with the same tokens, in the arms that are
-    looked at.
-    """
-    one, other = (
+    """Whether both runs hold the same trajectories with the same tokens, in the arms measured."""
+    first, second = (
         f"SELECT problem, sample, direction, budget, hash(token_ids) FROM {run.arm_responses}"
         for run in (a, b)
     )
-    sql = f"SELECT EXISTS(({one}) EXCEPT ({other})) OR EXISTS(({other}) EXCEPT ({one})) AS differ"
+    sql = f"""
+        SELECT EXISTS(({first}) EXCEPT ({second})) OR EXISTS(({second}) EXCEPT ({first})) AS differ
+    """
     return not a.query(sql)["differ"][0].as_py()
 
 
 def high_overlap(runs: Sequence[RunTables]) -> pa.Table:
-    """Jaccard index of each run's positions of high divergence with the last run's.
+    """Jaccard index of each run's high-divergence positions with those of the last run.
 
-    Over the positions that both have measured: shared are high in both, either in at least one;
-    jaccard is shared / either, null where none is high. No rows where the runs have not all
-    measured the same responses. Raises MissingColumns.
+    Args:
+        runs: The checkpoints in the order of training.
+
+    Returns:
+        One row per direction and run, over the positions that it and the last run have measured:
+        `shared` of them are high in both runs, `either` in at least one, and `jaccard` is shared /
+        either, null where none is high. No rows where not all runs have measured the same
+        responses.
+
+    Raises:
+        MissingColumns: The run did not record a column that this needs.
     """
     for run in runs:
         run.require("js")
     if not runs or not all(same_responses(run, runs[-1]) for run in runs[:-1]):
         return tidy([], _OVERLAP)
+    values = ("shared", "either", "jaccard", "positions")
     rows = [
-        (
-            row["direction"],
-            step,
-            run.name,
-            row["shared"],
-            row["either"],
-            row["jaccard"],
-            row["positions"],
-        )
+        (row["direction"], step, run.name, *(row[name] for name in values))
         for run, step in zip(runs, _steps(runs), strict=True)
         for row in run.query(_overlap(run, runs[-1])).to_pylist()
     ]
@@ -115,11 +121,10 @@ def _steps(runs: Sequence[RunTables]) -> list[int | None]:
 
 
 def _overlap(run: RunTables, last: RunTables) -> str:
-    """Only rows of high divergence and rows that are not measured are joined: both are few, the
-    others many.
+    """SQL of the overlap of `run` with `last`; `ours` and `theirs` are their rows at a position.
 
-    `ours` and `theirs` are the two runs' rows at a position. Positions that both have measured are
-    all but those that one of them has not.
+    Only rows of high divergence and unmeasured rows are joined: both are few, the others many. The
+    positions that both runs have measured are all minus those that either has not.
     """
     key = "direction, problem, sample, position"
     high, last_high = (

@@ -1,7 +1,7 @@
-"""Identity: which tokens are sampled at high and at low divergence. Section 2 of arXiv 2603.22446.
+"""Identity of the tokens sampled at high and at low divergence: section 2 of arXiv 2603.22446.
 
-A token that is frequent at high divergence may be near zero at most of its positions ("the"), hence
-the whole distribution of js of the most frequent ones.
+A token that is frequent at high divergence, such as "the", may be near zero at most of its
+positions. So the most frequent tokens come with their whole distribution of js.
 """
 
 from __future__ import annotations
@@ -32,34 +32,44 @@ _TOKEN_JS = {
 
 
 def frequent_tokens(run: RunTables) -> pa.Table:
-    """The 50 tokens taken most often at low (js <= NEAR_ZERO) and at high (js > HIGH_DIVERGENCE)
-    divergence.
+    """The MAX_FREQUENT tokens sampled most often at low and at high divergence.
 
-    share: of the positions of the class; share_high: of all measured positions with this token,
-    those that are high. Of equally frequent tokens the smaller id comes first. Raises
-    MissingColumns.
+    Low is js <= NEAR_ZERO, high is js > HIGH_DIVERGENCE. Of equally frequent tokens the smaller id
+    comes first.
+
+    Returns:
+        One row per direction, class and rank. `share` is the token's share of the positions of the
+        class; `share_high` is the share of the token's measured positions that are high.
+
+    Raises:
+        MissingColumns: The run did not record a column that this needs.
     """
     counts = _token_counts(run)
     classes = " UNION ALL ".join(
-        f"SELECT direction, {place} AS place, '{name}' AS divergence, token, {name} AS positions, "
+        f"SELECT direction, {index} AS class, '{name}' AS divergence, token, {name} AS positions, "
         f"high / all_positions AS share_high FROM {counts} WHERE {name} > 0"
-        for place, name in enumerate(("low", "high"))
+        for index, name in enumerate(("low", "high"))
     )
-    found = run.query(f"""
-        SELECT *, row_number() OVER (PARTITION BY direction, place ORDER BY positions DESC, token)
+    ranked = run.query(f"""
+        SELECT *, row_number() OVER (PARTITION BY direction, class ORDER BY positions DESC, token)
             AS rank,
-            positions / sum(positions) OVER (PARTITION BY direction, place) AS share
-        FROM ({classes}) QUALIFY rank <= {MAX_FREQUENT} ORDER BY direction, place, rank
+            positions / sum(positions) OVER (PARTITION BY direction, class) AS share
+        FROM ({classes}) QUALIFY rank <= {MAX_FREQUENT} ORDER BY direction, class, rank
     """)
-    return tidy(_with_text(run, found), _FREQUENT)
+    return tidy(_with_text(run, ranked), _FREQUENT)
 
 
 def token_js(run: RunTables) -> pa.Table:
-    """How js is distributed over all measured positions with one of the 20 tokens most frequent at
-    high divergence.
+    """Histogram of js of each of the MAX_WITH_JS tokens that are most frequent at high divergence.
 
-    rank: by that frequency, from 1. Bins as in `sparsity.js_histogram`, but half octaves. Raises
-    MissingColumns.
+    Over all measured positions with the token, in bins as in `sparsity.js_histogram` but half an
+    octave wide.
+
+    Returns:
+        One row per direction, token and bin; `rank` is by that frequency, from 1.
+
+    Raises:
+        MissingColumns: The run did not record a column that this needs.
     """
     top = f"""
         SELECT direction, token, row_number() OVER (PARTITION BY direction ORDER BY high DESC,
@@ -73,18 +83,16 @@ def token_js(run: RunTables) -> pa.Table:
     texts = _texts(run, counts["token"].unique())
     return tidy(
         [
-            (direction, token, texts[token], rank, *found)
+            (direction, token, texts[token], rank, *js_bin)
             for (direction, rank, token), of_token in groups(counts, ["direction", "rank", "token"])
-            for found in of_token.histogram(BINS_PER_OCTAVE)
+            for js_bin in of_token.histogram(BINS_PER_OCTAVE)
         ],
         _TOKEN_JS,
     )
 
 
 def _token_counts(run: RunTables) -> str:
-    """Name of a table of direction, token, and its measured positions: all_positions, low and
-    high.
-    """
+    """Name of a table: measured positions of each token, in all, at low and at high divergence."""
     run.require("js")
     return run.kept(
         "token_counts",
@@ -97,15 +105,14 @@ def _token_counts(run: RunTables) -> str:
     )
 
 
-def _with_text(run: RunTables, found: pa.Table) -> pa.Table:
-    texts = _texts(run, found["token"].unique())
-    return found.append_column(
-        "text", pa.array([texts[token] for token in found["token"].to_pylist()], TEXT)
-    )
+def _with_text(run: RunTables, table: pa.Table) -> pa.Table:
+    texts = _texts(run, table["token"].unique())
+    column = [texts[token] for token in table["token"].to_pylist()]
+    return table.append_column("text", pa.array(column, TEXT))
 
 
 def _texts(run: RunTables, tokens: pa.Array) -> dict[int, str]:
-    """Text of each of `tokens`; `#id` where the vocabulary is not stored or does not have it."""
+    """The text of each token; `#id` where the stored vocabulary does not have it."""
     texts: dict[int, str] = {token: f"#{token}" for token in tokens.to_pylist()}
     try:
         vocabulary = read_table(run.path / "vocabulary.parquet", VOCABULARY)

@@ -1,5 +1,6 @@
-"""Position: js against where in the response it is, t / length. Section 2 of arXiv 2603.22446: high
-at the start.
+"""Position: js against the relative position t / length in the response.
+
+Section 2 of arXiv 2603.22446, which finds high divergence at the start.
 """
 
 from __future__ import annotations
@@ -20,11 +21,16 @@ _COLUMNS = {
 
 
 def js_by_position(run: RunTables) -> pa.Table:
-    """Mean and quantiles of js in nats at floor(50 position / length), for each bin that has
-    measured positions.
+    """Mean and quantiles of js, in nats, in NUM_BINS bins of the relative position.
 
-    start, stop: the bin's edges in t / length. Quantiles are the inverted CDF, within 0.14 % (see
-    `grid`); the mean is exact. Raises MissingColumns.
+    Quantiles are the inverted CDF, within 0.14 % (see `grid`); the mean is exact.
+
+    Returns:
+        One row per direction and bin that has measured positions. `start` and `stop` are the edges
+        of the bin, 0 to 1.
+
+    Raises:
+        MissingColumns: The run did not record a column that this needs.
     """
     run.require("js")
     counts = run.query(f"""
@@ -38,8 +44,8 @@ def js_by_position(run: RunTables) -> pa.Table:
         GROUP BY ALL
     """)
     rows = []
-    for (direction, place), found in groups(counts, ["direction", "bin"]):
-        quantiles = found.quantiles(list(QUANTILES.values())).tolist()
-        edges = (place / NUM_BINS, (place + 1) / NUM_BINS)
-        rows.append((direction, place, *edges, found.num_positions, found.mean, *quantiles))
+    for (direction, index), js in groups(counts, ["direction", "bin"]):
+        quantiles = js.quantiles(list(QUANTILES.values())).tolist()
+        edges = (index / NUM_BINS, (index + 1) / NUM_BINS)
+        rows.append((direction, index, *edges, js.num_positions, js.mean, *quantiles))
     return tidy(rows, _COLUMNS)

@@ -1,10 +1,9 @@
-"""Robustness: is the picture one of the truncation? js under other truncations than the run's, as
-far as is stored.
+"""Robustness of js to the truncation of the distributions (top-p, top-k).
 
-arXiv 2603.22446 repeats its measurements with other top-p and with full distributions. From the
-stored rows of one run come its own truncation, top-1 exactly, and a lower bound for full
-distributions. Any other truncation has to be measured: `xsample score RUN --top-p ...` makes a run
-of the same responses, which gives its own rows as "measured".
+arXiv 2603.22446 repeats its measurements with other top-p and with full distributions. The stored
+rows of one run give its own truncation, top-1 exactly, and a lower bound for full distributions.
+Any other truncation has to be measured: `xsample score RUN --top-p ...` makes a run of the same
+responses, whose rows have the source "measured".
 """
 
 from __future__ import annotations
@@ -31,25 +30,34 @@ _COLUMNS = {
 
 
 def truncations(run: RunTables) -> pa.Table:
-    """Share near zero (js <= NEAR_ZERO), share high (js > HIGH_DIVERGENCE) and mean of js, a row a
-    truncation.
+    """Shares near zero and high, and the mean of js, under each truncation.
 
-    measured: the run's own js. Exact: of top-1 distributions js is 0 where the top tokens agree and
-    ln 2 where not. A lower bound: js of the full distributions at temperature 1 is at least that of
-    {the token taken, all others}, by the data processing inequality (Cover and Thomas, Elements of
-    Information Theory, 2.8, for KL, of which js is a mean); so mean and high are lower bounds too,
-    and near_zero is an upper one, up to the rounding of the stored float32. Raises MissingColumns.
+    - MEASURED: the js of the run.
+    - EXACT: the js of top-1 distributions is 0 where the top tokens agree and ln 2 where they do
+      not.
+    - BOUND: the js of the full distributions at temperature 1 is at least that of the distributions
+      over {the sampled token, all other tokens}, by the data processing inequality (Cover and
+      Thomas, Elements of Information Theory, 2.8, for KL, of which js is a mean). So `mean` and
+      `high` are lower bounds and `near_zero` is an upper bound, up to the rounding of the stored
+      float32.
+
+    Returns:
+        One row per direction and truncation. `near_zero` is the share of js <= NEAR_ZERO, `high`
+        that of js > HIGH_DIVERGENCE; `mean` is in nats.
+
+    Raises:
+        MissingColumns: The run did not record a column that this needs.
     """
     run.require("js", "top1_base", "top1_rl", "logp_base", "logp_rl")
     measured = f"""
-        SELECT direction, 0 AS place, {quoted(_own(run.manifest))} AS truncation, '{MEASURED}' AS
+        SELECT direction, 0 AS number, {quoted(_own(run.manifest))} AS truncation, '{MEASURED}' AS
             source,
             sum(positions) AS positions, sum(near_zero) AS near_zero, sum(high) AS high, sum(total)
                 AS total
         FROM {js_counts(run)} GROUP BY direction
     """
     stored = f"""
-        SELECT direction, unnest([1, 2]) AS place, unnest(['{GREEDY}', '{FULL}, lower bound']) AS
+        SELECT direction, unnest([1, 2]) AS number, unnest(['{GREEDY}', '{FULL}, lower bound']) AS
             truncation,
             unnest(['{EXACT}', '{BOUND}']) AS source, unnest([count(agree), count(bound)]) AS
                 positions,
@@ -62,14 +70,14 @@ def truncations(run: RunTables) -> pa.Table:
         run.query(f"""
             SELECT direction, truncation, source, positions, near_zero / positions AS near_zero,
                 high / positions AS high, total / positions AS mean
-            FROM ({measured} UNION ALL {stored}) WHERE positions > 0 ORDER BY direction, place
+            FROM ({measured} UNION ALL {stored}) WHERE positions > 0 ORDER BY direction, number
         """),
         _COLUMNS,
     )
 
 
 def truncation_name(temperature: float, top_p: float, top_k: int) -> str:
-    """A truncation in words: "top-p 0.7"; temperature and top-k where they do something."""
+    """A truncation in words, such as "top-p 0.7"; settings without effect are left out."""
     if temperature == 0 or top_k == 1:
         return GREEDY
     cuts = [f"top-p {top_p:g}"] * (top_p < 1) + [f"top-k {top_k}"] * (top_k > 0)
@@ -77,7 +85,7 @@ def truncation_name(temperature: float, top_p: float, top_k: int) -> str:
 
 
 def _own(manifest: dict[str, Any]) -> str:
-    """The truncation of the run, or that it is not known."""
+    """The name of the run's truncation, or of an unknown one."""
     config = section(manifest, "config")
     try:
         return truncation_name(
@@ -88,10 +96,10 @@ def _own(manifest: dict[str, Any]) -> str:
 
 
 def _per_position(measured: str) -> str:
-    """SQL of direction, agree (the top tokens are equal) and bound: js of (p, 1 - p) and (q, 1 -
-    q), in nats.
+    """SQL of direction, agree (whether the top tokens are equal) and bound, in nats.
 
-    js = (KL(P || M) + KL(Q || M)) / 2 with M = (P + Q) / 2, over the two outcomes.
+    The bound is the js of P = (p, 1 - p) and Q = (q, 1 - q), where p and q are the policies'
+    probabilities of the sampled token: (KL(P || M) + KL(Q || M)) / 2 with M = (P + Q) / 2.
     """
 
     def terms(p: str, q: str) -> str:
@@ -111,7 +119,8 @@ def _per_position(measured: str) -> str:
 
 
 def _probability(logp: str) -> str:
-    """SQL: null and NaN are null, which `least` alone would leave out and take for a probability of
-    1.
+    """SQL of a probability, null where its logarithm is null or NaN.
+
+    `least` ignores a null, so without the CASE it would give a probability of 1.
     """
     return f"CASE WHEN NOT isnan({logp}) THEN exp(least({logp}::DOUBLE, 0)) END"

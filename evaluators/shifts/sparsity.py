@@ -1,7 +1,8 @@
-"""Sparsity: how js is distributed over positions. Section 2 of arXiv 2603.22446: most positions are
-near zero.
+"""Sparsity: the distribution of js over positions.
 
-Every function is over the measured positions of each direction; js in nats. No positions, no rows.
+Section 2 of arXiv 2603.22446, which finds that most positions are near zero. Every function covers
+the measured positions of each direction; js is in nats. A direction without measured positions has
+no rows.
 """
 
 from __future__ import annotations
@@ -33,23 +34,29 @@ _SHARES = {
 
 
 def js_histogram(run: RunTables) -> pa.Table:
-    """Positions by js: exactly 0 first, then quarter octaves [2^(n/4), 2^((n+1)/4)) without a gap.
+    """Histogram of js: exactly 0, then quarter octaves [2^(n/4), 2^((n+1)/4)) without a gap.
 
-    share: of the direction's positions. Raises MissingColumns.
+    Returns:
+        One row per direction and bin; `share` is of the positions of the direction.
+
+    Raises:
+        MissingColumns: The run did not record a column that this needs.
     """
     return tidy(
         [
-            (direction, *found, found.positions / counts.num_positions)
+            (direction, *js_bin, js_bin.positions / counts.num_positions)
             for (direction,), counts in groups(run.query(f"FROM {js_counts(run)}"), ["direction"])
-            for found in counts.histogram(BINS_PER_OCTAVE)
+            for js_bin in counts.histogram(BINS_PER_OCTAVE)
         ],
         _HISTOGRAM,
     )
 
 
 def js_percentiles(run: RunTables) -> pa.Table:
-    """The percentile curve of js: the inverted CDF, within 0.14 % (see `grid`). Raises
-    MissingColumns.
+    """The percentile curve of js: the inverted CDF, within 0.14 % (see `grid`).
+
+    Raises:
+        MissingColumns: The run did not record a column that this needs.
     """
     shares = [percentile / 100 for percentile in PERCENTILES]
     return tidy(
@@ -63,9 +70,14 @@ def js_percentiles(run: RunTables) -> pa.Table:
 
 
 def js_shares(run: RunTables) -> pa.Table:
-    """Shares of the positions with js <= cutoff and with js > cutoff, exact, for each of CUTOFFS.
+    """Exact shares of the positions with js <= cutoff and js > cutoff, for each of CUTOFFS.
 
-    tokens: all tokens of the direction's arm, measured or not. Raises MissingColumns.
+    Returns:
+        One row per direction and cutoff; `tokens` counts all tokens of the direction's arm,
+        measured or not.
+
+    Raises:
+        MissingColumns: The run did not record a column that this needs.
     """
     run.require("js")
     counts = ", ".join(f"count_if({IS_MEASURED} AND js <= {cutoff}::DOUBLE)" for cutoff in CUTOFFS)

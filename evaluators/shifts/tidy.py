@@ -1,5 +1,6 @@
-"""Tidy tables: long form, the same columns and types whatever was found. Every measurement ends
-here.
+"""Tidy tables: long form, with the same columns and types whatever a run holds.
+
+Every measurement ends here.
 """
 
 from __future__ import annotations
@@ -13,13 +14,18 @@ TEXT, INT, FLOAT = pa.string(), pa.int64(), pa.float64()
 
 
 def tidy(
-    found: pa.Table | Sequence[tuple[Any, ...]], columns: Mapping[str, pa.DataType]
+    rows: pa.Table | Sequence[tuple[Any, ...]], columns: Mapping[str, pa.DataType]
 ) -> pa.Table:
-    """A query's result, or rows, with exactly these columns in this order."""
+    """Give a measurement its final columns.
+
+    Args:
+        rows: The result of a query, with at least these columns, or rows in their order.
+        columns: Names and types of the columns of the table.
+    """
     schema = pa.schema(list(columns.items()))
-    if isinstance(found, pa.Table):
-        return found.select(list(columns)).cast(schema)
-    values = zip(*found, strict=True) if found else [()] * len(columns)
+    if isinstance(rows, pa.Table):
+        return rows.select(list(columns)).cast(schema)
+    values = zip(*rows, strict=True) if rows else [()] * len(columns)
     return pa.table(
         [pa.array(column, type_) for column, type_ in zip(values, columns.values(), strict=True)],
         schema,

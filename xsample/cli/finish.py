@@ -36,13 +36,13 @@ def finish(
         IncompleteRunError: Trajectories are missing; raised when all is shown.
     """
     from evaluators.scores.run_summary import check_complete, summarise_run
-    from evaluators.scores.summary_table import render, render_measured
+    from evaluators.scores.summary_table import render, render_divergence
 
     summary = summarise_run(store, grader)
     if grader:
         show(render(summary))
     if show_measured:
-        show(render_measured(summary["measured"]))
+        show(render_divergence(summary["measured"]))
     click.echo(f"run directory: {store.path}")
     if report:
         _report_at_the_end(store.path)

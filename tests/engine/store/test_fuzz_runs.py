@@ -307,9 +307,7 @@ def report_without_figures(runs: list[Path], out: Path, show_text: bool) -> None
     with open_database() as database:
         opened = open_runs(database, runs)
         check_out(out, known_files())
-        compared = compare(database, opened, lambda stage: None, show_text)
-        page = render(compared.runs, SECTIONS, compared.measured, {}, compared.notes)
-    tables = {
-        f"tables/{name}.csv": to_csv(table) for name, table in compared.measured.tables.items()
-    }
+        content = compare(database, opened, lambda stage: None, show_text)
+        page = render(content.runs, SECTIONS, content.results, {}, content.notes)
+    tables = {f"tables/{name}.csv": to_csv(table) for name, table in content.results.tables.items()}
     replace_report(out, tables, page.encode(), known_files())

@@ -25,7 +25,7 @@ from evaluators.figures import (
     sparsity,
     token_js,
 )
-from evaluators.figures.style import renderer, styled
+from evaluators.figures.style import renderer, use_style
 from tests.support import figure_tables as sample
 
 Draw = Callable[..., Figure | None]
@@ -38,7 +38,7 @@ FIGURES: dict[str, tuple[Draw, tuple[Callable[..., list[sample.Row]], ...], tupl
         (sample.accuracy,),
         (
             "accuracy (%)",
-            "budget (interventions a response)",
+            "budget (interventions per response)",
             "∞",
             "base alone",
             "control (random control)",
@@ -164,7 +164,7 @@ def drawn(name: str, given: list[pa.Table]) -> Figure | None:
     """The figure, laid out as in a file; a warning is an error."""
     figure = FIGURES[name][0](*given)
     if figure is not None:
-        with styled():
+        with use_style():
             figure.draw_without_rendering()
     return figure
 
@@ -175,7 +175,7 @@ def texts(figure: Figure) -> set[str]:
 
 def outside(figure: Figure) -> float:
     """How far the figure's contents are over its edges, in inches."""
-    with styled():
+    with use_style():
         box = figure.get_tightbbox(renderer(figure))
     return float(
         max(-box.x0, -box.y0, box.x1 - figure.get_figwidth(), box.y1 - figure.get_figheight())

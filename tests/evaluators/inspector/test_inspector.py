@@ -27,10 +27,10 @@ from engine.store.schema import RESPONSES, TOKENS
 from evaluators.inspector.alignment import Aligned, align
 from evaluators.inspector.colours import MAX_JS, NUM_SHADES, palette, shade
 from evaluators.inspector.columns import page_data
-from evaluators.inspector.listing import NUM_DIVERGENT, notable
+from evaluators.inspector.listing import NUM_DIVERGENT, notable_rows
 from evaluators.inspector.page import inspect_html
 from evaluators.inspector.reading import read_sample
-from evaluators.inspector.redaction import redacted
+from evaluators.inspector.redaction import redact
 from evaluators.inspector.sample import HIDDEN, Sample, Traced
 from evaluators.inspector.terminal import inspect_terminal
 
@@ -528,7 +528,7 @@ def test_a_run_that_does_not_say_whether_its_set_is_gated_is_redacted(
 
 def test_redaction_keeps_the_lengths(run: Path) -> None:
     sample = read_sample(run, "p", 0)
-    hidden = redacted(sample)
+    hidden = redact(sample)
     assert [len(hidden.text(i)) for i in range(10)] == [len(text) for text in TEXTS[:10]]
     assert hidden.text(10) == hidden.text(99) == HIDDEN
     assert len(hidden.question or "") == len(sample.question or "")
@@ -646,10 +646,10 @@ def test_interventions_are_listed_and_beside_them_the_most_divergent_positions()
     rows = [
         token(key(), i, 5, js=js, intervened=i in intervened) for i, js in enumerate(divergence)
     ]
-    listed = [row["position"] for row in notable(pa.Table.from_pylist(rows, TOKENS), 0)]
+    listed = [row["position"] for row in notable_rows(pa.Table.from_pylist(rows, TOKENS), 0)]
     assert listed == [i for i in range(15) if i not in (11, 12)]
     assert len(set(listed) - intervened) == NUM_DIVERGENT
-    assert [row["position"] for row in notable(pa.Table.from_pylist(rows, TOKENS), 12)] == [
+    assert [row["position"] for row in notable_rows(pa.Table.from_pylist(rows, TOKENS), 12)] == [
         12,
         13,
         14,

@@ -91,7 +91,7 @@ def test_pointing_at_a_token_shows_the_numbers_of_its_row(page: Opened) -> None:
         assert int(found["nucleus, tokens"][place]) == row[f"nucleus_{policy}"]
     assert found["top-1 of base “␣the”"][1] == f"{exp(row['logp_rl_of_top1_base']):.4g} (rank 7)"
     assert found["top-1 of rl “␣sum”"][0] == f"{exp(row['logp_base_of_top1_rl']):.4g} (rank 4)"
-    assert "effective intervention of rl: base would have said “␣is”" in text
+    assert "effective intervention of rl: base would have sampled “␣is”" in text
     assert page.tab.locator(".topk-base").inner_text().split()[1:] == ["“␣the”", "“␣sum”", "“␣is”"]
     assert page.tab.locator(".topk-rl").inner_text().split()[1:] == ["“␣sum”", "“␣the”", "“␣so”"]
 
@@ -105,7 +105,7 @@ def test_leaving_a_token_hides_its_numbers(page: Opened) -> None:
 
 def test_an_intervention_without_effect_says_so(page: Opened) -> None:
     tokens(page, 0).nth(3).hover()
-    assert "intervention, not effective of rl: base would have said “4”" in tip(page)
+    assert "intervention, not effective of rl: base would have sampled “4”" in tip(page)
 
 
 def test_the_keyboard_moves_from_token_to_token_and_to_interventions(page: Opened) -> None:

@@ -60,9 +60,9 @@ class Report(NamedTuple):
 def report_of(*runs: Path, show_text: bool = False) -> Report:
     stages: list[str] = []
     with open_database() as database:
-        compared = compare(database, open_runs(database, runs), stages.append, show_text)
-        page = render(compared.runs, SECTIONS, compared.measured, {}, compared.notes)
-    return Report(compared.measured.tables, compared.notes, page, stages)
+        content = compare(database, open_runs(database, runs), stages.append, show_text)
+        page = render(content.runs, SECTIONS, content.results, {}, content.notes)
+    return Report(content.results.tables, content.notes, page, stages)
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +172,7 @@ def test_a_run_without_a_column_lacks_only_what_needs_it(tmp_path: Path) -> None
 
 def test_an_unfinished_run_is_said_with_what_that_means(tmp_path: Path) -> None:
     report = report_of(make_run(tmp_path / "run", missing=5))
-    assert report.about("run: 5 of 36 trajectories are missing", "what ends early is there first")
+    assert report.about("run: 5 of 36 trajectories are missing", "short responses finish first")
     assert "5 of 36 trajectories are missing" in report.page
 
 
@@ -181,7 +181,7 @@ def test_trajectories_that_are_there_twice_are_said(tmp_path: Path) -> None:
     for folder in ("tokens", "responses"):
         shutil.copy(run / folder / "part-000000.parquet", run / folder / "part-000009.parquet")
     report = report_of(run)
-    assert report.about("18 trajectories are there more than once", "xsample verify")
+    assert report.about("18 trajectories occur more than once", "xsample verify")
     assert not report.about("missing")
 
 
@@ -305,13 +305,13 @@ def test_models_without_a_step_are_no_evolution_and_one_of_them_is_said(tmp_path
         for name, rl in zip("ab", models, strict=True)
     ]
     report = report_of(*runs)
-    assert "js_by_step" not in report.tables and "whose names say their step" in report.page
+    assert "js_by_step" not in report.tables and "whose names contain their step" in report.page
     steps = [
         make_run(tmp_path / f"s{n}", identity={"rl": str(n)}, rl=f"m/step_{n}") for n in (1, 2)
     ]
     report = report_of(*steps, runs[0])
     assert {row["step"] for row in report.rows("js_by_step")} == {1, 2}
-    assert report.about("a: its RL model's name says no step")
+    assert report.about("a: its RL model's name contains no step")
 
 
 def test_a_control_without_its_run_is_said(tmp_path: Path) -> None:

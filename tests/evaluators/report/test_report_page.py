@@ -65,7 +65,7 @@ def test_every_table_and_figure_is_written(report: Report) -> None:
 
 def test_csv_files_hold_the_tables(report: Report, runs: list[Path]) -> None:
     with open_database() as database:
-        tables = compare(database, open_runs(database, runs), lambda stage: None).measured.tables
+        tables = compare(database, open_runs(database, runs), lambda stage: None).results.tables
     assert {file.stem for file in report.tables} == tables.keys()
     for file in report.tables:
         assert file.read_bytes() == to_csv(tables[file.stem])
@@ -168,11 +168,9 @@ def test_the_page_says_what_is_missing_and_what_was_compared(page: Opened) -> No
 def test_a_figure_that_is_too_large_as_svg_is_shown_as_png(runs: list[Path]) -> None:
     name = next(section.drawings[0].name for section in SECTIONS if section.name == "sparsity")
     with open_database() as database:
-        compared = compare(database, open_runs(database, runs[:1]), lambda stage: None)
+        content = compare(database, open_runs(database, runs[:1]), lambda stage: None)
         for svg, kind in ((b"<svg/>", "svg+xml"), (b" " * 2_000_000, "png")):
-            page = render(
-                compared.runs, SECTIONS, compared.measured, {name: Drawn(b"PNG", svg)}, []
-            )
+            page = render(content.runs, SECTIONS, content.results, {name: Drawn(b"PNG", svg)}, [])
             assert page.count('src="data:image/') == 1 and f'src="data:image/{kind};base64,' in page
 
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from engine.errors import XsampleError
-from evaluators.scores.by_arm import Graded, accuracy_by_budget, accuracy_differences
+from evaluators.scores.by_arm import GradedRun, accuracy_by_budget, accuracy_differences
 from evaluators.scores.summary import summarise
 from tests.evaluators.scores.test_summary import ROWS, samples, tables
 
 
-def graded(rows: list[tuple[Any, ...]], name: str = "run") -> Graded:
-    return Graded.of(name, *tables(rows), "math")
+def graded(rows: list[tuple[Any, ...]], name: str = "run") -> GradedRun:
+    return GradedRun.of(name, *tables(rows), "math")
 
 
 def test_accuracy_is_that_of_the_summary_arm_by_arm() -> None:

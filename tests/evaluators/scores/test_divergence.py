@@ -16,8 +16,8 @@ from rich.console import Console
 
 from engine.store.schema import TOKENS
 from evaluators.cutoffs import HIGH_DIVERGENCE
-from evaluators.scores.divergence import measured
-from evaluators.scores.summary_table import render_measured
+from evaluators.scores.divergence import measure_divergence
+from evaluators.scores.summary_table import render_divergence
 
 FLOATS = ("js", "entropy_base", "entropy_rl", "logp_base", "logp_rl")
 ZERO: dict[str, Any] = {
@@ -44,13 +44,13 @@ def table(rows: list[Row]) -> pa.Table:
 
 
 def measure(rows: list[Row]) -> list[Row]:
-    return measured(ds.dataset(table(rows)))
+    return measure_divergence(ds.dataset(table(rows)))
 
 
 def rendered(rows: list[Row], width: int = 120) -> str:
     console = Console(width=width)
     with console.capture() as capture:
-        console.print(render_measured(rows))
+        console.print(render_divergence(rows))
     return capture.get()
 
 
@@ -107,7 +107,7 @@ def test_the_mean_of_nothing_is_none_and_not_zero() -> None:
 
 
 def test_a_run_without_tokens_has_no_arms() -> None:
-    assert measured(ds.dataset([], schema=TOKENS, format="parquet")) == measure([]) == []
+    assert measure_divergence(ds.dataset([], schema=TOKENS, format="parquet")) == measure([]) == []
 
 
 def test_what_is_measured_survives_json_unchanged() -> None:
@@ -139,7 +139,7 @@ def test_it_is_what_an_obvious_count_gives_however_the_rows_are_spread_over_file
         pq.write_table(
             table(rows[place * num_per_file : (place + 1) * num_per_file]), file, row_group_size=2
         )
-    found = measured(ds.dataset(list(map(str, files)), schema=TOKENS, format="parquet"))
+    found = measure_divergence(ds.dataset(list(map(str, files)), schema=TOKENS, format="parquet"))
     assert {(arm["direction"], arm["budget"]) for arm in found} == {
         (r["direction"], r["budget"]) for r in rows
     }

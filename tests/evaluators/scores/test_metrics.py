@@ -152,9 +152,9 @@ def test_maj_at_k_is_not_counted_for_a_large_k_below_n() -> None:
 
 
 def test_a_paired_difference_counts_only_what_both_arms_have() -> None:
-    there = np.array([[[1, 1], [1, 0], [1, 1]], [[1, 1], [1, 1], [0, 0]]], dtype=np.bool_)
+    answered = np.array([[[1, 1], [1, 0], [1, 1]], [[1, 1], [1, 1], [0, 0]]], dtype=np.bool_)
     correct = np.array([[[0, 0], [1, 0], [1, 1]], [[1, 0], [0, 1], [0, 0]]], dtype=np.bool_)
-    paired = paired_difference(there, correct)
+    paired = paired_difference(answered, correct)
     assert paired.scores.tolist() == [0.5, -1.0]
     assert paired.num_pairs == 3
 

@@ -304,7 +304,7 @@ def test_a_response_without_a_grade_is_an_error() -> None:
 
 
 def test_a_trajectory_that_is_there_twice_is_an_error() -> None:
-    with pytest.raises(XsampleError, match="1 trajectories are there more than once"):
+    with pytest.raises(XsampleError, match="1 trajectories occur more than once"):
         summarise(*tables([*ROWS, ROWS[0]]))
 
 

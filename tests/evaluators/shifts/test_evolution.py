@@ -15,7 +15,7 @@ from engine.core import Trajectory
 from evaluators.cutoffs import HIGH_DIVERGENCE
 from evaluators.database.run_tables import RunTables
 from evaluators.shifts.evolution import high_overlap, js_by_step, same_responses, step_of
-from evaluators.shifts.grid import keys, middle
+from evaluators.shifts.grid import keys, middles
 from tests.support.shift_runs import LN2, MANIFEST, opened, tokens_of, write_run
 
 KEYS = [Trajectory(f"p{p}", s, "given", None) for p in range(3) for s in range(2)]
@@ -63,7 +63,9 @@ def test_js_by_step_is_that_of_each_run(runs: tuple[RunTables, ...]) -> None:
         assert row["mean"] == pytest.approx(js.mean(), rel=1e-9)
         assert row["share_high"] == (js > HIGH_DIVERGENCE).mean()
         quantiles = np.quantile(
-            middle(keys(js.astype(np.float32))), [0.5, 0.75, 0.9, 0.95, 0.99], method="inverted_cdf"
+            middles(keys(js.astype(np.float32))),
+            [0.5, 0.75, 0.9, 0.95, 0.99],
+            method="inverted_cdf",
         )
         assert [row[name] for name in ("median", "p75", "p90", "p95", "p99")] == pytest.approx(
             quantiles, rel=1e-9

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from evaluators.shifts.grid import KEY, LOWEST_KEY, ZERO_KEY, JsCounts, groups, keys, middle
+from evaluators.shifts.grid import KEY, LOWEST_KEY, ZERO_KEY, JsCounts, groups, keys, middles
 from tests.support.shift_runs import LN2
 
 SHARES = (0.0, 0.005, 0.05, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 0.9999, 1.0)
@@ -37,7 +37,7 @@ def counted(js: NDArray[np.float32]) -> JsCounts:
 def test_quantiles_are_the_inverted_cdf_of_values_rounded_to_the_grid(
     js: NDArray[np.float32],
 ) -> None:
-    expected = np.quantile(middle(keys(js)), SHARES, method="inverted_cdf")
+    expected = np.quantile(middles(keys(js)), SHARES, method="inverted_cdf")
     assert np.array_equal(counted(js).quantiles(SHARES), expected)
 
 
@@ -84,7 +84,7 @@ def test_zero_and_the_smallest_values_have_keys_of_their_own() -> None:
         LOWEST_KEY,
         LOWEST_KEY,
     ]
-    assert middle(np.array([ZERO_KEY]))[0] == 0.0
+    assert middles(np.array([ZERO_KEY]))[0] == 0.0
 
 
 def test_a_histogram_by_hand() -> None:

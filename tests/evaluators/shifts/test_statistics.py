@@ -22,7 +22,7 @@ from engine.core import Trajectory
 from evaluators.cutoffs import HIGH_DIVERGENCE, NEAR_ZERO
 from evaluators.database.run_tables import MissingColumns, RunTables, open_database, open_run
 from evaluators.shifts.entropy import entropy_histogram, entropy_joint, sequences
-from evaluators.shifts.grid import keys, middle
+from evaluators.shifts.grid import keys, middles
 from evaluators.shifts.identity import frequent_tokens, token_js
 from evaluators.shifts.mechanics import shift_classes, tail_probability, top1_ranks, topk_overlap
 from evaluators.shifts.overlap import count_overlap
@@ -96,7 +96,7 @@ def column(found: list[Row], name: str) -> Floats:
 def inverted_cdf(js: NDArray[Any], shares: Any) -> Floats:
     """Quantiles of the values rounded to the grid."""
     return np.asarray(
-        np.quantile(middle(keys(js.astype(np.float32))), shares, method="inverted_cdf")
+        np.quantile(middles(keys(js.astype(np.float32))), shares, method="inverted_cdf")
     )
 
 
