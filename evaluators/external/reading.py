@@ -143,7 +143,7 @@ def _external_run(place: Path, config: RunConfig) -> ExternalResponses:
         raise RunDirectoryError(
             f"run directory {printable_path(place)} holds no responses yet: nothing to score"
         )
-    problems = _answered(run.problems(), responses)
+    problems = _select_answered(run.problems(), responses)
     return ExternalResponses(
         name=printable_path(Path(place.resolve().name)),
         source=str(place),
@@ -184,14 +184,14 @@ def _external_file(place: Path, task: Task | None, reader: RowReader) -> Externa
         return external
     return replace(
         external,
-        problems=_answered(task.problems, responses),
+        problems=_select_answered(task.problems, responses),
         grader=task.grader,
         gated=task.gated,
         notes=(*task.notes, *external.notes),
     )
 
 
-def _answered(
+def _select_answered(
     problems: Iterable[Problem], responses: Iterable[ExternalResponse]
 ) -> tuple[Problem, ...]:
     """The problems that have a response, in their order."""

@@ -51,7 +51,7 @@ def extract(text: str, guess_kind: GuessKind = "number") -> Extraction:
         text: The response.
         guess_kind: The kind of guess that is looked for.
     """
-    text = after_thinking(text)
+    text = strip_thinking(text)
     for method, find in (("boxed", last_boxed), ("answer_line", last_answer_line)):
         answer = find(text)
         if answer is not None:
@@ -59,8 +59,8 @@ def extract(text: str, guess_kind: GuessKind = "number") -> Extraction:
     return Extraction(None, *guess(text, guess_kind))
 
 
-def after_thinking(text: str) -> str:
-    """The text after the last `</think>`; all of it when there is none."""
+def strip_thinking(text: str) -> str:
+    """Remove the text before the last `</think>`, and the tag."""
     return text.rpartition(_THINK_END)[2]
 
 

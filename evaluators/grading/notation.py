@@ -122,7 +122,7 @@ def _character(char: str) -> tuple[str, str]:
         return "", " "
     if category in ("Cc", "Cf") or char in "\N{VARIATION SELECTOR-15}\N{VARIATION SELECTOR-16}":
         return "", ""
-    return _greek(char) or _compatible(char)
+    return _greek(char) or _compatibility_form(char)
 
 
 def _greek(char: str) -> tuple[str, str] | None:
@@ -133,7 +133,7 @@ def _greek(char: str) -> tuple[str, str] | None:
     return "", f"\\{name.capitalize() if letter[1] == 'CAPITAL' else name.lower()} "
 
 
-def _compatible(char: str) -> tuple[str, str]:
+def _compatibility_form(char: str) -> tuple[str, str]:
     kind, _, codes = unicodedata.decomposition(char).partition("> ")
     latex = "".join(_character(chr(int(code, 16)))[1] for code in codes.split()) if codes else ""
     match kind[1:]:

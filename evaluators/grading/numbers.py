@@ -69,7 +69,7 @@ def parse_rational(text: str) -> Rational | None:
     """The rational number that a text writes; None for any other text, as for `1/0`."""
     if len(text) > _MAX_CHARS:
         return None
-    for parse in (_scientific, _mixed, _slashed, _repeating):
+    for parse in (_parse_scientific, _parse_mixed, _parse_slashed, _parse_repeating):
         number = parse(text)
         if number is not None:
             return number
@@ -89,7 +89,7 @@ def are_equal(gold: Rational, answer: Rational) -> bool:
     return abs(gold.value - answer.value) <= _TOLERANCE * size
 
 
-def _scientific(text: str) -> Rational | None:
+def _parse_scientific(text: str) -> Rational | None:
     match = _SCIENTIFIC.fullmatch(text)
     if match is None:
         return None
@@ -98,17 +98,17 @@ def _scientific(text: str) -> Rational | None:
     return Rational(_apply_sign(match, value), is_rounded="." in match["value"])
 
 
-def _mixed(text: str) -> Rational | None:
+def _parse_mixed(text: str) -> Rational | None:
     match = _MIXED.fullmatch(text)
     return match and _quotient(match, match["n"] or match["n1"], match["m"] or match["m1"])
 
 
-def _slashed(text: str) -> Rational | None:
+def _parse_slashed(text: str) -> Rational | None:
     match = _SLASHED.fullmatch(text)
     return match and _quotient(match, match["n"], match["m"])
 
 
-def _repeating(text: str) -> Rational | None:
+def _parse_repeating(text: str) -> Rational | None:
     match = _REPEATING.fullmatch(text)
     if match is None:
         return None

@@ -64,7 +64,7 @@ def find(
     Raises:
         TaskError: The table does not have the user's column, or two columns fit the name.
     """
-    matches = _first_usual(columns, usual) if given is None else _named(columns, given)
+    matches = _find_usual(columns, usual) if given is None else _find_named(columns, given)
     if given is not None and not matches:
         raise TaskError(
             f"{role}_column is {given!r}: {label} has no such column; it has {names(columns)}"
@@ -161,7 +161,7 @@ def _walk(value: Any, path: Path) -> Iterable[Path]:
             yield from _walk(inner, (*path, name))
 
 
-def _first_usual(columns: Sequence[Path], usual: Sequence[str]) -> list[Path]:
+def _find_usual(columns: Sequence[Path], usual: Sequence[str]) -> list[Path]:
     """The columns with the first of the usual names that the table has."""
     for name in usual:
         if matches := _matches(columns, name):
@@ -169,7 +169,7 @@ def _first_usual(columns: Sequence[Path], usual: Sequence[str]) -> list[Path]:
     return []
 
 
-def _named(columns: Sequence[Path], name: str) -> list[Path]:
+def _find_named(columns: Sequence[Path], name: str) -> list[Path]:
     """The columns with exactly this name, else those whose name differs only in its spelling."""
     exact = [path for path in columns if ".".join(path) == name]
     return exact or _matches(columns, name)

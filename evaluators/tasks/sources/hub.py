@@ -40,7 +40,7 @@ def read_hub(hub_id: str, subset: str | None, local_copy: str) -> Reading:
     """
     tables: list[list[Row]] = []
     notes: list[str] = []
-    with quiet_datasets() as datasets, _reachable(hub_id, local_copy):
+    with quiet_datasets() as datasets, _raise_task_errors(hub_id, local_copy):
         for config in [subset] if subset else _configs(datasets, hub_id):
             label = hub_id if config == "default" else f"{hub_id} ({config})"
             splits = _load(datasets, hub_id, config)
@@ -75,7 +75,7 @@ def _configs(datasets: ModuleType, hub_id: str) -> list[str]:
 
 
 @contextmanager
-def _reachable(hub_id: str, local_copy: str) -> Iterator[None]:
+def _raise_task_errors(hub_id: str, local_copy: str) -> Iterator[None]:
     """Boundary to the library and the network: turn any exception into a TaskError."""
     try:
         yield

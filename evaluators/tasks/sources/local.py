@@ -51,7 +51,7 @@ _NO_DATA = {
 
 
 def is_data(name: str) -> bool:
-    """True for the name of a Parquet file or of a text file, compressed with gzip or not."""
+    """True for the name of a Parquet file, or of a text file, which gzip may have compressed."""
     name = name.lower()
     return name.endswith(".parquet") or name.removesuffix(".gz").endswith(tuple(PARSERS))
 
@@ -106,7 +106,7 @@ def _files(folder: Path, subset: str | None) -> tuple[list[Path], list[str]]:
 
 def _read_file(file: Path) -> list[Row]:
     label = printable_path(file)
-    with _readable(file):
+    with _raise_task_errors(file):
         if not file.stat().st_size:
             raise TaskError(f"{label} is empty")
         if file.suffix.lower() == ".parquet":
@@ -121,7 +121,7 @@ def _read_parquet(file: Path) -> list[Row]:
 
     if not pq.read_metadata(file).num_rows:  # the library's reader fails on a table without rows
         return []
-    with _linked(file, "data.parquet") as (datasets, link, cache):
+    with _link(file, "data.parquet") as (datasets, link, cache):
         table = datasets.Dataset.from_parquet(str(link), cache_dir=cache, keep_in_memory=True)
         return number_rows(table, printable_path(file))
 
@@ -129,7 +129,7 @@ def _read_parquet(file: Path) -> list[Row]:
 def _read_lines(file: Path) -> list[str]:
     """The lines of a UTF-8 file with their line ends, without a byte order mark."""
     label = printable_path(file)
-    with _linked(file, "data.txt") as (datasets, link, cache):
+    with _link(file, "data.txt") as (datasets, link, cache):
         if not link.stat().st_size:
             raise TaskError(f"{label} is empty")
         if link.stat().st_size > MAX_BYTES:
@@ -146,7 +146,7 @@ def _read_lines(file: Path) -> list[str]:
 def _read_saved(folder: Path) -> Reading:
     """The rows of a folder that `save_to_disk` wrote."""
     label = printable_path(folder)
-    with _readable(folder), _linked(folder, "saved") as (datasets, link, _):
+    with _raise_task_errors(folder), _link(folder, "saved") as (datasets, link, _):
         saved = datasets.load_from_disk(str(link), keep_in_memory=True)
         if isinstance(saved, datasets.Dataset):
             return Reading([number_rows(saved, label)], [])
@@ -156,7 +156,7 @@ def _read_saved(folder: Path) -> Reading:
 
 
 @contextmanager
-def _linked(path: Path, name: str) -> Iterator[tuple[Any, Path, str]]:
+def _link(path: Path, name: str) -> Iterator[tuple[Any, Path, str]]:
     """Give the `datasets` library a harmless name for a file or folder.
 
     Args:
@@ -183,7 +183,7 @@ def _copy(packed: gzip.GzipFile, unpacked: BinaryIO) -> None:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _raise_task_errors(path: Path) -> Iterator[None]:
     """Boundary to the library: turn any exception about `path` into a TaskError of one line."""
     try:
         yield
