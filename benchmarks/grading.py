@@ -21,9 +21,9 @@ from rich.table import Table
 
 from benchmarks.result import Result, machine, options, row, spread
 from engine.core import Problem, Trajectory
+from evaluators.grading.comparators import COMPARATORS
 from evaluators.grading.formula import Question
 from evaluators.grading.grader import Grader
-from evaluators.grading.judges import JUDGES
 
 AIMS = {"integer": 2_000, "math_verify": 100}  # answers a second
 REASONING = "Let $x_1$ be the first of {4, 5}; then $\\frac{x_1}{2} = 2$, or so it seems. " * 50
@@ -99,7 +99,7 @@ def formulas(random: Random, number: int) -> list[LeaseRunner]:
         )
         gold, right = kinds[place // 2 % len(kinds)]
         pairs.append((gold, right if place % 2 else right.replace(str(a), str(a + 1)) + f" + {b}"))
-    assert all(isinstance(JUDGES["math"](gold, answer), Question) for gold, answer in pairs), (
+    assert all(isinstance(COMPARATORS["math"](gold, answer), Question) for gold, answer in pairs), (
         "not for math-verify"
     )
     return pairs

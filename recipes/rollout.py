@@ -12,8 +12,8 @@ import torch
 from tokenizers import Tokenizer
 from transformers import Qwen2ForCausalLM
 
+from evaluators.grading.comparators import compare_integers
 from evaluators.grading.extraction import extract
-from evaluators.grading.judges import exact_integer
 from evaluators.tasks.arithmetic import draw_training, solve
 from recipes.corpus import prompt
 from recipes.model import sample
@@ -40,7 +40,9 @@ def draw_prompts(rng: random.Random, num_prompts: int) -> list[str]:
 def reward(text: str, expression: str) -> float:
     """1 if the answer that the response commits to is the exact result, otherwise 0."""
     answer = extract(text).answer
-    return float(answer is not None and exact_integer(str(solve(expression)), answer) == "correct")
+    if answer is None:
+        return 0.0
+    return float(compare_integers(str(solve(expression)), answer) == "correct")
 
 
 def roll_out(

@@ -1,1 +1,1 @@
-"""External responses: rollouts that another program has made, to be measured."""
+"""External responses: rollouts that another program made, to be scored under a pair."""

@@ -1,28 +1,34 @@
-"""Given responses, to be measured under a pair: those of a run directory, or a row a response of a
-file.
+"""External responses from a run directory, or from a file with one row per response.
 
-The file comes through the same reader as the files of a task (`local.py`), its rows through
-`given_rows.py`. Whether ids fit the vocabulary and a response the models' context is checked where
-the models are known.
+A file goes through the reader of task files (`local.py`), and its rows through `rows.py`. Whether
+token ids fit the vocabulary and responses fit the context is checked where the models are known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from engine.config.run_config import RunConfig
-from engine.core import TRAJECTORY_KEY, ExternalResponse, ExternalResponses, Task, Trajectory
+from engine.core import (
+    TRAJECTORY_KEY,
+    ExternalResponse,
+    ExternalResponses,
+    Problem,
+    Task,
+    Trajectory,
+)
 from engine.errors import RunDirectoryError, TaskError
 from engine.store.manifest import is_gated
 from engine.store.run_reader import read_run
 from evaluators.external.rows import RowReader
 from evaluators.tasks.registry import load_task
 from evaluators.tasks.sources import local
-from evaluators.tasks.sources.rows import label
+from evaluators.tasks.sources.rows import printable_path
 
-_ASKED = (
+_TASK_SETTINGS = (
     "task",
     "task_data",
     "question_column",
@@ -35,48 +41,59 @@ _COLUMNS = [*TRAJECTORY_KEY, "prompt_token_ids", "token_ids", "finish_reason"]
 
 
 def is_run(place: Path) -> bool:
-    """True for a run directory, False for a file of responses. Raises TaskError for what is
-    neither.
+    """True for a run directory, False for a file of responses.
+
+    Raises:
+        TaskError: The place is neither.
     """
     if (place / "run.json").is_file():
         return True
     if place.is_file() and local.is_data(place.name):
         return False
-    what = (
-        "is a folder without run.json" if place.is_dir()
-        else "ends like no file that is read" if place.exists()
-        else "does not exist"
-    )  # fmt: skip
     raise TaskError(
-        f"{label(place)} {what}: give a run directory, or a .jsonl, .json, .csv or .parquet file"
+        f"{printable_path(place)} {_fault(place)}: give a run directory, or a .jsonl, .json, .csv"
+        " or .parquet file"
     )
 
 
-def task_of(place: Path, config: RunConfig) -> Task | None:
-    """The task that the responses at `place` answer, if the configuration names one.
+def _fault(place: Path) -> str:
+    if place.is_dir():
+        return "is a folder without run.json"
+    return "ends like no file that is read" if place.exists() else "does not exist"
 
-    Raises TaskError where that is out of place: a run directory holds its problems; and what says
-    how a task is read or graded says nothing without one.
+
+def task_of(place: Path, config: RunConfig) -> Task | None:
+    """The task that external responses answer; None if the configuration names none.
+
+    Args:
+        place: The run directory or file of the responses.
+        config: The run's configuration.
+
+    Raises:
+        TaskError: The place is a run directory, which holds its own problems, and a setting of a
+            task is given; or such a setting is given without a task.
     """
-    asked = [
+    settings = [
         name
-        for name in _ASKED
+        for name in _TASK_SETTINGS
         if name in config.model_fields_set and getattr(config, name) is not None
     ]
     if is_run(place):
-        if asked:
+        if settings:
             raise TaskError(
-                f"{asked[0]} is {str(getattr(config, asked[0]))!r}, but {label(place)} is a run "
-                "directory, "
-                f"which holds its problems and prompts: leave {asked[0]} out"
+                f"{settings[0]} is {str(getattr(config, settings[0]))!r}, but"
+                f" {printable_path(place)} is a run directory, which holds its problems and"
+                f" prompts: leave {settings[0]} out"
             )
         return None
-    if "task" in asked:
+    if "task" in settings:
         return load_task(config)
-    if needing := [*asked, *(["grader"] if config.grader else [])]:
+    if config.grader:
+        settings.append("grader")
+    if settings:
         raise TaskError(
-            f"{needing[0]} is {str(getattr(config, needing[0]))!r}, but no task is given: "
-            f"say with --task what the responses answer, or leave {needing[0]} out"
+            f"{settings[0]} is {str(getattr(config, settings[0]))!r}, but no task is given: "
+            f"say with --task what the responses answer, or leave {settings[0]} out"
         )
     return None
 
@@ -89,45 +106,57 @@ def read_external(
     stop_token_ids: tuple[int, ...],
     context_length: int,
 ) -> ExternalResponses:
-    """The responses at `place`, their keys unique, with the problems among those of `task` that
-    they answer.
+    """The external responses at `place`, and the problems that they answer.
 
-    The tokenizer is the pair's: it takes text, and renders the prompts of `task`. A response
-    without a finish_reason has stopped by itself when its last id is one of stop_token_ids. Raises
-    TaskError, RunDirectoryError; ModelError for a chat template of no use.
+    Args:
+        place: A run directory or a file.
+        config: The run's configuration.
+        task: The task that a file's responses answer, from `task_of`.
+        tokenizer: The pair's tokenizer: encodes text, and renders the task's prompts.
+        stop_token_ids: A response without a finish_reason stopped by itself when its last token is
+            one of these.
+        context_length: The pair's context length, in tokens.
+
+    Raises:
+        TaskError: The file cannot be read, a row lacks a prompt or a response, or two responses
+            have one key.
+        RunDirectoryError: The run directory cannot be read or holds no responses.
+        ModelError: The pair's chat template cannot render the task's prompts.
     """
-    reader = RowReader(tokenizer, stop_token_ids, context_length, task)
-    found = _of_run(place, config) if is_run(place) else _of_file(place, task, reader)
-    _refuse_same_keys(found.responses)
-    return found
+    if is_run(place):
+        external = _external_run(place, config)
+    else:
+        reader = RowReader(tokenizer, stop_token_ids, context_length, task)
+        external = _external_file(place, task, reader)
+    _refuse_same_keys(external.responses)
+    return external
 
 
-def _of_run(place: Path, config: RunConfig) -> ExternalResponses:
-    store = read_run(place)
+def _external_run(place: Path, config: RunConfig) -> ExternalResponses:
+    run = read_run(place)
     responses = tuple(
-        _of_record(place, row)
-        for part in store.response_parts(_COLUMNS)
+        _response_of_run(place, row)
+        for part in run.response_parts(_COLUMNS)
         for row in part.to_pylist()
     )
     if not responses:
         raise RunDirectoryError(
-            f"run directory {label(place)} holds no responses yet: nothing to score"
+            f"run directory {printable_path(place)} holds no responses yet: nothing to score"
         )
-    answered = {given.key.problem for given in responses}
-    problems = tuple(problem for problem in store.problems() if problem.id in answered)
+    problems = _select_answered(run.problems(), responses)
     return ExternalResponses(
-        name=label(Path(place.resolve().name)),
+        name=printable_path(Path(place.resolve().name)),
         source=str(place),
         responses=responses,
         problems=problems,
-        grader=config.grader or (store.grader if problems else "math"),
-        gated=is_gated(store.manifest),
+        grader=config.grader or (run.grader if problems else "math"),
+        gated=is_gated(run.manifest),
     )
 
 
-def _of_record(place: Path, row: dict[str, Any]) -> ExternalResponse:
+def _response_of_run(place: Path, row: dict[str, Any]) -> ExternalResponse:
     key = Trajectory(*(row[name] for name in TRAJECTORY_KEY))
-    where = f"{label(place)}: {key}"
+    where = f"{printable_path(place)}: {key}"
     if not row["token_ids"] or not row["prompt_token_ids"]:
         raise RunDirectoryError(
             f"{where} has no tokens: have it made again, or give another run directory"
@@ -137,32 +166,45 @@ def _of_record(place: Path, row: dict[str, Any]) -> ExternalResponse:
     )
 
 
-def _of_file(place: Path, task: Task | None, reader: RowReader) -> ExternalResponses:
+def _external_file(place: Path, task: Task | None, reader: RowReader) -> ExternalResponses:
     reading = local.read_path(place)
-    responses = tuple(given for rows in filter(None, reading.tables) for given in reader.read(rows))
+    responses = tuple(
+        response for rows in filter(None, reading.tables) for response in reader.read(rows)
+    )
     if not responses:
-        raise TaskError(f"{label(place)} holds no rows: give a row for each response")
-    answered = {given.key.problem for given in responses}
+        raise TaskError(f"{printable_path(place)} holds no rows: give a row for each response")
     name = place.name[:-3] if place.name.lower().endswith(".gz") else place.name
-    return ExternalResponses(
-        name=label(Path(name).with_suffix("")),
+    external = ExternalResponses(
+        name=printable_path(Path(name).with_suffix("")),
         source=str(place),
         responses=responses,
-        problems=tuple(problem for problem in task.problems if problem.id in answered)
-        if task
-        else (),
-        grader=task.grader if task else "math",
-        gated=task.gated if task else False,
-        notes=(*(task.notes if task else ()), *reading.notes, *reader.notes),
+        notes=(*reading.notes, *reader.notes),
+    )
+    if task is None:
+        return external
+    return replace(
+        external,
+        problems=_select_answered(task.problems, responses),
+        grader=task.grader,
+        gated=task.gated,
+        notes=(*task.notes, *external.notes),
     )
 
 
-def _refuse_same_keys(responses: Sequence[ExternalResponse]) -> None:
+def _select_answered(
+    problems: Iterable[Problem], responses: Iterable[ExternalResponse]
+) -> tuple[Problem, ...]:
+    """The problems that have a response, in their order."""
+    answered = {response.key.problem for response in responses}
+    return tuple(problem for problem in problems if problem.id in answered)
+
+
+def _refuse_same_keys(responses: Iterable[ExternalResponse]) -> None:
     first: dict[Trajectory, ExternalResponse] = {}
-    for given in responses:
-        earlier = first.setdefault(given.key, given)
-        if earlier is not given:
+    for response in responses:
+        earlier = first.setdefault(response.key, response)
+        if earlier is not response:
             raise TaskError(
-                f"{earlier.where} and {given.where} are both {given.key}: "
+                f"{earlier.where} and {response.where} are both {response.key}: "
                 "number the responses to a problem in a column sample, or leave it out"
             )

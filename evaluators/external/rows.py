@@ -1,9 +1,8 @@
-"""Rows of a file -> given responses: which column is which, ids or text, and what each row is
-called.
+"""Rows of a file -> external responses: token ids from ids or text, and a key for each row.
 
-Ids are taken as they are. Text is tokenised once, with the pair's tokenizer and no special tokens
-but those that are written out in it; a response that has stopped by itself ends in EOS, so text
-without one is given it.
+Token ids are taken unchanged. Text is tokenised with the pair's tokenizer, which adds no special
+tokens to those that are written out in the text. A response that stopped by itself ends in EOS, so
+EOS is appended to a text without it.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 from engine.core import GIVEN, ExternalResponse, Task, Trajectory
 from engine.errors import TaskError
 from engine.models.prompt import render_prompts
-from evaluators.external.cells import Cells, called
+from evaluators.external.cells import Cells, find_columns
 from evaluators.tasks.sources.rows import Row
 
 _NO_RESPONSE = "give token_ids (a list of whole numbers) or response (text)"
@@ -27,8 +26,14 @@ _NO_PROMPT = (
 
 
 class RowReader:
-    """Reads the rows of one source, in order: what a row is called may depend on those before
-    it.
+    """Reads the rows of one source in order: a row's key may depend on the rows before it.
+
+    Args:
+        tokenizer: The pair's tokenizer.
+        stop_token_ids: Tokens that end a response; the first is appended where the tokenizer has
+            no EOS.
+        context_length: The pair's context length, in tokens.
+        task: The task that the responses answer; None if the rows hold their prompts.
     """
 
     def __init__(
@@ -40,14 +45,14 @@ class RowReader:
     ) -> None:
         self._tokenizer, self._stop_token_ids, self._task = tokenizer, stop_token_ids, task
         self._context_length = context_length
-        self._known = {problem.id for problem in task.problems} if task else set()
+        self._problem_ids = {problem.id for problem in task.problems} if task else set()
         self._num_samples: Counter[str] = Counter()
-        self._name_of: dict[tuple[int, ...], str] = {}
+        self._id_of_prompt: dict[tuple[int, ...], str] = {}
         self._num_with_both = self._num_without_end = 0
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know about what was read, a line each."""
+        """What the user should know about the rows, one line each."""
         notes = []
         if self._num_with_both:
             notes.append(f"{self._num_with_both:,} rows hold token ids and text: the ids are taken")
@@ -60,41 +65,52 @@ class RowReader:
         return notes
 
     @cached_property
-    def _prompt_of(self) -> dict[str, list[int]]:
+    def _prompts(self) -> dict[str, list[int]]:
+        """The token ids of the task's prompts, by problem id."""
         assert self._task is not None, "without a task there is no prompt to render"
         prompts = render_prompts(self._tokenizer, self._task)
         return {problem.id: ids for problem, ids in zip(self._task.problems, prompts, strict=True)}
 
     def read(self, rows: Sequence[Row]) -> Iterator[ExternalResponse]:
-        """The rows of one table. Raises TaskError, naming the row."""
-        names = called(rows)
-        for row in rows:
-            yield self._given(Cells(row, names))
+        """Read the rows of one table.
 
-    def _given(self, cells: Cells) -> ExternalResponse:
+        Yields:
+            The response of each row.
+
+        Raises:
+            TaskError: Two columns fit one role, or a row lacks a prompt, a response or a problem of
+                the task; or a cell holds anything else than its role allows.
+        """
+        names = find_columns(rows)
+        for row in rows:
+            yield self._external_response(Cells(row, names))
+
+    def _external_response(self, cells: Cells) -> ExternalResponse:
         problem = self._problem(cells)
         prompt = self._prompt(cells, problem)
         response, stopped = self._response(cells)
         if problem is None:
-            problem = self._name_of.setdefault(tuple(prompt), f"p{len(self._name_of) + 1}")
+            new_id = f"p{len(self._id_of_prompt) + 1}"
+            problem = self._id_of_prompt.setdefault(tuple(prompt), new_id)
         return ExternalResponse(self._key(cells, problem), prompt, response, stopped, cells.where)
 
     def _problem(self, cells: Cells) -> str | None:
         problem = cells.name("problem")
-        if self._task is None or problem in self._known:
+        if self._task is None or problem in self._problem_ids:
             return problem
-        few = ", ".join(map(repr, sorted(self._known)[:3]))
-        what = "names no problem" if problem is None else f"names the problem {problem!r}"
+        examples = ", ".join(map(repr, sorted(self._problem_ids)[:3]))
+        fault = "names no problem" if problem is None else f"names the problem {problem!r}"
         raise TaskError(
-            f"{cells.where} {what}: those of the task {self._task.name!r} are called {few}, ..."
+            f"{cells.where} {fault}: those of the task {self._task.name!r} are called {examples},"
+            " ..."
         )
 
     def _prompt(self, cells: Cells, problem: str | None) -> list[int]:
         prompt = cells.ids("prompt ids")
         if prompt is None and (text := cells.text("prompt")) is not None:
-            prompt = self._encoded(text, cells)
+            prompt = self._encode(text, cells)
         if prompt is None and problem is not None and self._task is not None:
-            prompt = self._prompt_of[problem]
+            prompt = self._prompts[problem]
         if not prompt:
             raise TaskError(
                 f"{cells.where} has {'no' if prompt is None else 'an empty'} prompt: {_NO_PROMPT}"
@@ -102,22 +118,29 @@ class RowReader:
         return prompt
 
     def _response(self, cells: Cells) -> tuple[list[int], bool]:
-        """The response's ids, and whether it has stopped by itself."""
+        """The response's token ids, and whether it stopped by itself."""
         reason, ids, text = cells.finish_reason(), cells.ids("response ids"), cells.text("response")
-        if ids is None and text is not None:
-            ids = self._encoded(text, cells)
-            if ids and reason == "stop" and ids[-1] not in self._stop_token_ids:
-                ids = [*ids, self._eos]
-            self._num_without_end += (
-                bool(ids) and reason is None and ids[-1] not in self._stop_token_ids
-            )
-        elif text is not None:
-            self._num_with_both += 1
+        if text is not None:
+            if ids is None:
+                ids = self._encode_response(text, reason, cells)
+            else:
+                self._num_with_both += 1
         if not ids:
             raise TaskError(
                 f"{cells.where} has {'no' if ids is None else 'an empty'} response: {_NO_RESPONSE}"
             )
-        return ids, ids[-1] in self._stop_token_ids if reason is None else reason == "stop"
+        stopped = ids[-1] in self._stop_token_ids if reason is None else reason == "stop"
+        return ids, stopped
+
+    def _encode_response(self, text: str, reason: str | None, cells: Cells) -> list[int]:
+        """The token ids of a response's text, with EOS appended if it stopped by itself."""
+        ids = self._encode(text, cells)
+        if not ids or ids[-1] in self._stop_token_ids:
+            return ids
+        if reason == "stop":
+            return [*ids, self._eos]
+        self._num_without_end += reason is None
+        return ids
 
     def _key(self, cells: Cells, problem: str) -> Trajectory:
         sample = cells.number("sample")
@@ -134,14 +157,15 @@ class RowReader:
         return int(self._stop_token_ids[0] if eos is None else eos)
 
     @cached_property
-    def _most_characters(self) -> int:
-        """Longer text cannot fit into the context, however well it is tokenised; trying may take
-        all memory.
+    def _max_chars(self) -> int:
+        """The longest text that can fit into the context: its tokens times the longest token.
+
+        Longer text is not tokenised, as that may take all memory.
         """
         return self._context_length * max(map(len, self._tokenizer.get_vocab()))
 
-    def _encoded(self, text: str, cells: Cells) -> list[int]:
-        if len(text) > self._most_characters:
+    def _encode(self, text: str, cells: Cells) -> list[int]:
+        if len(text) > self._max_chars:
             raise TaskError(
                 f"{cells.where}: a text of {len(text):,} characters is more than a context of"
                 f" {self._context_length} tokens can hold: give a pair with a longer context, or"

@@ -1,1 +1,1 @@
-"""From a response to its verdict."""
+"""Grading: from the text of a response to its verdict."""

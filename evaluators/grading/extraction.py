@@ -1,10 +1,13 @@
-r"""From a response to the answer that it commits to. Pure functions on text, linear in its length.
+r"""The text of a response -> the answer that it commits to. Pure functions, linear in the length.
 
-In this order: only what follows the last `</think>`, if there is one; the last balanced, non-empty
-`\boxed{}` (of nested ones the innermost); the last line `Answer: ...`. Nothing else is an answer:
-"the last number" or "the answer is clearly D" is a guess, and kept apart. Thoughts that are opened
-and never closed are not cut off: many templates open them in the prompt, where the response does
-not show it, and one text must not get two answers. Whether an answer is right is not asked here.
+Only the text after the last `</think>` is read, if there is one. The answer is
+
+    1. the content of the last balanced, non-empty `\boxed{}`, the innermost of nested boxes; else
+    2. the rest of the last line `Answer: ...`.
+
+Anything else ("the last number", "the answer is clearly D") is a guess, and kept apart. Thinking
+that is never closed is read, too: many templates open it in the prompt, so the response does not
+show whether it was opened, and the same text must always get the same answer.
 """
 
 from __future__ import annotations
@@ -31,20 +34,24 @@ _ANSWER_LINE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Extraction:
-    """What was found: an answer, or a guess, or nothing.
-
-    method: "boxed" or "answer_line" for an answer; "sentence", "last_number" or "last_letter" for a
-    guess
-    """
+    """An answer, or a guess, or neither."""
 
     answer: str | None = None
     guess: str | None = None
     method: str | None = None
+    """"boxed" or "answer_line" for an answer; "sentence", "last_number" or "last_letter" for a
+    guess.
+    """
 
 
 def extract(text: str, guess_kind: GuessKind = "number") -> Extraction:
-    """The answer of a response; without one, what a lenient reader would take for one."""
-    text = after_thinking(text)
+    """The answer of a response or, without one, its guess.
+
+    Args:
+        text: The response.
+        guess_kind: The kind of guess that is looked for.
+    """
+    text = strip_thinking(text)
     for method, find in (("boxed", last_boxed), ("answer_line", last_answer_line)):
         answer = find(text)
         if answer is not None:
@@ -52,25 +59,24 @@ def extract(text: str, guess_kind: GuessKind = "number") -> Extraction:
     return Extraction(None, *guess(text, guess_kind))
 
 
-def after_thinking(text: str) -> str:
-    """What follows the last `</think>`; all of the text when there is none."""
+def strip_thinking(text: str) -> str:
+    """Remove the text before the last `</think>`, and the tag."""
     return text.rpartition(_THINK_END)[2]
 
 
 def last_boxed(text: str) -> str | None:
-    r"""Content of the last balanced, non-empty `\boxed{}`, stripped; an unclosed box is none."""
+    r"""Content of the last balanced, non-empty `\boxed{}`, stripped; None if there is none."""
     last_start, content = -1, None
-    opened: list[
-        int
-    ] = []  # where the content of each open brace starts; -1 for a brace that is no box
+    # For each open brace, the index at which the content of its box starts; -1 if it is no box.
+    starts: list[int] = []
     for match in _BRACES.finditer(text):
         token = match.group()
         if "boxed" in token:
-            opened.append(match.end())
+            starts.append(match.end())
         elif token == "{":
-            opened.append(-1)
-        elif token == "}" and opened:
-            start = opened.pop()
+            starts.append(-1)
+        elif token == "}" and starts:
+            start = starts.pop()
             inside = text[start : match.start()].strip() if start > last_start else ""
             if inside.strip("$ "):
                 last_start, content = start, inside
@@ -78,8 +84,9 @@ def last_boxed(text: str) -> str | None:
 
 
 def last_answer_line(text: str) -> str | None:
-    """What stands behind the colon of the last `Answer:` line that says something, without markup
-    around it.
+    """The rest of the last `Answer:` line that is not empty, without markup; None if there is none.
+
+    A line whose box is empty or cut off is passed over.
     """
     end = len(text)
     for match in reversed(list(_ANSWER_LINE.finditer(text))):
@@ -92,7 +99,7 @@ def last_answer_line(text: str) -> str | None:
 
 
 def _has_broken_box(answer: str) -> bool:
-    """Its box is empty, or was cut off: what stands in it is not all of the answer."""
+    """True when the last box of an answer is empty or not closed."""
     _, box, content = answer.rpartition("\\boxed")
     return bool(box) and (
         content.count("{") != content.count("}") or content.lstrip()[:2] in ("{}", "")

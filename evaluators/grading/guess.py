@@ -1,12 +1,11 @@
-"""Without an answer: what a lenient reader would take for one. Pure; looks at the end of the text
-only.
+"""The guess in a response without an answer: what a lenient reader would take for one. Pure.
 
     sentence      "the answer is definitely (B)", "the answer is 50"
     last_number   the text ends on a number: "so it is 49, or 50"
     last_letter   the text ends on an option's letter that stands alone: "**D**"
 
-A guess is stored beside its verdict `guessed`, and never compared: what it was right about would be
-ours.
+Only the end of the text is read. A guess is stored beside its verdict `guessed`, and never
+compared: whether it is right would depend on the reader.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _SAYS = (
     r"\b(?:answer|option|choice|result)"
     r"(?:\s+is|\s+must\s+be|\s+would\s+be|\s+should\s+be|\s*[=:])\s*:?\s*"
 )
-# Adverbs and articles between "is" and what it is: words in lower case, no sentence's end.
+# Adverbs and articles between "is" and the answer: words in lower case, no end of a sentence.
 _FILLING = r"(?:(?!not\b)[a-z]+,?\s+){0,4}[\s$*_`\\({\[]*(?:boxed|text(?:bf)?|mathbf)?[\s{(]*"
 _SENTENCE = {
     "number": re.compile(rf"{_SAYS}{_FILLING}({_NUMBER})(?![\w.]*\w)"),
@@ -40,11 +39,19 @@ _LAST = {
 
 
 def guess(text: str, kind: GuessKind) -> tuple[str | None, str | None]:
-    """(guess, method), or (None, None)."""
+    """The last guess of one kind in the last _TAIL_CHARS of a text.
+
+    Args:
+        text: A response without an answer.
+        kind: The kind of guess that is looked for.
+
+    Returns:
+        (guess, method), or (None, None).
+    """
     tail = text[-_TAIL_CHARS:]
-    said = list(_SENTENCE[kind].finditer(tail))
-    if said:
-        return said[-1][1].strip(), "sentence"
+    sentences = list(_SENTENCE[kind].finditer(tail))
+    if sentences:
+        return sentences[-1][1].strip(), "sentence"
     method, pattern = _LAST.get(kind, (None, None))
     last = pattern.search(tail) if pattern else None
     return (last[1], method) if last else (None, None)

@@ -1,9 +1,7 @@
-r"""One answer as it was typeset -> the formula in it, in plain ASCII LaTeX. Pure; says nothing
-about its value.
+r"""A typeset answer -> its formula in plain ASCII LaTeX, whatever its value. Pure.
 
-`**The answer is $\dfrac{1}{2}\,.$**` becomes `\frac{1}{2}`. math-verify does some of this by
-itself, and takes every trailing letter for a unit while it does; it gets formulas in which nothing
-is left to tidy.
+`**The answer is $\dfrac{1}{2}\,.$**` becomes `\frac{1}{2}`. math-verify could tidy some of
+this, but would take every trailing letter for a unit; so it receives tidy formulas.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ _SCALES = {"thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 _REWRITES = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        # what only sets type: sizes, spaces, ticks
+        # typesetting: sizes, spaces, ticks
         (
             r"\\(?:display|text|script)style|\\(?:large|Large|LARGE|huge|Huge|small|bf|rm|it|quad|qquad|checkmark)\b",
             " ",
@@ -58,7 +56,7 @@ _REWRITES = [
         (r"\{,\}(?=\d{3}(?!\d))", ","),
         (r"(?<=\d)\{,\}(?=\d)", "."),
         (r"(?<=\d)\s?(?:\^\s?\{(?:\\text\s?\{)?(?:st|nd|rd|th)\}?\}|(?:st|nd|rd|th)\b)", ""),
-        # as in a program
+        # notation of programming languages
         (r"(?<![\\A-Za-z])(pi|sqrt)(?![A-Za-z])", r"\\\1"),
         (r"\\sqrt\s?\(([^()]*)\)", r"\\sqrt{\1}"),
         (r"(?<![A-Za-z\\\d.])(\d+(?:\.\d+)?)[eE]([+-]?\d{1,3})(?![\w.])", r"\1\\cdot 10^{\2}"),
@@ -79,36 +77,36 @@ _BRACKET = re.compile(r"[(\[{]")
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!,?\d)")
 _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s?\^\s?(?:\\circ|\{\s?\\circ\s?\})")
-# i is the imaginary unit, which math-verify calls I, unless it counts something.
+# i is the imaginary unit, which math-verify calls I, unless it is an index.
 _IMAGINARY = re.compile(r"(?<![A-Za-z\\])i(?![A-Za-z])")
 _INDEX = re.compile(r"_\s?\{?\s?i|(?<![A-Za-z])i\s?(?:=|\\in)")
 
 
 def tidy(text: str, has_thousands: bool = True) -> str:
-    """The formula of an answer; an answer in words comes out as these words. Thousands lose their
-    commas.
+    """The formula of an answer; an answer in words stays these words.
+
+    Args:
+        text: The answer.
+        has_thousands: Commas may separate thousands, and are removed from them.
     """
     text = " ".join(ascii_latex(text).replace("...", r"\ldots ").split())
     words = _ONE_FORMULA_IN_WORDS.fullmatch(text)
-    text = undelimited(words[1] if words else text)
+    text = strip_delimiters(words[1] if words else text)
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
-    text = unwrapped(_LEAD.sub("", " ".join(text.split()))).rstrip(",;:. \\")
+    text = strip_fonts(_LEAD.sub("", " ".join(text.split()))).rstrip(",;:. \\")
     if _TRIGONOMETRIC.search(text):
         text = _DEGREES.sub(r"{\\frac{\1\\pi}{180}}", text)
     if not _INDEX.search(text):
         text = _IMAGINARY.sub("{I}", text)
-    if has_thousands and (
-        ", " in text or not _BRACKET.search(text)
-    ):  # in (100,200) the comma separates
+    # In (100,200) the comma separates two numbers.
+    if has_thousands and (", " in text or not _BRACKET.search(text)):
         text = _THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
     return text
 
 
-def undelimited(text: str) -> str:
-    """Without white space, a full stop and the pairs of delimiters around it: of a formula, of
-    bold, of code.
-    """
+def strip_delimiters(text: str) -> str:
+    """Remove white space, a full stop, and the delimiters of formulas, bold text and code."""
     for _ in range(_MAX_DELIMITERS):
         text = text.strip().removesuffix(".").rstrip()
         for left, right in _DELIMITERS:
@@ -124,8 +122,8 @@ def undelimited(text: str) -> str:
     return text
 
 
-def unwrapped(text: str) -> str:
-    r"""`\text{5}` -> `5`, only when all of the text is wrapped."""
+def strip_fonts(text: str) -> str:
+    r"""Remove braces and font commands around all of the text: `\text{5}` -> `5`."""
     while (match := _WRAPPED.fullmatch(text)) is not None:
         text = match[1].strip()
     return text

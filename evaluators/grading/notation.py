@@ -1,13 +1,12 @@
-r"""Unicode as people type it -> the ASCII and LaTeX that the graders read. Pure, linear, for
-comparison only.
+r"""Unicode -> ASCII and LaTeX, for the comparison of answers only. Pure, linear in the length.
 
-`x² ≤ ½` becomes `x^{2} \le \frac{1}{2}`. What Unicode calls a compatible form (full width, bold,
-superscript) is taken apart by its kind, because NFKC would take the kind away: `5²` would read 52.
-Digits of every script become ASCII; what is not seen (zero width, direction, control) goes.
-Anything unknown stays as it is.
+`x² ≤ ½` becomes `x^{2} \le \frac{1}{2}`. A compatibility form (full width, bold, superscript) is
+replaced according to its kind: NFKC would drop the kind, and `5²` would become 52. Digits of every
+script become ASCII. Invisible characters (zero width, direction, control) are removed. Unknown
+characters stay.
 """
 
-# ruff: noqa: RUF001 - characters that look like others are what this file is about
+# ruff: noqa: RUF001 - this file is about characters that look like others
 
 from __future__ import annotations
 
@@ -75,19 +74,20 @@ _GREEK = re.compile(
     "(ALPHA|BETA|GAMMA|DELTA|EPSILON|ZETA|ETA|THETA|IOTA|KAPPA|LAMDA|MU|NU|XI|PI|RHO|"
     "SIGMA|TAU|UPSILON|PHI|CHI|PSI|OMEGA)"
 )
-_KEPT = frozenset({"font", "wide", "narrow", "square", "circle", "noBreak"})
+# Kinds of compatibility forms whose characters mean the same in plain type.
+_PLAIN_KINDS = frozenset({"font", "wide", "narrow", "square", "circle", "noBreak"})
 
 _ROOT = re.compile(r"([√∛∜])[ \t]*(?:(\d+(?:\.\d+)?|[^\W\d_])|\(([^()]*)\))")
 _INDEX = {"√": "", "∛": "[3]", "∜": "[4]"}
-# An en or em dash before a term is a minus sign, unless a number is before it: then the two make a
-# range.
+# An en or em dash before a term is a minus sign; between two numbers it makes a range.
 _DASH = re.compile(r"(?<!\d)[–—](?=\s?[\w\\(.√])")
 _FOREIGN = re.compile(r"[^\x20-\x7e]+")
 
 
 def ascii_latex(text: str) -> str:
-    """`text` in ASCII and LaTeX as far as it can be said in them; ASCII text only loses its control
-    characters.
+    """The text in ASCII and LaTeX, as far as they have its characters.
+
+    ASCII text only loses its control characters.
     """
     if not text.isascii():
         text = _DASH.sub("-", _ROOT.sub(_root, text))
@@ -100,19 +100,17 @@ def _root(match: re.Match[str]) -> str:
 
 
 def _run(match: re.Match[str]) -> str:
-    """A run of foreign characters: neighbouring superscripts (`¹⁰`) are one exponent, subscripts
-    one index.
-    """
+    """The LaTeX of a run of foreign characters; adjacent superscripts (`¹⁰`) are one exponent."""
     pieces = []
     for mark, group in groupby(map(_character, match.group()), key=lambda pair: pair[0]):
-        said = "".join(latex for _, latex in group)
-        pieces.append(f"{mark}{{{said}}}" if mark else said)
+        content = "".join(latex for _, latex in group)
+        pieces.append(f"{mark}{{{content}}}" if mark else content)
     return "".join(pieces)
 
 
 @lru_cache(maxsize=4096)
 def _character(char: str) -> tuple[str, str]:
-    """(`^`, `_` or nothing, what the character says)."""
+    """(`^`, `_` or "", the character's LaTeX)."""
     if char in _COMMANDS:
         return "", rf"\{_COMMANDS[char]} "
     if char in _PLAIN:
@@ -124,7 +122,7 @@ def _character(char: str) -> tuple[str, str]:
         return "", " "
     if category in ("Cc", "Cf") or char in "\N{VARIATION SELECTOR-15}\N{VARIATION SELECTOR-16}":
         return "", ""
-    return _greek(char) or _compatible(char)
+    return _greek(char) or _compatibility_form(char)
 
 
 def _greek(char: str) -> tuple[str, str] | None:
@@ -135,17 +133,17 @@ def _greek(char: str) -> tuple[str, str] | None:
     return "", f"\\{name.capitalize() if letter[1] == 'CAPITAL' else name.lower()} "
 
 
-def _compatible(char: str) -> tuple[str, str]:
+def _compatibility_form(char: str) -> tuple[str, str]:
     kind, _, codes = unicodedata.decomposition(char).partition("> ")
-    said = "".join(_character(chr(int(code, 16)))[1] for code in codes.split()) if codes else ""
+    latex = "".join(_character(chr(int(code, 16)))[1] for code in codes.split()) if codes else ""
     match kind[1:]:
         case "super":
-            return "^", said
+            return "^", latex
         case "sub":
-            return "_", said
+            return "_", latex
         case "fraction":
-            numerator, _, denominator = said.partition("/")
+            numerator, _, denominator = latex.partition("/")
             return "", rf"\frac{{{numerator}}}{{{denominator or 1}}}"
-        case known if known in _KEPT:
-            return "", said
+        case plain if plain in _PLAIN_KINDS:
+            return "", latex
     return "", char

@@ -1,9 +1,10 @@
-r"""Numbers as people write them -> exact values. Pure; any length, but no exponent that would fill
-memory.
+r"""Written numbers -> exact values. Pure.
 
-integer    1,000   007   -0   1{,}000          canonical digits, and nothing that is not a plain
-integer rational   0.5   1/2   \frac{1}{2}   2\frac12   1.5\times10^{3}   1e3   0.\overline{3}
-0.333...
+    integer_digits    1,000   007   -0   1{,}000
+    parse_rational    0.5   1/2   \frac{1}{2}   2\frac12   1.5\times10^{3}   1e3
+                      0.\overline{3}   0.333...
+
+Integers may have any length, exponents at most three digits, so that none fills the memory.
 """
 
 from __future__ import annotations
@@ -34,24 +35,29 @@ _REPEATING = re.compile(
     r"(?P<block>\d)(?P=block){2,}\s*(?:\.\.\.|\\[lc]?dots))",
     re.ASCII,
 )
-# Longer numbers are compared by their digits (`integer`) or not at all.
+# Longer numbers are compared by `integer_digits` or not at all.
 _MAX_CHARS = 1_000
-# What math-verify takes for equal when one side is a decimal: six places, here of significance for
-# small numbers.
+# As in math-verify, a decimal counts to six places; here to six digits if it is below 1.
 _TOLERANCE = Fraction(1, 10**6)
 
 
 class Rational(NamedTuple):
-    """An exact value; `is_rounded` when it was written with a decimal point, and may stand for one
-    near it.
-    """
+    """A rational number as it was written."""
 
     value: Fraction
     is_rounded: bool
+    """The number has a decimal point, so it may stand for a value near it."""
 
 
-def integer(text: str) -> str | None:
-    """Canonical digits of a plain integer without delimiters around it, None for anything else."""
+def integer_digits(text: str) -> str | None:
+    """The digits of a plain integer, without leading zeros and with `-` if it is negative.
+
+    Args:
+        text: An answer without delimiters.
+
+    Returns:
+        The digits; None for anything but a plain integer.
+    """
     match = _INTEGER.fullmatch(text)
     if match is None:
         return None
@@ -59,20 +65,21 @@ def integer(text: str) -> str | None:
     return f"-{digits}" if match[1] == "-" and digits != "0" else digits
 
 
-def rational(text: str) -> Rational | None:
-    """The number that `text` is, None for anything else; a fraction with denominator 0 is none."""
+def parse_rational(text: str) -> Rational | None:
+    """The rational number that a text writes; None for any other text, as for `1/0`."""
     if len(text) > _MAX_CHARS:
         return None
-    for read in (_scientific, _mixed, _slashed, _repeating):
-        number = read(text)
+    for parse in (_parse_scientific, _parse_mixed, _parse_slashed, _parse_repeating):
+        number = parse(text)
         if number is not None:
             return number
     return None
 
 
 def are_equal(gold: Rational, answer: Rational) -> bool:
-    """Exactly; a decimal may also differ by one in the sixth place, or in the sixth digit of a
-    number below 1.
+    """True for two equal numbers, or two close ones of which one is a decimal.
+
+    They are close if they differ by at most 1e-6, or 1e-6 of the larger if both are below 1.
     """
     if gold.value == answer.value:
         return True
@@ -82,42 +89,41 @@ def are_equal(gold: Rational, answer: Rational) -> bool:
     return abs(gold.value - answer.value) <= _TOLERANCE * size
 
 
-def _scientific(text: str) -> Rational | None:
+def _parse_scientific(text: str) -> Rational | None:
     match = _SCIENTIFIC.fullmatch(text)
     if match is None:
         return None
     exponent = next((int(match[name]) for name in "ebd" if match[name]), 0)
-    return Rational(
-        _signed(match, _decimal(match["value"]) * Fraction(10) ** exponent), "." in match["value"]
-    )
+    value = _decimal(match["value"]) * Fraction(10) ** exponent
+    return Rational(_apply_sign(match, value), is_rounded="." in match["value"])
 
 
-def _mixed(text: str) -> Rational | None:
+def _parse_mixed(text: str) -> Rational | None:
     match = _MIXED.fullmatch(text)
     return match and _quotient(match, match["n"] or match["n1"], match["m"] or match["m1"])
 
 
-def _slashed(text: str) -> Rational | None:
+def _parse_slashed(text: str) -> Rational | None:
     match = _SLASHED.fullmatch(text)
     return match and _quotient(match, match["n"], match["m"])
 
 
-def _repeating(text: str) -> Rational | None:
+def _parse_repeating(text: str) -> Rational | None:
     match = _REPEATING.fullmatch(text)
     if match is None:
         return None
     fixed, block = match["fixed"], match["over"] or match["paren"] or match["block"]
     places = len(fixed.partition(".")[2])
     tail = Fraction(int(block), 10**places * (10 ** len(block) - 1))
-    return Rational(_signed(match, _decimal(fixed) + tail), is_rounded=False)
+    return Rational(_apply_sign(match, _decimal(fixed) + tail), is_rounded=False)
 
 
 def _quotient(match: re.Match[str], numerator: str, denominator: str) -> Rational | None:
-    below = _decimal(denominator)
-    if not below or (match["whole"] and "-" in numerator + denominator):
+    divisor = _decimal(denominator)
+    if not divisor or (match["whole"] and "-" in numerator + denominator):
         return None
-    value = int(match["whole"] or 0) + _decimal(numerator) / below
-    return Rational(_signed(match, value), "." in numerator + denominator)
+    value = int(match["whole"] or 0) + _decimal(numerator) / divisor
+    return Rational(_apply_sign(match, value), is_rounded="." in numerator + denominator)
 
 
 def _decimal(digits: str) -> Fraction:
@@ -125,5 +131,5 @@ def _decimal(digits: str) -> Fraction:
     return Fraction(int(f"{whole}{places}" or 0), 10 ** len(places))
 
 
-def _signed(match: re.Match[str], value: Fraction) -> Fraction:
+def _apply_sign(match: re.Match[str], value: Fraction) -> Fraction:
     return -value if match["sign"] == "-" else value

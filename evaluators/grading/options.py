@@ -1,8 +1,11 @@
-r"""Multiple choice: the one letter that an answer names. Pure, linear.
+r"""Multiple choice: the one option that an answer names. Pure, linear in the length.
 
-named       B   (b)   $\text{B}$   \textbf{(B)}   Option B   B) 10 m/s   B: text   B is correct   B
-because ... not named   A or B   (A) and (C)   A, B   A proton, A 10-fold rise (articles)   10 m/s
-not B
+An answer that names no option or several has none:
+
+    B            B   (b)   $\text{B}$   \textbf{(B)}   Option B   B) 10 m/s   B: text
+                 B is correct   B because ...
+    no option    A or B   (A) and (C)   A, B   10 m/s   not B
+                 A proton   A 10-fold rise   (the article, not the option)
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ _LEAD = re.compile(
     r"(?:(?:the|my|final|correct|best|right|answer|option|choice|letter|is)(?![A-Za-z])[ :]*)+",
     re.I,
 )
-# In brackets, or alone, or marked as a label, or before words that can only be about it.
+# A letter in brackets, alone, marked as a label, or before words that can only be about it.
 _LABEL = re.compile(
     r"(?P<bracket>[(\[])? ?(?P<letter>[A-Za-z]) ?(?(bracket)[)\]]|(?:[)\].:]|$|(?=[,;/]|- )|"
     r"(?= ?\((?![A-Za-z]\))| ?=| ?--|!)|(?<= )(?<![Aa] )(?=\d)|"
@@ -34,13 +37,13 @@ _MARKED = re.compile(
 )
 
 
-def letter(text: str) -> str | None:
-    """The option, in upper case; None when the answer names none, or more than one."""
+def option_letter(text: str) -> str | None:
+    """The letter of the option in upper case; None when the answer names none or several."""
     plain = " ".join(_TYPESETTING.sub(" ", ascii_latex(text)).split())
     lead = _LEAD.match(plain)
     label = _LABEL.match(plain, lead.end() if lead else 0)
     if label is None:
         return None
-    named, rest = label["letter"].upper(), plain[label.end() :]
-    others = {other for found in _MARKED.findall(rest) for other in found if other} - {named}
-    return None if others or _AND_ANOTHER.match(rest) else named
+    letter, rest = label["letter"].upper(), plain[label.end() :]
+    others = {other for groups in _MARKED.findall(rest) for other in groups if other} - {letter}
+    return None if others or _AND_ANOTHER.match(rest) else letter

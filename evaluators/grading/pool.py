@@ -1,12 +1,10 @@
-"""Grading processes: each compares one answer at a time and is killed and replaced when that takes
-too long.
+"""Grading processes: each compares one answer at a time, and is replaced when it takes too long.
 
-Plain child programs (`math_worker.py`) on pipes, one line of JSON a question and one word an
-answer: no pickle, no fork of a process with threads, no second import of whatever `__main__` is,
-and no terminal, so that Ctrl-C is the parent's alone. A process ends with its parent: at once when
-idle (its input ends), at the deadline when busy. Nothing starts before the first question. Python
-hashes strings alike in all of them, so that the order in which sympy goes through a set, and with
-it a verdict, is the same in every run.
+A process runs `math_worker.py` on pipes: one line of JSON per question, one word per verdict. So
+there is no pickle, no fork of a process with threads and no second import of `__main__`. It has no
+terminal, so Ctrl-C reaches the parent only. A process starts with its first question, and ends with
+its parent: at once when idle, since its input ends, and at the deadline when busy. All processes
+hash strings alike, so sympy goes through sets in one order, and verdicts repeat from run to run.
 """
 
 from __future__ import annotations
@@ -30,8 +28,7 @@ from evaluators.grading.verdict import Verdict
 _PROGRAM = Path(__file__).with_name("math_worker.py")
 _START_TIMEOUT_S = 120.0
 _ATTEMPTS = 2
-# The process ends itself this much later than we would end it: only when we are gone, or were
-# stopped.
+# The process's own deadline comes this much later, for when its parent is gone or was stopped.
 _GRACE_S = 2.0
 
 
@@ -40,7 +37,12 @@ class _WorkerDiedError(Exception):
 
 
 class MathPool:
-    """At most `workers` processes that answer questions, `deadline_s` seconds each."""
+    """Processes that answer questions side by side.
+
+    Args:
+        workers: Processes at most.
+        deadline_s: Seconds after which a question's verdict is "timed_out".
+    """
 
     def __init__(self, workers: int, deadline_s: float) -> None:
         self._workers = [_Worker(deadline_s) for _ in range(workers)]
@@ -50,32 +52,37 @@ class MathPool:
         self._threads = ThreadPoolExecutor(workers, "grading")
 
     def submit(self, question: Question) -> Future[Verdict]:
-        """Returns at once. The future raises XsampleError when a process cannot be started."""
-        return self._threads.submit(self._judge, question)
+        """Ask a question without waiting for its verdict.
+
+        Returns:
+            The future verdict; XsampleError in it means that a process cannot be started.
+        """
+        return self._threads.submit(self._compare, question)
 
     def pids(self) -> list[int]:
-        """Processes that run now."""
+        """The ids of the processes that run now."""
         return [worker.pid for worker in self._workers if worker.pid is not None]
 
     def close(self) -> None:
-        """End all processes, also busy ones; answers still waiting are dropped."""
+        """End all processes, even busy ones, and drop the waiting questions."""
         for worker in self._workers:
             worker.abort()
         self._threads.shutdown(cancel_futures=True)
         for worker in self._workers:
             worker.end()
 
-    def _judge(self, question: Question) -> Verdict:
+    def _compare(self, question: Question) -> Verdict:
         worker = self._idle.get()
         try:
-            return worker.judge(question)
+            return worker.compare(question)
         finally:
             self._idle.put(worker)
 
 
 class _Worker:
-    """One process, started when needed. All but `abort` and `pid` belong to the thread that holds
-    the worker.
+    """One process, started when needed.
+
+    Only the thread that holds the worker uses it, except for `abort` and `pid`.
     """
 
     def __init__(self, deadline_s: float) -> None:
@@ -90,9 +97,11 @@ class _Worker:
         process = self._process
         return process.pid if process is not None and process.returncode is None else None
 
-    def judge(self, question: Question) -> Verdict:
-        """A process that dies over a question is replaced, and the question gets one more
-        chance.
+    def compare(self, question: Question) -> Verdict:
+        """The verdict on a question; "ungradable" if _ATTEMPTS processes die over it.
+
+        Raises:
+            XsampleError: The process cannot be started.
         """
         for _ in range(_ATTEMPTS):
             try:
@@ -110,7 +119,7 @@ class _Worker:
         return "ungradable"
 
     def abort(self) -> None:
-        """Kill the process now and start no other; whoever waits for it sees its end."""
+        """Kill the process and start no other; a thread that waits for it sees its end."""
         with self._lock:
             self._aborted = True
             if self._process is not None:
@@ -126,7 +135,7 @@ class _Worker:
 
     def _ask(self, question: Question) -> Verdict:
         if self._process is not None and self._process.poll() is not None:
-            self.end()  # it went while idle: worn out, or killed
+            self.end()  # it ended while idle: worn out, or killed
         process = self._process or self._start()
         assert process.stdin is not None, "stdin is a pipe"
         try:
@@ -151,24 +160,29 @@ class _Worker:
                 env={**os.environ, "PYTHONHASHSEED": "0"},
             )
         try:
-            said = self._read(process, _START_TIMEOUT_S)
+            status = self._read(process, _START_TIMEOUT_S)
         except TimeoutError:
-            said = f"silent for {_START_TIMEOUT_S:.0f} s"
-        if said != "ready":
+            status = f"silent for {_START_TIMEOUT_S:.0f} s"
+        if status != "ready":
             self.end()
-            raise XsampleError(f"a grading process cannot be started: {said}")
+            raise XsampleError(f"a grading process cannot be started: {status}")
         self._has_served = True
         return process
 
     @staticmethod
     def _read(process: subprocess.Popen[bytes], timeout_s: float) -> str:
-        """The next line. Raises TimeoutError, or _WorkerDiedError when there will be none."""
+        """The next line of the process's output.
+
+        Raises:
+            TimeoutError: There is no line in time, or the process's own deadline ended it.
+            _WorkerDiedError: The process ended.
+        """
         assert process.stdout is not None, "stdout is a pipe"
         if not wait([process.stdout.fileno()], timeout_s):
             raise TimeoutError
         line = process.stdout.readline()
         if line:
             return line.decode().strip()
-        if process.wait() == -signal.SIGALRM:  # we were stopped, and its own clock was first
+        if process.wait() == -signal.SIGALRM:  # we were stopped, so its own deadline came first
             raise TimeoutError
         raise _WorkerDiedError

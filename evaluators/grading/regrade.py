@@ -1,4 +1,4 @@
-"""Grade a run directory again, from nothing but what it holds."""
+"""Grading a run directory again, from its responses and gold answers alone."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ import re
 
 from engine.core import GraderName
 from evaluators.grading.latex import tidy
-from evaluators.grading.numbers import integer, rational
-from evaluators.grading.options import letter
+from evaluators.grading.numbers import integer_digits, parse_rational
+from evaluators.grading.options import option_letter
 
 _LETTER = re.compile(r"\(?([A-Za-z])\)?")
 # Nobody gives a longer answer twice.
@@ -29,11 +29,11 @@ def canonical_text(answer: str, grader: GraderName = "math") -> str:
     """
     if len(answer) > _MAX_CHARS:
         return answer
-    if grader == "choice" and (option := letter(answer)):
+    if grader == "choice" and (option := option_letter(answer)):
         return option
-    text = integer(answer) or tidy(answer)
-    if (number := rational(text)) is not None:
+    text = integer_digits(answer) or tidy(answer)
+    if (number := parse_rational(text)) is not None:
         return str(number.value)
     if single := _LETTER.fullmatch(text):
         return single[1].upper()
-    return integer(text) or re.sub(r"\s", "", text)
+    return integer_digits(text) or re.sub(r"\s", "", text)

@@ -1,1 +1,1 @@
-"""Task sets: what is asked, and the gold answers."""
+"""Task sets: the problems that the models are asked, and their gold answers."""

@@ -1,11 +1,12 @@
 r"""AIME: the American Invitational Mathematics Examination, two papers of 15 problems a year.
 
-    {"id": 7, "problem": "Find the number of positive divisors of $2^{3}\cdot 5^{17}$.", "answer":
-    "072"}
+    {"id": 7,
+     "problem": "Find the number of positive divisors of $2^{3}\cdot 5^{17}$.",
+     "answer": "072"}
 
-becomes the Problem ``aime24/7``, whose answer is ``72``: every answer is an integer from 0 to 999,
-and the exam writes three digits. (The example is ours.) The sets differ in their columns (see
-`columns.py`), in leading zeros and in boxes; nothing else is accepted as an answer.
+becomes the Problem `aime24/7` with the answer `72`. (The example is ours.) An answer is an integer
+from 0 to 999, which the exam writes with three digits. The published sets differ in the names of
+their columns (see `columns.py`), in leading zeros and in boxes around the answer.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ from engine.errors import TaskError
 from evaluators.tasks.entries import read_entries
 from evaluators.tasks.sources.distinct import Entry
 from evaluators.tasks.sources.gold import aime_integer
-from evaluators.tasks.task_set import Loaded, TaskSet
+from evaluators.tasks.task_set import LoadedProblems, TaskSet
 
 
-def _load(task_set: TaskSet, config: RunConfig) -> Loaded:
+def _load(task_set: TaskSet, config: RunConfig) -> LoadedProblems:
     place = config.task_data or task_set.source
-    entries, notes = read_entries(config, place, "task_data", gold=_integer)
+    entries, notes = read_entries(config, place, "task_data", gold=_gold_integer)
     problems = [
         Problem(f"{task_set.name}/{entry.id}", entry.question, entry.answer) for entry in entries
     ]
-    return Loaded(problems, place, notes)
+    return LoadedProblems(problems, place, notes)
 
 
-def _integer(entry: Entry) -> str:
+def _gold_integer(entry: Entry) -> str:
     answer = aime_integer(entry.answer)
     if answer is None:
         raise TaskError(

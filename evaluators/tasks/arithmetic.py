@@ -1,12 +1,12 @@
 """The embedded task: chains of two-digit additions and subtractions.
 
-    question  19+60+20-49=?        id  arithmetic/19+60+20-49        answer  50
+    question  19+60+20-49=?
+    id        arithmetic/19+60+20-49
+    answer    50                      19+60 = 79,  79+20 = 99,  99-49 = 50
 
-    19+60 = 79,  79+20 = 99,  99-49 = 50: two or three operations, left to right, and every
-    intermediate result has two digits.
-
-A problem belongs to the test split by a hash of its expression alone, so that whoever draws
-training problems here cannot meet a test problem, whatever the seed. Nothing heavy is imported.
+A chain has two or three operations, is read from left to right, and every intermediate result has
+two digits. A hash of the expression alone decides whether a problem belongs to the test split, so
+training problems drawn here are never test problems, whatever the seed. Imports nothing heavy.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import re
 from engine.config.run_config import RunConfig
 from engine.core import Problem
 from engine.errors import TaskError
-from evaluators.tasks.task_set import Loaded, TaskSet
+from evaluators.tasks.task_set import LoadedProblems, TaskSet
 
 LOWEST, HIGHEST = 10, 99
 NUM_TEST_PROBLEMS = 200
@@ -26,7 +26,7 @@ _EXPRESSION = re.compile(r"\d\d(?:[+-]\d\d)+")
 
 
 def load() -> list[Problem]:
-    """The fixed test set: as many chains of two operations as of three, none twice."""
+    """The fixed test set: distinct chains, half of two operations and half of three."""
     rng = random.Random(_TEST_SEED)
     expressions: dict[str, None] = {}
     while len(expressions) < NUM_TEST_PROBLEMS:
@@ -35,22 +35,36 @@ def load() -> list[Problem]:
 
 
 def problem(expression: str) -> Problem:
+    """The problem that asks for the value of an expression."""
     return Problem(
         id=f"arithmetic/{expression}", question=question(expression), answer=str(solve(expression))
     )
 
 
 def question(expression: str) -> str:
+    """The question as the models read it: `19+60=?`."""
     return f"{expression}=?"
 
 
 def solve(expression: str) -> int:
-    """The exact result. Raises ValueError for anything but two-digit numbers joined by + and -."""
+    """The exact value of a chain.
+
+    Raises:
+        ValueError: The text is no chain of two-digit numbers joined by + and -.
+    """
     return sum(terms(expression))
 
 
 def terms(expression: str) -> list[int]:
-    """The signed numbers of a chain: ``19+60-49`` is ``[19, 60, -49]``."""
+    """The signed numbers of a chain.
+
+    Raises:
+        ValueError: The text is no chain of two-digit numbers joined by + and -.
+
+    Example:
+        >>> terms("19+60-49")
+        [19, 60, -49]
+    """
     if not _EXPRESSION.fullmatch(expression):
         raise ValueError(
             f"not a chain of two-digit additions and subtractions: {expression!r}; write 19+60-49"
@@ -59,15 +73,21 @@ def terms(expression: str) -> list[int]:
 
 
 def is_held_out(expression: str) -> bool:
-    """True for the test split: the first four bytes of the expression's SHA-256 fall in its
-    bucket.
+    """True when the expression belongs to the test split.
+
+    The first four bytes of its SHA-256, as a share of 2**32, are below HELD_OUT_SHARE.
     """
-    bucket = int.from_bytes(hashlib.sha256(expression.encode()).digest()[:4], "big")
-    return bucket < HELD_OUT_SHARE * 2**32
+    hashed = int.from_bytes(hashlib.sha256(expression.encode()).digest()[:4], "big")
+    return hashed < HELD_OUT_SHARE * 2**32
 
 
 def draw_training(rng: random.Random, num_operations: int) -> str:
-    """A random expression that is never in the test split."""
+    """A random chain outside the test split.
+
+    Args:
+        rng: Source of randomness.
+        num_operations: Additions and subtractions in the chain.
+    """
     return _draw(rng, num_operations, held_out=False)
 
 
@@ -92,14 +112,14 @@ def _random_chain(rng: random.Random, num_operations: int) -> str:
     return expression
 
 
-def _load(task_set: TaskSet, config: RunConfig) -> Loaded:
+def _load(task_set: TaskSet, config: RunConfig) -> LoadedProblems:
     for option in ("task_data", "question_column", "answer_column", "id_column"):
         if (value := getattr(config, option)) is not None:
             raise TaskError(
                 f"{option} is {value!r}, but the task {task_set.name!r} is embedded and has no data"
                 " to read"
             )
-    return Loaded(load(), task_set.source, [])
+    return LoadedProblems(load(), task_set.source, [])
 
 
 ARITHMETIC = TaskSet(

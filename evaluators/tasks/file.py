@@ -1,12 +1,11 @@
-"""Any task of your own: `--task FILE`, a CSV, JSON Lines, JSON or Parquet file, a folder of them,
-or a hub id.
+"""The user's own task, `--task FILE`: a CSV, JSON or Parquet file, a folder of them, or a hub id.
 
     problem,answer
     "What is the sum of the first 40 odd numbers?",1600
 
-becomes a Problem with the answer 1600 and, having no id of its own, a hash of its question for one.
-Columns are found by their usual names (`columns.py`) or named by --question-column,
---answer-column, --id-column.
+becomes a Problem with the answer 1600. Its id is a hash of its question, since the row holds none.
+Columns are found by their usual names (`columns.py`), or by the names that --question-column,
+--answer-column and --id-column give.
 """
 
 from __future__ import annotations
@@ -17,16 +16,17 @@ from engine.config.run_config import RunConfig
 from engine.core import Problem
 from engine.errors import TaskError
 from evaluators.tasks.entries import read_entries
-from evaluators.tasks.sources import local
-from evaluators.tasks.sources import resolve as source
-from evaluators.tasks.task_set import Loaded, TaskSet
+from evaluators.tasks.sources import local, resolve
+from evaluators.tasks.task_set import LoadedProblems, TaskSet
 
 
 def file_task(place: str) -> TaskSet:
-    """The task set at a path or hub id, which gives it its name. Raises TaskError for a name of no
-    use.
+    """The task set at a path or hub id, named after it.
+
+    Raises:
+        TaskError: The name is not printable, or the path may not be read.
     """
-    path = source.existing(place)
+    path = resolve.find_path(place)
     name = _stem(path) if path else place.rpartition("/")[2]
     if not name.isprintable():
         raise TaskError(
@@ -36,7 +36,7 @@ def file_task(place: str) -> TaskSet:
     return TaskSet(name, f"problems of {place}", place, None, _load)
 
 
-def _load(task_set: TaskSet, config: RunConfig) -> Loaded:
+def _load(task_set: TaskSet, config: RunConfig) -> LoadedProblems:
     if config.task_data is not None:
         raise TaskError(
             f"task_data is {config.task_data!r}, but task names a place already, {config.task!r}:"
@@ -46,7 +46,7 @@ def _load(task_set: TaskSet, config: RunConfig) -> Loaded:
     problems = [
         Problem(f"{task_set.name}/{entry.id}", entry.question, entry.answer) for entry in entries
     ]
-    return Loaded(problems, config.task, notes)
+    return LoadedProblems(problems, config.task, notes)
 
 
 def _stem(path: Path) -> str:

@@ -1,8 +1,10 @@
-"""GPQA-Diamond: graduate-level science questions with four options (Rein et al., 2023,
-arXiv:2311.12022).
+"""GPQA Diamond: graduate-level science questions with four options (arXiv:2311.12022).
 
-    Record ID    rec07 Question     Which of these gases is the lightest at the same pressure and
-    temperature? Correct Answer  helium    Incorrect Answer 1  neon    Incorrect Answer 2  argon
+    Record ID           rec07
+    Question            Which of these gases is the lightest at the same pressure and temperature?
+    Correct Answer      helium
+    Incorrect Answer 1  neon
+    Incorrect Answer 2  argon
     Incorrect Answer 3  xenon
 
 is asked, with --seed 0, as
@@ -14,11 +16,10 @@ is asked, with --seed 0, as
     C) argon
     D) helium
 
-with the gold answer D and the options (1, 3, 2, 0): at letter A stands option 1 of the source, at D
-option 0, the right one. (The example is ours.) The order comes from a hash of record and seed and
-from nothing else, so that it stays as it is for ever. The set is gated, and its authors ask that
-its examples do not appear in plain text anywhere: none is in this repository, and messages name
-rows, not what they hold.
+with the gold answer D and the options (1, 3, 2, 0): option 1 of the source stands at letter A, and
+option 0, the right one, at D. (The example is ours.) The order is a hash of record and seed alone,
+so it never changes. The set is gated, and its authors ask that its examples appear nowhere in plain
+text: this repository holds none, and messages name rows without quoting them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from engine.core import Problem
 from engine.errors import TaskError
 from evaluators.tasks.entries import Schema, read_entries
 from evaluators.tasks.sources.distinct import Entry
-from evaluators.tasks.task_set import Loaded, TaskSet
+from evaluators.tasks.task_set import LoadedProblems, TaskSet
 
 LETTERS = "ABCD"
 _SCHEMA = Schema(
@@ -41,10 +42,11 @@ _SCHEMA = Schema(
 )
 
 
-def _load(task_set: TaskSet, config: RunConfig) -> Loaded:
+def _load(task_set: TaskSet, config: RunConfig) -> LoadedProblems:
     place = config.task_data or task_set.source
     entries, notes = read_entries(config, place, "task_data", _SCHEMA, subset="gpqa_diamond")
-    return Loaded([_problem(task_set.name, entry, config.seed) for entry in entries], place, notes)
+    problems = [_problem(task_set.name, entry, config.seed) for entry in entries]
+    return LoadedProblems(problems, place, notes)
 
 
 def _problem(name: str, entry: Entry, seed: int) -> Problem:
@@ -58,10 +60,17 @@ def _problem(name: str, entry: Entry, seed: int) -> Problem:
 
 
 def option_order(record_id: str, seed: int) -> tuple[int, ...]:
-    """Which option of the source stands at A, B, C, D: the options by the SHA-256 of (seed, option,
-    record).
+    """The options of the source in the order of the letters A to D.
 
-    Every order is as likely as any other, as the four hashes are independent.
+    The options are sorted by the SHA-256 of (seed, option, record). The four hashes are
+    independent, so every order is equally likely.
+
+    Args:
+        record_id: The record's id in the source.
+        seed: The run's seed.
+
+    Returns:
+        Four indices: 0 is the right option, 1 to 3 the wrong ones as the source numbers them.
     """
     return tuple(
         sorted(range(len(LETTERS)), key=lambda option: _hash(f"{seed}/{option}/{record_id}"))

@@ -1,11 +1,11 @@
-r"""What is asked around a question: prompts by name, and a template file of the user's own.
+r"""The prompts around a question: four by name, or a template file of the user's own.
 
-A prompt is part of the measurement, so those of others are quoted to the letter:
+A prompt is part of the measurement, so published prompts are quoted to the letter:
 
-    boxed   the sentence that Qwen's and DeepSeek's model cards ask for in mathematics dapo    the
-    prompt of DAPO's training and AIME data (BytedTsinghua-SIA/AIME-2024) gpqa    the
-    multiple-choice prompt of OpenAI's simple-evals; the options are part of our question plain
-    the question alone
+    plain   the question alone
+    boxed   the sentence that the model cards of Qwen and DeepSeek recommend for mathematics
+    dapo    the prompt of DAPO's training and AIME data (BytedTsinghua-SIA/AIME-2024)
+    gpqa    the multiple-choice prompt of OpenAI's simple-evals; the question holds the options
 """
 
 from __future__ import annotations
@@ -34,25 +34,24 @@ PROMPTS: dict[PromptName, str] = {
 }
 
 
-def unwrap(text: str) -> str:
-    """The question inside one of PROMPTS: some data sets bring their prompt along, and two would be
-    one too many.
-    """
+def strip_prompt(text: str) -> str:
+    """Remove one of PROMPTS around a question, since some data sets bring their prompt along."""
     for prompt in PROMPTS.values():
         before, after = (part.strip() for part in prompt.split(PLACEHOLDER))
-        if (
-            before + after
-            and text.startswith(before)
-            and text.endswith(after)
-            and len(text) > len(before + after)
-        ):
+        has_prompt = bool(before or after) and text.startswith(before) and text.endswith(after)
+        if has_prompt and len(text) > len(before + after):
             return text[len(before) : len(text) - len(after)].strip()
     return text
 
 
 def read_template(path: Path) -> str:
-    """A user turn from a UTF-8 file that holds `{question}` once; one final newline is dropped.
-    Raises ConfigError.
+    """Read a user turn from a UTF-8 file that holds `{question}` once.
+
+    Returns:
+        The text without a byte order mark and without one final newline.
+
+    Raises:
+        ConfigError: The file cannot be read, or does not hold `{question}` exactly once.
     """
     try:
         with path.expanduser().open("rb") as file:

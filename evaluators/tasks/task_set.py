@@ -1,6 +1,4 @@
-"""What a task set brings along: how it is loaded, and what it runs with when the user says nothing
-else.
-"""
+"""A task set before it is read: how it is loaded, and its defaults for a run."""
 
 from __future__ import annotations
 
@@ -12,36 +10,37 @@ from engine.config.run_config import PromptName, RunConfig
 from engine.core import GraderName, Problem
 
 
-class Loaded(NamedTuple):
-    """What `TaskSet.load` found: all problems of the source, before any limit; notes are for the
-    user, a line each.
-    """
+class LoadedProblems(NamedTuple):
+    """What `TaskSet.load` returns: all problems of the source, before any limit."""
 
     problems: list[Problem]
     source: str
+    """Path or hub id that the problems were read from, or "embedded"."""
     notes: list[str]
+    """What the user should know about the reading, one line each."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskSet:
-    """A set of problems by name, not read yet.
+    """A named set of problems that is not read yet.
 
-    source:       hub id that it is loaded from, or "embedded" num_problems: how many there should
-                  be; None where nobody can know
-    samples:      samples a problem; max_tokens: length cap of a response, in tokens; both where the
-                  user gives none
-    gated:        its text must not be published
-    load:         reads it, with the columns and the file that the configuration names; raises
-                  TaskError
+    The prompt, grader, samples and max_tokens are defaults: the user's settings go before them.
     """
 
     name: str
     description: str
     source: str
+    """Path or hub id that the problems are read from, or "embedded"."""
     num_problems: int | None
-    load: Callable[[TaskSet, RunConfig], Loaded]
+    """Problems that a complete source holds; None for the user's own files."""
+    load: Callable[[TaskSet, RunConfig], LoadedProblems]
+    """Reads the file and the columns that the configuration names; raises TaskError."""
     prompt: PromptName = "boxed"
     grader: GraderName = "math"
+    """How an answer is compared with the gold answer."""
     samples: int = 8
+    """Responses per problem."""
     max_tokens: int = 8000
+    """Length cap of a response, in tokens."""
     gated: bool = False
+    """The text of the problems must not be published."""

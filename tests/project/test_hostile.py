@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from engine.core import Grade, Problem, Trajectory
 from evaluators.grading import math_worker
+from evaluators.grading.comparators import COMPARATORS, GUESS_KINDS
 from evaluators.grading.extraction import extract
 from evaluators.grading.grader import Grader
-from evaluators.grading.judges import GUESSES, JUDGES
 from evaluators.grading.math_worker import MEMORY_BYTES
 from evaluators.grading.pool import MathPool
 from evaluators.grading.verdict import VERDICTS
@@ -178,7 +178,7 @@ ATTEMPTS = """
     sys.path.insert(0, {root!r})
     from evaluators.grading import math_worker
 
-    math_worker.only_compute()
+    math_worker.forbid_side_effects()
     code = compile.__self__.__dict__  # builtins, under a name that no guard looks at
     attempts = {{
         "eval": lambda: code["eval"]("1 + 1"),
@@ -220,7 +220,7 @@ def test_a_grading_process_only_computes(tmp_path: Path) -> None:
 )
 def test_sympy_reads_numerals_and_names_and_evaluates_nothing(text: str) -> None:
     with pytest.raises(SyntaxError):
-        math_worker.number(text)
+        math_worker.parse_number(text)
 
 
 PIECES = [
@@ -273,16 +273,16 @@ def test_reading_an_answer_is_quick_whatever_it_repeats(
 ) -> None:
     text = before + repeated * (1_900 // len(repeated)) + after
     start = time.process_time()
-    for judge in JUDGES.values():
-        judge("5", text)
-        judge(text, "5")
+    for compare in COMPARATORS.values():
+        compare("5", text)
+        compare(text, "5")
     assert time.process_time() - start < 1.0
 
 
 @pytest.mark.parametrize("piece", PIECES)
 def test_reading_takes_time_that_is_linear_in_the_length_of_an_answer(piece: str) -> None:
     start = time.process_time()
-    for name, judge in JUDGES.items():
-        judge("5", piece * 50_000)
-        extract(piece * 50_000, GUESSES[name])
+    for name, compare in COMPARATORS.items():
+        compare("5", piece * 50_000)
+        extract(piece * 50_000, GUESS_KINDS[name])
     assert time.process_time() - start < 2.0

@@ -1,1 +1,1 @@
-"""Where the rows of a task set come from: files, folders, the hub."""
+"""The sources of a task set's rows: files, folders and the Hugging Face hub."""

@@ -1,7 +1,7 @@
-"""Rows that ask the same are one problem, and every problem has an id that no new order of the rows
-changes.
+"""Rows -> distinct problems with ids that do not depend on the order of the rows. Pure functions.
 
-Pure functions. If rows that ask the same have different gold answers there is none to be trusted.
+Rows that ask the same question are one problem. If their gold answers differ, neither is trusted,
+and the source is refused.
 """
 
 from __future__ import annotations
@@ -18,30 +18,39 @@ NUM_HASH_DIGITS = 12
 
 
 class Entry(NamedTuple):
-    """One row as a problem. `where` is for messages; `others` are the wrong options of a multiple
-    choice, as the source orders them.
-    """
+    """One row as a problem."""
 
     where: str
+    """The row's place, for messages."""
     id: str | None
     question: str
     answer: str
     others: tuple[str, ...] = ()
+    """Multiple choice only: the wrong options in the order of the source."""
 
 
-def distinct(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
-    """One of the entries that ask the same, white space and the order of options apart, with the
-    lowest of their ids; and a note on it. Raises TaskError where their gold answers differ.
+def deduplicate(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
+    """Keep one of the entries that ask the same question.
+
+    Questions are compared without regard to white space and to the order of options. The first
+    entry is kept, with the lowest id of those that repeat it.
+
+    Returns:
+        The distinct entries, and a note if some were repeated.
+
+    Raises:
+        TaskError: Two entries ask the same question and have different gold answers.
     """
     first: dict[tuple[str, ...], Entry] = {}
     for entry in entries:
-        earlier = first.setdefault(_asked(entry), entry)
-        if _comparable(earlier.answer) != _comparable(entry.answer):
+        key = _question_key(entry)
+        earlier = first.setdefault(key, entry)
+        if _normal_answer(earlier.answer) != _normal_answer(entry.answer):
             raise TaskError(
                 f"{entry.where} repeats the question of {earlier.where} with another gold answer"
             )
         if entry.id is not None and (earlier.id is None or entry.id < earlier.id):
-            first[_asked(entry)] = earlier._replace(id=entry.id)
+            first[key] = earlier._replace(id=entry.id)
     if len(first) == len(entries):
         return list(entries), []
     return list(first.values()), [
@@ -49,42 +58,53 @@ def distinct(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
     ]
 
 
-def identified(entries: Sequence[Entry], id_column: str | None) -> tuple[list[Entry], list[str]]:
-    """The entries, each with an id: that of the source or, where those are of no use, a hash of the
-    question.
+def identify(entries: Sequence[Entry], id_column: str | None) -> tuple[list[Entry], list[str]]:
+    """Give every entry an id: the source's, or a hash of the question for all of them.
 
-    Of no use: missing, not printable on one line, longer than MAX_ID_CHARS, or given twice. Raises
-    TaskError if the user named the column.
+    The source's ids are used if each is there, printable on one line, no longer than MAX_ID_CHARS
+    and unique.
+
+    Args:
+        entries: Distinct entries.
+        id_column: The column of ids that the user names; None if the user names none.
+
+    Returns:
+        The entries with ids, and a note if ids of the source are replaced.
+
+    Raises:
+        TaskError: The ids of the user's column cannot be used.
     """
     fault = _fault(entries)
     if fault is None:
         return list(entries), []
     if id_column is not None:
         raise TaskError(f"id_column is {id_column!r}: {fault}")
-    hashed = [entry._replace(id=question_hash("\n".join(_asked(entry)))) for entry in entries]
-    has_column = any(entry.id is not None for entry in entries)
-    return hashed, [
-        f"problems are called by a hash of their question, as {fault}"
-    ] if has_column else []
+    hashed = [entry._replace(id=_hash_of_key(entry)) for entry in entries]
+    if all(entry.id is None for entry in entries):
+        return hashed, []
+    return hashed, [f"problems are called by a hash of their question, as {fault}"]
 
 
 def question_hash(question: str) -> str:
-    """Id of a problem that has none: the start of the SHA-256 of its question, white space
-    apart.
+    """The id of a problem without one: the start of the SHA-256 of its question.
+
+    White space in the question is normalised first.
     """
     return hashlib.sha256(_normal(question).encode()).hexdigest()[:NUM_HASH_DIGITS]
 
 
-def _asked(entry: Entry) -> tuple[str, ...]:
-    """What makes two entries one problem: the question and, in multiple choice, the set of
-    options.
-    """
+def _hash_of_key(entry: Entry) -> str:
+    return question_hash("\n".join(_question_key(entry)))
+
+
+def _question_key(entry: Entry) -> tuple[str, ...]:
+    """The key of a problem: the question and, in multiple choice, the options in sorted order."""
     options = sorted(map(_normal, [entry.answer, *entry.others])) if entry.others else []
     return (_normal(entry.question), *options)
 
 
 def _fault(entries: Sequence[Entry]) -> str | None:
-    """Why the ids of the source cannot be used, if so."""
+    """Why the ids of the source cannot be used; None if they can."""
     seen: dict[str, Entry] = {}
     for entry in entries:
         if entry.id is None:
@@ -99,8 +119,8 @@ def _fault(entries: Sequence[Entry]) -> str | None:
     return None
 
 
-def _comparable(answer: str) -> str:
-    """`073` and `73` are one answer."""
+def _normal_answer(answer: str) -> str:
+    """An answer without leading zeros, so that `073` and `73` are the same."""
     return re.sub(r"^0+(?=\d+$)", "", _normal(answer))
 
 

@@ -1,7 +1,6 @@
-"""Rows of a set on the Hugging Face hub, through the `datasets` library and the user's cache of it.
+"""Rows of a data set on the Hugging Face hub, read through the `datasets` library and its cache.
 
-Data alone is loaded: the library runs no code of a data set. What the cache holds is read without a
-network.
+Only data is loaded: the library runs no code of a data set. A cached set is read without a network.
 """
 
 from __future__ import annotations
@@ -15,35 +14,48 @@ from typing import Any
 
 from engine.errors import TaskError
 from evaluators.tasks.sources.quiet import quiet_datasets
-from evaluators.tasks.sources.rows import Reading, Row, meant, numbered, one_line, root_cause
+from evaluators.tasks.sources.rows import (
+    Reading,
+    Row,
+    error_line,
+    number_rows,
+    root_cause,
+    select_test_split,
+)
 
-# For CSV: without it the cell "None", which may well be an option, reads as nothing.
+# For CSV: by default the cell "None", which may be an option of a question, reads as missing.
 _AS_WRITTEN = {"keep_default_na": False}
 
 
 def read_hub(hub_id: str, subset: str | None, local_copy: str) -> Reading:
-    """All rows of configuration `subset`, or of all configurations.
+    """The rows of one configuration of a hub set, or of all of them.
 
-    Raises TaskError in one line; `local_copy` says in words how one is given instead.
+    Args:
+        hub_id: `org/name`.
+        subset: The configuration; all when None.
+        local_copy: How a local copy is given instead, in words, for messages.
+
+    Raises:
+        TaskError: The set is gated, missing or out of reach.
     """
     tables: list[list[Row]] = []
     notes: list[str] = []
-    with quiet_datasets() as datasets, _reachable(hub_id, local_copy):
+    with quiet_datasets() as datasets, _raise_task_errors(hub_id, local_copy):
         for config in [subset] if subset else _configs(datasets, hub_id):
             label = hub_id if config == "default" else f"{hub_id} ({config})"
             splits = _load(datasets, hub_id, config)
-            taken, left_out = meant(list(splits), str, label)
-            tables += [numbered(splits[split], f"{label}, split {split}") for split in taken]
-            notes += left_out
+            selected, split_notes = select_test_split(list(splits), str, label)
+            tables += [number_rows(splits[split], f"{label}, split {split}") for split in selected]
+            notes += split_notes
     return Reading(tables, notes)
 
 
 def _load(datasets: ModuleType, hub_id: str, config: str) -> Any:
-    """All splits of a configuration, by name."""
+    """The splits of a configuration by name."""
     try:
         builder = datasets.load_dataset_builder(hub_id, config)
         is_csv = hasattr(builder.config, "keep_default_na")
-    except ValueError:  # no network, and the cache holds what was read as written
+    except ValueError:  # no network, and the cache holds only the set read with _AS_WRITTEN
         is_csv = True
     if is_csv:
         builder = datasets.load_dataset_builder(hub_id, config, **_AS_WRITTEN)
@@ -52,19 +64,19 @@ def _load(datasets: ModuleType, hub_id: str, config: str) -> Any:
 
 
 def _configs(datasets: ModuleType, hub_id: str) -> list[str]:
-    """Names of the configurations: those on the hub; offline, those in the cache."""
+    """Names of the configurations on the hub or, offline, in the cache."""
     if datasets.config.HF_HUB_OFFLINE:
         organisation, name = hub_id.split("/")
         folder = f"{organisation}___{datasets.naming.camelcase_to_snakecase(name)}"
-        kept = Path(datasets.config.HF_DATASETS_CACHE).expanduser().glob(f"{folder}/*/")
-        if names := {path.name.removesuffix("-keep_default_na=False") for path in kept}:
+        cached = Path(datasets.config.HF_DATASETS_CACHE).expanduser().glob(f"{folder}/*/")
+        if names := {path.name.removesuffix("-keep_default_na=False") for path in cached}:
             return sorted(names)
     return list(datasets.get_dataset_config_names(hub_id))
 
 
 @contextmanager
-def _reachable(hub_id: str, local_copy: str) -> Iterator[None]:
-    """Boundary to the library and the network: what went wrong, and how to do without them."""
+def _raise_task_errors(hub_id: str, local_copy: str) -> Iterator[None]:
+    """Boundary to the library and the network: turn any exception into a TaskError."""
     try:
         yield
     except Exception as error:
@@ -75,6 +87,7 @@ def _reachable(hub_id: str, local_copy: str) -> Iterator[None]:
 
 
 def _reason(hub_id: str, error: BaseException) -> str:
+    """Why a set cannot be loaded, from the exception's message and the names of its classes."""
     kinds = {kind.__name__ for kind in type(error).__mro__}
     text = str(error)
     if "GatedRepoError" in kinds or re.search(r"gated (dataset|repo)", text):
@@ -94,4 +107,4 @@ def _reason(hub_id: str, error: BaseException) -> str:
         return "there is no connection to it, and the cache does not hold it"
     if kinds & {"DatasetNotFoundError", "RepositoryNotFoundError"}:
         return "it is not there, or it is private and you are not logged in (`hf auth login`)"
-    return one_line(root_cause(error))
+    return error_line(root_cause(error))

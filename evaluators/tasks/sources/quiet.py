@@ -1,6 +1,4 @@
-"""The one way into the `datasets` library: no bars, log lines or warnings of it reach the
-terminal.
-"""
+"""The one way into the `datasets` library, which keeps its output away from the terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +11,13 @@ from types import ModuleType
 
 @contextmanager
 def quiet_datasets() -> Iterator[ModuleType]:
-    """The imported library, which speaks through exceptions alone while the block lasts."""
+    """Import `datasets`, without progress bars, log lines or warnings while the block lasts.
+
+    Logging is disabled for the whole process meanwhile.
+
+    Yields:
+        The imported library.
+    """
     with ExitStack() as restore, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         restore.callback(logging.disable, logging.root.manager.disable)

@@ -1,7 +1,12 @@
-"""Which file, folder or hub id a name of the user means.
+"""The user's name for a source -> a file, a folder or a hub id.
 
-An existing path wins; then a name that ends like a data file is a missing file; then `org/name` is
-a hub id. URLs are refused: what the library underneath takes for one never comes from a user.
+Rules, the first that fits:
+
+    an existing path                         that file or folder
+    a name that ends like a data file        a missing file, so an error
+    `org/name`                               a hub id
+
+URLs are refused, so the `datasets` library underneath never receives one from the user.
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ from pathlib import Path
 
 from engine.errors import TaskError
 from evaluators.tasks.sources import hub, local
-from evaluators.tasks.sources.rows import Reading, shown
+from evaluators.tasks.sources.rows import Reading, quote_names
 
 _HUB_ID = re.compile(r"(?!buckets/)[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,95}", re.ASCII)
 
@@ -20,30 +25,37 @@ _HUB_ID = re.compile(r"(?!buckets/)[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9_][\w.-]{0,
 def read(source: str, option: str, columns: str, subset: str | None = None) -> Reading:
     """The rows of a file, a folder or a hub id.
 
-    option:  the setting that named the source ("task", "task_data"), for messages
-    columns: what a local copy must hold, in words, for messages
-    subset:  which configuration of a hub set, which files of a folder; default: all
-    Raises TaskError when there is nothing to read, in one line with the way out.
+    Args:
+        source: The user's name for the source.
+        option: The setting that named the source ("task", "task_data"), for messages.
+        columns: The columns that a local copy must hold, in words, for messages.
+        subset: A configuration of a hub set, or a part of the file names of a folder; all of the
+            source when None.
+
+    Raises:
+        TaskError: There is nothing to read, or it cannot be read.
     """
-    path = existing(source)
+    path = find_path(source)
     if path is not None:
         return local.read_path(path, subset)
     if is_hub_id(source):
         copy = f"--{option.replace('_', '-')} FILE (CSV, JSONL or Parquet; columns {columns})"
         return hub.read_hub(source, subset, copy)
-    raise TaskError(f"{option} is {source!r}: {_why_not(source)}")
+    raise TaskError(f"{option} is {source!r}: {_reason(source)}")
 
 
-def existing(source: str) -> Path | None:
-    """The path that `source` means, `~` expanded; None if there is none. Raises TaskError where one
-    may not look.
+def find_path(source: str) -> Path | None:
+    """The existing path that a name stands for, `~` expanded; None if there is none.
+
+    Raises:
+        TaskError: A folder on the way may not be read.
     """
     try:
         path = Path(source).expanduser()
         return path if source and path.exists() else None
     except PermissionError as error:
         raise TaskError(f"{source!r} cannot be read: {error.strerror}") from None
-    except (OSError, RuntimeError, ValueError):  # too long a name; no such user; a null byte
+    except (OSError, RuntimeError, ValueError):  # name too long; no such user; a null byte
         return None
 
 
@@ -53,17 +65,17 @@ def is_hub_id(source: str) -> bool:
 
 
 def is_place(source: str) -> bool:
-    """True for what can only be meant as a path, a URL or a hub id, whether or not anything is
-    there.
-    """
+    """True for a name that has the form of a path, a URL or a hub id, whether it exists or not."""
     return "/" in source or "::" in source or source.startswith("~") or local.is_data(source)
 
 
-def _why_not(source: str) -> str:
+def _reason(source: str) -> str:
+    """Why nothing can be read from a name."""
     if "://" in source or "::" in source:
         return "URLs are not read; download it and give the file, or give a hub id (org/name)"
-    folder = existing(str(Path(source).parent))
+    folder = find_path(str(Path(source).parent))
     if folder is None or not folder.is_dir():
         return "there is no such file, and no such folder"
     near = get_close_matches(Path(source).name, [file.name for file in folder.iterdir()], n=3)
-    return "there is no such file or folder" + (f" (did you mean {shown(near)}?)" if near else "")
+    hint = f" (did you mean {quote_names(near)}?)" if near else ""
+    return f"there is no such file or folder{hint}"

@@ -1,5 +1,6 @@
-"""CSV and JSON as they are written: a CSV cell is its text, a JSON value is Python's. Pure
-functions on lines.
+"""Lines of CSV or JSON -> rows, with no guess about types. Pure functions.
+
+A CSV cell is its text (`073` stays `073`); a JSON value is what Python's `json` makes of it.
 """
 
 from __future__ import annotations
@@ -13,8 +14,14 @@ from evaluators.tasks.sources.rows import Row
 
 
 def csv_rows(lines: list[str], label: str) -> list[Row]:
-    """Rows under a header line; quoted cells may hold line breaks. Raises TaskError, naming the
-    line.
+    """The rows under a header line; quoted cells may hold line breaks.
+
+    Args:
+        lines: The lines of the file, with their line ends.
+        label: The file's name, for messages.
+
+    Raises:
+        TaskError: The text is not CSV, or a row and the header differ in length.
     """
     reader = csv.reader(lines, strict=True)
     records: list[tuple[int, list[str]]] = []
@@ -29,8 +36,8 @@ def csv_rows(lines: list[str], label: str) -> list[Row]:
     if not records:
         raise TaskError(f"{label} is empty")
     header = [name.strip() for name in records[0][1]]
-    if twice := [name for name in header if name and header.count(name) > 1]:
-        raise TaskError(f"{label}: two columns are called {twice[0]!r}")
+    if repeated := [name for name in header if name and header.count(name) > 1]:
+        raise TaskError(f"{label}: two columns are called {repeated[0]!r}")
     for line, cells in records[1:]:
         if len(cells) != len(header):
             raise TaskError(
@@ -44,15 +51,23 @@ def csv_rows(lines: list[str], label: str) -> list[Row]:
 
 
 def json_rows(lines: list[str], label: str) -> list[Row]:
-    """An object a line, or one array of objects. Raises TaskError, naming the line or the row."""
+    """The rows of JSON Lines (one object per line) or of one JSON array of objects.
+
+    Args:
+        lines: The lines of the file, with their line ends.
+        label: The file's name, for messages.
+
+    Raises:
+        TaskError: The text is not JSON, or a value is no object.
+    """
     first = next((line for line in lines if line.strip()), "")
     if first.lstrip().startswith("["):
-        values = _parsed("".join(lines), label, 1)
+        values = _parse("".join(lines), label, 1)
         return [
             _row(f"{label}, row {number}", value) for number, value in enumerate(values, start=1)
         ]
     return [
-        _row(f"{label}, line {number}", _parsed(line.rstrip("\n"), label, number))
+        _row(f"{label}, line {number}", _parse(line.rstrip("\n"), label, number))
         for number, line in enumerate(lines, start=1)
         if line.strip()
     ]
@@ -64,11 +79,10 @@ def _row(where: str, value: object) -> Row:
     return Row(where, value)
 
 
-def _parsed(text: str, label: str, line: int) -> Any:
+def _parse(text: str, label: str, line: int) -> Any:
     try:
-        return json.loads(
-            text, parse_constant=lambda _: None
-        )  # NaN, as pandas writes a missing cell
+        # pandas writes NaN for a missing cell.
+        return json.loads(text, parse_constant=lambda _: None)
     except json.JSONDecodeError as error:
         raise TaskError(f"{label}, line {line + error.lineno - 1}: not JSON: {error.msg}") from None
     except (ValueError, RecursionError) as error:

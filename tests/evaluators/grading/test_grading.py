@@ -20,7 +20,7 @@ from evaluators.grading import grader
 from evaluators.grading.formula import Question, pose
 from evaluators.grading.grader import Grader, grade_responses
 from evaluators.grading.latex import tidy
-from evaluators.grading.numbers import integer
+from evaluators.grading.numbers import integer_digits
 from evaluators.grading.pool import MathPool
 from evaluators.grading.verdict import CORRECT
 from tests.support.paths import ROOT
@@ -103,12 +103,12 @@ NO_INTEGERS += [
 
 @pytest.mark.parametrize(("text", "digits"), INTEGERS)
 def test_a_plain_integer_is_read_by_its_digits(text: str, digits: str) -> None:
-    assert integer(text) == digits
+    assert integer_digits(text) == digits
 
 
 @pytest.mark.parametrize("text", NO_INTEGERS)
 def test_what_is_no_plain_integer_is_read_by_others(text: str) -> None:
-    assert integer(text) is None
+    assert integer_digits(text) is None
 
 
 @pytest.mark.parametrize(

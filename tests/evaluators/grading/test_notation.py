@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from evaluators.grading.intervals import as_set
 from evaluators.grading.notation import ascii_latex
-from evaluators.grading.numbers import Rational, are_equal, integer, rational
-from evaluators.grading.options import letter
-from evaluators.grading.units import without_factor, without_unit
+from evaluators.grading.numbers import Rational, are_equal, integer_digits, parse_rational
+from evaluators.grading.options import option_letter
+from evaluators.grading.units import split_factor, strip_unit
 
 SAID = [
     ("x\u00b2 \u2264 \u00bd", r"x^{2} \le  \frac{1}{2}"),
@@ -59,8 +59,8 @@ def test_ascii_stays_as_it_is(text: str) -> None:
 @given(st.integers())
 def test_an_integer_is_read_in_every_way_it_is_written(value: int) -> None:
     for text in (f"{value}", f"{value:,}", f"{value:,}".replace(",", "{,}"), f"{value:+}"):
-        assert integer(text) == str(value)
-    assert rational(str(value)) == Rational(Fraction(value), is_rounded=False)
+        assert integer_digits(text) == str(value)
+    assert parse_rational(str(value)) == Rational(Fraction(value), is_rounded=False)
 
 
 @given(st.integers(-(10**6), 10**6), st.integers(1, 10**6))
@@ -74,7 +74,7 @@ def test_a_fraction_is_read_in_every_way_it_is_written(numerator: int, denominat
         f"{sign}{whole} {rest}/{denominator}",
         rf"{sign}{whole}\frac{{{rest}}}{{{denominator}}}",
     ):
-        assert rational(text) == Rational(value, is_rounded=False), text
+        assert parse_rational(text) == Rational(value, is_rounded=False), text
 
 
 @given(st.fractions(-1_000, 1_000, max_denominator=1_000))
@@ -82,20 +82,20 @@ def test_a_decimal_is_what_rounds_to_it_in_six_places_and_no_coarser_one_is(
     value: Fraction,
 ) -> None:
     gold = Rational(value, is_rounded=False)
-    exact = rational(f"{float(value):.12f}")
+    exact = parse_rational(f"{float(value):.12f}")
     assert exact is not None
     assert are_equal(gold, exact)
-    coarse = rational(f"{float(value) + 0.001:.3f}")
+    coarse = parse_rational(f"{float(value) + 0.001:.3f}")
     assert coarse is not None
     assert not are_equal(gold, coarse)
 
 
 def test_a_share_of_nothing_and_an_exponent_beyond_reason_are_no_numbers() -> None:
     assert (
-        rational("1/0")
-        is rational(r"\frac10")
-        is rational(r"1 \cdot 10^{9999}")
-        is rational("1" * 5_000)
+        parse_rational("1/0")
+        is parse_rational(r"\frac10")
+        is parse_rational(r"1 \cdot 10^{9999}")
+        is parse_rational("1" * 5_000)
         is None
     )
 
@@ -120,17 +120,17 @@ def test_a_share_of_nothing_and_an_exponent_beyond_reason_are_no_numbers() -> No
 def test_a_unit_is_what_stands_behind_a_number_and_is_no_number_itself(
     text: str, stem: str
 ) -> None:
-    assert without_unit(text, is_number=True) == stem
+    assert strip_unit(text, is_number=True) == stem
 
 
 def test_plain_words_are_units_only_where_a_number_is_expected() -> None:
-    assert without_unit("5 cm", is_number=False) == "5 cm"
-    assert without_unit(r"5 \text{ cm}", is_number=False) == "5"
+    assert strip_unit("5 cm", is_number=False) == "5 cm"
+    assert strip_unit(r"5 \text{ cm}", is_number=False) == "5"
 
 
 def test_a_sign_with_a_worth_is_told_from_the_number() -> None:
     assert [
-        factor and factor % "5" for _, factor in map(without_factor, ("5%", r"5^\circ", "5"))
+        factor and factor % "5" for _, factor in map(split_factor, ("5%", r"5^\circ", "5"))
     ] == [
         r"\frac{5}{100}",
         r"\frac{(5)\pi}{180}",
@@ -168,7 +168,7 @@ def test_two_options_are_none_and_one_is_itself_however_it_is_marked(one: str, o
         f"Option {one}",
         f"**{one}**",
     ):
-        assert letter(text) == one
+        assert option_letter(text) == one
     for text in (
         "{} or {}",
         "{}, {}",
@@ -179,4 +179,4 @@ def test_two_options_are_none_and_one_is_itself_however_it_is_marked(one: str, o
         "{} and {}",
     ):
         both = text.format(one, other)
-        assert one == other or letter(both) is None, both
+        assert one == other or option_letter(both) is None, both

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import TaskError
-from evaluators.tasks.prompts import PROMPTS
 from evaluators.tasks.sources.columns import (
     ANSWER,
     QUESTION,
@@ -24,8 +23,8 @@ from evaluators.tasks.sources.columns import (
 from evaluators.tasks.sources.distinct import (
     MAX_ID_CHARS,
     Entry,
-    distinct,
-    identified,
+    deduplicate,
+    identify,
     question_hash,
 )
 from evaluators.tasks.sources.gold import aime_integer, gold_answer, gold_of_solution
@@ -156,13 +155,9 @@ def test_half_a_surrogate_pair_is_no_text() -> None:
         ("[1, 2] is an interval?", "[1, 2] is an interval?"),
         ("[1, 2]", "[1, 2]"),
         ('{"a": 1}', '{"a": 1}'),
-        (PROMPTS["dapo"].replace("{question}", "1+1?"), "1+1?"),
-        ([{"role": "user", "content": PROMPTS["dapo"].replace("{question}", "1+1?")}], "1+1?"),
     ],
 )
-def test_a_question_is_text_or_the_one_message_of_a_chat_without_its_prompt(
-    value: object, text: str
-) -> None:
+def test_a_question_is_text_or_the_one_message_of_a_chat(value: object, text: str) -> None:
     assert question_text(value) == text
 
 
@@ -248,7 +243,7 @@ def test_an_answer_of_aime_is_an_integer_from_0_to_999(answer: str, integer: str
 
 
 def test_questions_that_differ_in_white_space_alone_are_one_and_the_first_is_kept() -> None:
-    kept, notes = distinct(
+    kept, notes = deduplicate(
         [entry(2, "a", "1 + 1?"), entry(3, "b", "2?"), entry(4, "c", " 1  +\n1?")]
     )
     assert [item.id for item in kept] == ["a", "b"]
@@ -256,18 +251,18 @@ def test_questions_that_differ_in_white_space_alone_are_one_and_the_first_is_kep
 
 
 def test_a_repeated_question_may_write_its_gold_answer_with_leading_zeros() -> None:
-    assert len(distinct([entry(2, "a", "1?", "073"), entry(3, "b", "1?", "73")])[0]) == 1
+    assert len(deduplicate([entry(2, "a", "1?", "073"), entry(3, "b", "1?", "73")])[0]) == 1
 
 
 def test_a_question_with_two_gold_answers_is_an_error_that_names_both_rows() -> None:
     with pytest.raises(
         TaskError, match=r"^a\.csv, line 4 repeats the question of a\.csv, line 2 with another gold"
     ):
-        distinct([entry(2, "a", "1?", "1"), entry(3, "b", "2?", "2"), entry(4, "c", "1?", "2")])
+        deduplicate([entry(2, "a", "1?", "1"), entry(3, "b", "2?", "2"), entry(4, "c", "1?", "2")])
 
 
 def test_a_hash_of_the_question_is_the_id_where_there_is_none() -> None:
-    kept, notes = identified([entry(2, None, "1 + 1?"), entry(3, None, "2?")], None)
+    kept, notes = identify([entry(2, None, "1 + 1?"), entry(3, None, "2?")], None)
     assert [item.id for item in kept] == [
         question_hash("1 + 1?"),
         question_hash("2?"),
@@ -292,14 +287,14 @@ def test_ids_of_no_use_are_replaced_and_that_is_said_or_refused_if_the_user_name
     bad: str,
 ) -> None:
     found = [entry(2, "twice", "1?"), entry(3, bad or None, "2?")]
-    kept, (note,) = identified(found, None)
+    kept, (note,) = identify(found, None)
     assert [item.id for item in kept] == [question_hash("1?"), question_hash("2?")]
     assert (
         note.startswith("problems are called by a hash of their question, as ")
         and note.isprintable()
     )
     with pytest.raises(TaskError, match=r"^id_column is 'mine': .*a\.csv, line 3") as error:
-        identified(found, "mine")
+        identify(found, "mine")
     assert str(error.value).isprintable()
 
 
@@ -309,7 +304,7 @@ def test_what_is_one_problem_does_not_depend_on_the_order_of_the_rows(
 ) -> None:
     def ids(found: list[Entry]) -> set[tuple[str | None, str]] | None:
         try:
-            return {(item.id, item.answer) for item in identified(distinct(found)[0], None)[0]}
+            return {(item.id, item.answer) for item in identify(deduplicate(found)[0], None)[0]}
         except TaskError:
             return None
 

@@ -7,7 +7,7 @@ import pytest
 
 from engine.config.run_config import PromptName
 from engine.errors import ConfigError
-from evaluators.tasks.prompts import PROMPTS, read_template, unwrap
+from evaluators.tasks.prompts import PROMPTS, read_template, strip_prompt
 
 
 def template(tmp_path: Path, content: bytes) -> Path:
@@ -44,14 +44,14 @@ def test_the_prompts_of_others_are_quoted_to_the_letter() -> None:
 @pytest.mark.parametrize("name", sorted(PROMPTS))
 def test_a_prompt_that_a_data_set_brings_along_is_taken_off(name: PromptName) -> None:
     question = "What is {x}?\n\nAs a fraction."
-    assert unwrap(PROMPTS[name].replace("{question}", question)) == question
+    assert strip_prompt(PROMPTS[name].replace("{question}", question)) == question
 
 
 @pytest.mark.parametrize(
     "text", ["", "What is 1+1?", PROMPTS["dapo"].split("{question}")[0].strip()]
 )
 def test_any_other_text_is_left_as_it_is(text: str) -> None:
-    assert unwrap(text) == text
+    assert strip_prompt(text) == text
 
 
 @pytest.mark.parametrize(

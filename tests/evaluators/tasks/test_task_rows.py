@@ -20,8 +20,7 @@ from hypothesis import strategies as st
 from engine.config.run_config import RunConfig
 from engine.errors import TaskError, XsampleError
 from evaluators.tasks import registry
-from evaluators.tasks.sources import local
-from evaluators.tasks.sources import resolve as source
+from evaluators.tasks.sources import local, resolve
 from evaluators.tasks.sources.local import MAX_FILES, read_path
 from tests.support.paths import ROOT
 
@@ -282,7 +281,7 @@ def test_any_bytes_give_a_task_or_an_error_of_ours(
 ) -> None:
     file = str(write(tmp_path, name, b"problem,answer\n" + content if name == "a.csv" else content))
     try:
-        task_set = registry.find(file)
+        task_set = registry.find_task_set(file)
         task_set.load(task_set, RunConfig(task=file))
     except XsampleError as error:
         assert "\n" not in str(error)
@@ -344,7 +343,7 @@ except TaskError:
 
 
 def read(place: str) -> Any:
-    return source.read(place, "task", "problem, answer")
+    return resolve.read(place, "task", "problem, answer")
 
 
 def test_an_existing_path_wins_over_a_hub_id(
@@ -353,7 +352,7 @@ def test_an_existing_path_wins_over_a_hub_id(
     write(tmp_path, "org/name/a.csv", "a\n1\n")
     monkeypatch.chdir(tmp_path)
     assert [row.cells for row in read("org/name").tables[0]] == [{"a": "1"}]
-    assert not source.is_hub_id("org/name.csv") and source.is_hub_id("org/name")
+    assert not resolve.is_hub_id("org/name.csv") and resolve.is_hub_id("org/name")
 
 
 def test_the_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
