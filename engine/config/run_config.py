@@ -141,7 +141,7 @@ class RunConfig(BaseModel):
         "both",
         description=(
             "forward: swap RL tokens into base responses; reverse: base tokens into RL"
-            " responses; both: both."
+            " responses; both: do both."
         ),
     )
     budget: tuple[int | None, ...] = Field(

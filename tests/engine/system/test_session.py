@@ -47,7 +47,7 @@ with session() as folder:
 @pytest.fixture(autouse=True)
 def temporary_root(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="s", dir="/tmp") as folder:
-        monkeypatch.setattr(engine.system.session, "root", lambda: Path(folder))
+        monkeypatch.setattr(engine.system.session, "session_root", lambda: Path(folder))
         yield Path(folder)
 
 
