@@ -28,10 +28,10 @@ def load_config(file: str | PathLike[str] | None = None, /, **settings: Any) -> 
         **settings: Any option of `xsample run`, with `_` for `-`: `max_tokens=8000`.
 
     Returns:
-        The settings, checked and frozen; those that are not given have their defaults.
+        The settings, checked and frozen; those that are left out have their defaults.
 
     Raises:
-        ConfigError: A setting is not known, or its value is not possible.
+        ConfigError: A setting is unknown, or its value is impossible.
 
     Example:
         >>> xsample.load_config("run.yaml", budget=8)
@@ -63,7 +63,7 @@ def prepare(config: RunConfig | None = None, /, **settings: Any) -> Plan:
     """
     from xsample.making import plan_run
 
-    return plan_run(_resolved(config, settings))
+    return plan_run(_resolve(config, settings))
 
 
 def run(plan: Plan | RunConfig | None = None, /, *, progress: bool = True, **settings: Any) -> Run:
@@ -82,7 +82,7 @@ def run(plan: Plan | RunConfig | None = None, /, *, progress: bool = True, **set
 
     Raises:
         UsageError: Something that was given cannot be run as it is.
-        IncompleteRunError: Trajectories are missing; what is there is kept and summarised.
+        IncompleteRunError: Trajectories are missing; those that are made are kept and summarised.
         EngineError: The engines could not be started.
 
     Example:
@@ -108,11 +108,11 @@ def score(
     progress: bool = True,
     **settings: Any,
 ) -> Run:
-    """Measure responses that are there already, token by token, under a pair.
+    """Measure responses that exist already, token by token, under a pair.
 
     Args:
-        responses: A run directory, or a JSONL or Parquet file with a row a response.
-        config: Settings from `load_config`. Of a run directory they lie over its own settings.
+        responses: A run directory, or a JSONL or Parquet file with one row per response.
+        config: Settings from `load_config`. They override those of the run directory.
         progress: Whether to show progress.
         **settings: Settings that are not in `config`, or override it.
 
@@ -120,21 +120,21 @@ def score(
         The measured responses, as a run.
 
     Raises:
-        UsageError: Something that was given cannot be measured as it is.
-        IncompleteRunError: Responses are missing; what is there is kept.
+        UsageError: A setting or a response cannot be measured as it is.
+        IncompleteRunError: Responses are missing; those that are measured are kept.
         EngineError: The engines could not be started.
 
     Example:
         >>> xsample.score("runs/first", rl="checkpoints/global_step_200", out="runs/step-200")
     """
-    from engine.config.inheritance import SCORED
+    from engine.config.inheritance import INHERITED_BY_SCORE
     from engine.run.settings import load_for_score, settings_of
     from evaluators.external.reading import is_run
     from xsample.making import plan_score
 
     place = Path(responses)
-    beneath = settings_of(place, SCORED) if is_run(place) else None
-    plan = plan_score(place, load_for_score(None, _given(config) | settings, beneath))
+    inherited = settings_of(place, INHERITED_BY_SCORE) if is_run(place) else None
+    plan = plan_score(place, load_for_score(None, _user_settings(config) | settings, inherited))
     return _carry_out(plan, progress)
 
 
@@ -178,7 +178,7 @@ def report(
     """
     from evaluators.report.build import build_report
 
-    paths = [each.path if isinstance(each, Run) else Path(each) for each in runs]
+    paths = [run.path if isinstance(run, Run) else Path(run) for run in runs]
     if out is None:
         if len(paths) != 1:
             raise ConfigError(f"a report of {len(paths)} runs needs a folder: give out")
@@ -209,12 +209,12 @@ def _carry_out(plan: Plan, progress: bool) -> Run:
     return Run(store.path)
 
 
-def _resolved(config: RunConfig | None, settings: dict[str, Any]) -> RunConfig:
+def _resolve(config: RunConfig | None, settings: dict[str, Any]) -> RunConfig:
     from engine.run.settings import load
 
-    return load(None, _given(config) | settings) if settings or config is None else config
+    return load(None, _user_settings(config) | settings) if settings or config is None else config
 
 
-def _given(config: RunConfig | None) -> dict[str, Any]:
-    """The settings of `config` that somebody has given; defaults must not override anything."""
+def _user_settings(config: RunConfig | None) -> dict[str, Any]:
+    """The settings of `config` that the user has set; a default must not override anything."""
     return {name: getattr(config, name) for name in config.model_fields_set} if config else {}

@@ -1,4 +1,4 @@
-"""Run: a run directory as Python sees it; its tables as Arrow, its numbers, its pages."""
+"""Run: a run directory in Python, with its tables as Arrow, its numbers and its pages."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Run:
     """A run directory, finished or still growing, as it was when it was opened.
 
-    Every table is a `pyarrow.Table`: `table.to_pandas()` and `polars.from_arrow(table)` go on from
-    there. Units and meanings stand in the fields' metadata.
+    Every table is a `pyarrow.Table`: `table.to_pandas()` and `polars.from_arrow(table)` convert it.
+    The metadata of its fields has their units and meanings.
 
     Args:
         path: The `out` of a run.
@@ -67,20 +67,21 @@ class Run:
         return [key for key in self._store.expected() if key not in self._done]
 
     def tokens(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """One row a token of a trajectory. Name columns: a large run does not fit into memory.
+        """One row per token of each trajectory.
 
         Args:
-            columns: Those to read; by default all.
+            columns: Those to read; by default all. The table of a large run does not fit into
+                memory: name the columns that you need.
         """
         return self.token_dataset.to_table(columns=None if columns is None else list(columns))
 
     @property
     def token_dataset(self) -> ds.Dataset:
-        """The rows of `tokens`, not read yet: to be filtered and streamed."""
+        """The table of `tokens` as a dataset that is not read yet, to be filtered and streamed."""
         return self._store.tokens()
 
     def responses(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """One row a trajectory: its token ids, text, finish reason and interventions.
+        """One row per trajectory: its token ids, text, finish reason and interventions.
 
         Args:
             columns: Those to read; by default all.
@@ -88,7 +89,7 @@ class Run:
         return self._store.responses(columns)
 
     def grades(self) -> pa.Table:
-        """One row a trajectory: the answer, how it was found, and the verdict.
+        """One row per trajectory: the answer, how it was found, and the verdict.
 
         Raises:
             RunDirectoryError: The run is not graded yet.
@@ -96,15 +97,15 @@ class Run:
         return self._store.grades()
 
     def problems(self) -> pa.Table:
-        """One row a problem: what was asked, and the gold answer."""
+        """One row per problem: the question and the gold answer."""
         return self._store.problem_rows()
 
     def failures(self) -> pa.Table:
-        """One row a trajectory that was given up, with the error; empty where none was."""
+        """One row per trajectory that was given up, with the error; empty if none was."""
         return self._store.failure_rows()
 
     def summary(self) -> dict[str, Any]:
-        """The numbers of `summary.json`: accuracy, pass@k and maj@k an arm, paired differences.
+        """The numbers of `summary.json`: accuracy, pass@k and maj@k per arm, paired differences.
 
         Raises:
             RunDirectoryError: The run is not finished yet.
@@ -112,7 +113,7 @@ class Run:
         return self._store.summary()
 
     def curve(self) -> pa.Table:
-        """Accuracy against the budget, one row an arm (direction and budget; null is unlimited).
+        """Accuracy by budget, one row per arm (direction and budget; null is unlimited).
 
         `accuracy`, `low` and `high` (95 % interval over problems) and the shares are 0 to 1;
         `interventions` and `effective` are means per response.
@@ -149,11 +150,14 @@ class Run:
         return self
 
     def report(self, out: str | PathLike[str] | None = None, show_text: bool = False) -> Path:
-        """Write figures, tables and one HTML page. Returns the page.
+        """Write figures, tables and one HTML page.
 
         Args:
             out: The folder of the report; by default `report` in the run directory.
             show_text: Also show the text of a gated set, which must not be published.
+
+        Returns:
+            The page.
         """
         from evaluators.report.build import build_report
 
@@ -172,7 +176,7 @@ class Run:
         Args:
             problem: Id of the problem.
             sample: Number of the sample, from 0.
-            out: The file; by default `report/PROBLEM-SAMPLE.html` in the run directory.
+            out: The file; by default `inspector/PROBLEM-SAMPLE.html` in the run directory.
             show_text: Also show the text of a gated set, which must not be published.
 
         Returns:

@@ -1,7 +1,8 @@
-"""RunConfig: everything a run needs to know, frozen, checked once. Imports nothing heavy.
+"""RunConfig: the settings of a run, checked once and then frozen.
 
-Flat on purpose: a key of run.yaml, an option of `xsample run` and a field here have one name
-(`max_tokens`, `--max-tokens`). Checks that need the task set or the models are made in `preflight`.
+One source for the keys of run.yaml, the options of `xsample run` and their help: all have the names
+of the fields (`max_tokens`, `--max-tokens`), so the class is flat on purpose. What needs the task
+set or the models is checked in `engine.run.plan`. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from engine.errors import ConfigError
 from engine.sampling.rule import CriterionName, EosRule, Rule, TraceMode
 from engine.shard import parse_shard
 
-CPU_KV_CACHE_GIB = 1.0  # of an engine, where the user gives no size
+CPU_KV_CACHE_GIB = 1.0
+"""KV cache of an engine on the CPU if the user gives no size, in GiB."""
 
 PromptName = Literal["boxed", "dapo", "gpqa", "plain"]
 
@@ -55,155 +57,293 @@ In each panel the options that a newcomer needs come first.
 
 
 class RunConfig(BaseModel):
-    """One run, resolved. Raises ConfigError through `settings.load`; see each field's description
-    for units.
+    """The settings of one run, checked and frozen.
+
+    `engine.run.settings.load` makes one of a YAML file and options, and turns pydantic's errors
+    into a ConfigError. The description of each field is its help: it has the unit, and the meaning
+    of None if None means something.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    # What is asked of whom
+    # Models
     base: str | None = Field(
-        None, description="base model: folder or hub id; with --rl. Default: the embedded pair"
+        None,
+        description=(
+            "Base model: a folder or a hub id; give rl with it. Default: the embedded tiny pair."
+        ),
     )
-    rl: str | None = Field(None, description="RL-tuned model: folder or hub id; with --base")
+    rl: str | None = Field(
+        None,
+        description=(
+            "RL-tuned model: a folder or a hub id; give base with it. Default: the embedded tiny"
+            " pair."
+        ),
+    )
+
+    # Task
     task: str = Field(
         "arithmetic",
-        description="a task set (`xsample tasks`), a CSV, JSONL or Parquet file, or a hub id",
+        description=(
+            "Problems to solve: a task set (see `xsample tasks`), a CSV, JSONL or Parquet file, or"
+            " a hub id."
+        ),
     )
     task_data: str | None = Field(
-        None, description="load the named task set from this file, folder or hub id instead"
+        None,
+        description=(
+            "File, folder or hub id to load the named task set from. Default: the source"
+            " that `xsample tasks` lists."
+        ),
     )
     question_column: str | None = Field(
-        None, description="column of the question; default: by its usual names"
+        None,
+        description=(
+            "Column of the questions. Default: the first one with a usual name, such as problem."
+        ),
     )
     answer_column: str | None = Field(
-        None, description="column of the gold answer; default: by its usual names"
+        None,
+        description=(
+            "Column of the gold answers. Default: the first one with a usual name, such as answer."
+        ),
     )
     id_column: str | None = Field(
-        None, description="column of the problem's id; default: by its usual names"
+        None,
+        description="Column of the problem ids. Default: the first one with a usual name, if any.",
     )
     prompt: PromptName | None = Field(
-        None, description="what is asked around the question; default: the task's"
+        None, description="Prompt to put around each question. Default: that of the task set."
     )
     prompt_template: Path | None = Field(
-        None, description="text file with {question} once, instead of prompt"
+        None,
+        description=(
+            "Text file to use instead of a named prompt; it contains {question} exactly once."
+        ),
     )
     grader: GraderName | None = Field(
-        None, description="how answers are compared; default: the task's"
+        None,
+        description="How answers are compared with gold answers. Default: that of the task set.",
     )
-    limit: int | None = Field(None, ge=1, description="only the first N problems")
-    samples: int | None = Field(None, ge=1, description="samples a problem; default: the task's")
+    limit: int | None = Field(
+        None, ge=1, description="Use only the first N problems. Default: all problems."
+    )
+    samples: int | None = Field(
+        None,
+        ge=1,
+        description=(
+            "Responses per problem, direction and budget. Default: the number of the task set."
+        ),
+    )
 
-    # The intervention
-    direction: Literal["forward", "reverse", "both"] = Field("both", description="who is primary")
+    # Intervention
+    direction: Literal["forward", "reverse", "both"] = Field(
+        "both",
+        description=(
+            "forward: swap RL tokens into base responses; reverse: base tokens into RL"
+            " responses; both: do both."
+        ),
+    )
     budget: tuple[int | None, ...] = Field(
         (8,),
-        description="most interventions a response: N, or a rising list N,M,..., unlimited last",
+        description=(
+            "Interventions per response, at most: a number, unlimited, or a rising list"
+            " of them (0,8,unlimited)."
+        ),
     )
     criterion: CriterionName = Field(
-        "js", description="when to intervene: what is asked at every position"
+        "js",
+        description=(
+            "What decides at each position whether to intervene there; most criteria"
+            " have a threshold."
+        ),
     )
     threshold: float | None = Field(
         None,
         description=(
-            "intervene above it, dlogp: below; nats, random: a rate. Default: js 0.1, dlogp -0.3"
+            "Intervene above it (dlogp: below it), in nats; random: a rate. Default: js 0.1, dlogp"
+            " -0.3."
         ),
     )
     match: Path | None = Field(
         None,
         description=(
-            "run whose numbers of interventions random positions keep, and whose settings are taken"
-            " over"
+            "Run that this control matches: as many interventions at random positions;"
+            " its settings are inherited."
         ),
     )
     window: str | None = Field(
         None,
         description=(
-            "START:STOP, positions where it may intervene: tokens or shares of max_tokens (32: or"
-            " :25%)"
+            "Positions START:STOP where interventions are allowed, in tokens or % of"
+            " max_tokens. Default: all."
         ),
     )
     eos: EosRule = Field(
         "keep",
-        description="a stop token that the intervention proposes: taken, dropped, drawn again",
+        description=(
+            "What to do if an intervention proposes a stop token: keep it, drop the"
+            " intervention, or resample."
+        ),
     )
     extrapolate: float = Field(
         0.0,
         ge=0,
         le=100,
-        description="g: intervene with (1+g) log p_to - g log p_other instead; 0: off",
+        description=(
+            "Strength g: interventions sample from (1+g) log p_to - g log p_other"
+            " instead; 0 turns it off."
+        ),
     )
     extrapolate_to: Policy | None = Field(
-        None, description="the policy `to` of extrapolate; default: rl if forward"
+        None,
+        description=(
+            "Policy p_to that extrapolate moves towards. Default: rl in direction"
+            " forward; else give one."
+        ),
     )
 
     # Sampling, the same for both policies
-    temperature: float = Field(1.0, ge=0, le=100, description="0 is greedy (then --top-p 1)")
-    top_p: float = Field(0.7, gt=0, le=1, description="nucleus mass")
-    top_k: int = Field(0, ge=0, description="0: off")
+    temperature: float = Field(
+        1.0,
+        ge=0,
+        le=100,
+        description="Sampling temperature of both models; 0 is greedy decoding and needs top_p 1.",
+    )
+    top_p: float = Field(
+        0.7, gt=0, le=1, description="Probability mass of the nucleus that both models sample from."
+    )
+    top_k: int = Field(
+        0,
+        ge=0,
+        description="Number of most probable tokens that both models sample from; 0: no limit.",
+    )
     max_tokens: int | None = Field(
-        None, ge=1, description="length cap of a response; default: the task's"
+        None,
+        ge=1,
+        description="Maximum length of a response, in tokens. Default: that of the task set.",
     )
     seed: int = Field(
-        0, ge=0, lt=2**63, description="of the noise that couples policies, directions and budgets"
+        0,
+        ge=0,
+        lt=2**63,
+        description=(
+            "Seed of the sampling noise, which both models, all directions and all budgets share."
+        ),
     )
 
     # What is recorded
     trace: TraceMode = Field(
         "budget",
         description=(
-            "how far both engines follow a sequence: until its budget is spent, or to its end"
+            "How far both models follow a response; budget: until its budget is spent;"
+            " full: to its end."
         ),
     )
     record_threshold: float = Field(
-        0.1, ge=0, description="store both top-k lists where js is at least this (nats)"
+        0.1,
+        ge=0,
+        description=(
+            "Record the top-k tokens of both models where their JS divergence is at"
+            " least this many nats."
+        ),
     )
-    record_top_k: int = Field(10, ge=1, le=100, description="length of these lists")
+    record_top_k: int = Field(
+        10,
+        ge=1,
+        le=100,
+        description="Number of tokens of each model to record there, most probable first.",
+    )
 
-    # The machines
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where the engines run")
-    pairs: int = Field(1, ge=1, description="pairs of engines that pull from one queue")
-    tensor_parallel_size: int = Field(1, ge=1, description="devices (CPU: cores) an engine")
-    share_gpu: bool = Field(False, description="both engines of a pair on one GPU")
-    max_num_seqs: int = Field(64, ge=1, description="sequences in flight an engine")
+    # Machine
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto",
+        description="Where the engines run; auto: on GPUs if there are any, else on the CPU.",
+    )
+    pairs: int = Field(
+        1, ge=1, description="Pairs of engines that share the work; each pair loads both models."
+    )
+    tensor_parallel_size: int = Field(
+        1, ge=1, description="GPUs per engine; on the CPU, processes per engine."
+    )
+    share_gpu: bool = Field(False, description="Put both engines of a pair on one GPU.")
+    max_num_seqs: int = Field(
+        64, ge=1, description="Sequences that an engine works on at the same time, at most."
+    )
     max_num_batched_tokens: int | None = Field(
-        None, ge=1, description="tokens a step; default: prompt and decode fit"
+        None,
+        ge=1,
+        description=(
+            "Tokens per engine step, at most. Default: the longest prompt +"
+            " max_num_seqs, at least 2048."
+        ),
     )
     max_model_len: int | None = Field(
-        None, ge=2, description="context; default: prompt + max_tokens"
+        None,
+        ge=2,
+        description="Context of the engines, in tokens. Default: the longest prompt + max_tokens.",
     )
     kv_cache_gib: float | None = Field(
         None,
         gt=0,
-        description=f"KV cache an engine and device; default: CPU {CPU_KV_CACHE_GIB:g}, GPU: fits",
+        description=(
+            "KV cache per engine and device, in GiB. Default:"
+            f" {CPU_KV_CACHE_GIB:g} on the CPU, what is free on a GPU."
+        ),
     )
-    num_kv_blocks: int | None = Field(None, ge=1, description="KV cache in blocks instead of GiB")
+    num_kv_blocks: int | None = Field(
+        None, ge=1, description="KV cache per engine in blocks of vLLM, instead of kv_cache_gib."
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="of weights and activations"
+        "auto", description="Precision of weights and activations; auto: that of the RL model."
     )
     enforce_eager: bool | None = Field(
-        None, description="no CUDA graphs, no compilation; default: on the CPU"
+        None,
+        description="Run without CUDA graphs and compilation. Default: only on the CPU.",
     )
     rendezvous: Literal["auto", "shm", "tcp"] = Field(
-        "auto", description="how the samplers meet; auto: by placement"
+        "auto",
+        description=(
+            "How the engines of a pair exchange data; auto: shared memory on one machine, else TCP."
+        ),
     )
     step_timeout: float = Field(
-        300.0, ge=1, description="seconds one engine waits for the other in a step"
+        300.0,
+        ge=1,
+        description="Seconds that one engine waits for the other in a step before the pair fails.",
     )
     ray_address: str | None = Field(
-        None, description="Ray cluster to join; default: one of our own on this machine"
+        None,
+        description=(
+            "Address of a running Ray cluster to use. Default: start a private one on this machine."
+        ),
     )
-    trust_remote_code: bool = Field(False, description="run code that a model folder brings along")
+    trust_remote_code: bool = Field(
+        False, description="Allow Python code that comes with a model to run."
+    )
 
-    # Where it goes
+    # Output
     shard: str | None = Field(
-        None, description="K/N: only this share of the run, beside the others in the same --out"
+        None,
+        description=(
+            "Make only share K/N of the run, such as 3/8; all shares need the same out."
+            " Default: the whole run."
+        ),
     )
     verbose: int = Field(
-        0, ge=0, le=2, description="say what is done; twice: every lease, and all that vLLM logs"
+        0,
+        ge=0,
+        le=2,
+        description=(
+            "Show log records on the screen; twice (-vv): also every lease, and log all"
+            " that vLLM says."
+        ),
     )
     out: Path | None = Field(
-        None, description="run directory; the same one again resumes. Default: runs/<name>-<time>"
+        None,
+        description=(
+            "Run directory; the same command with it resumes the run. Default: runs/NAME-TIME."
+        ),
     )
 
     @field_validator("budget", mode="before")
@@ -218,7 +358,7 @@ class RunConfig(BaseModel):
 
     @field_validator("shard", mode="before")
     @classmethod
-    def _check_shard(cls, value: object) -> str | None:
+    def _parse_shard(cls, value: object) -> str | None:
         return None if value is None else str(parse_shard(str(value)))
 
     @field_validator("out", "prompt_template", "match", mode="before")
@@ -227,27 +367,31 @@ class RunConfig(BaseModel):
         return Path(value) if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _check_together(self) -> RunConfig:
+    def _check_models_and_task(self) -> RunConfig:
         if (self.base is None) != (self.rl is None):
-            given, missing = ("base", "rl") if self.rl is None else ("rl", "base")
+            present, missing = ("base", "rl") if self.rl is None else ("rl", "base")
             raise ValueError(
-                f"{given} is given without {missing}: a pair needs both, or neither for the"
+                f"{present} is given without {missing}: a pair needs both, or neither for the"
                 " embedded pair"
-            )
-        if self.shard and not self.out:
-            raise ValueError(
-                f"shard is {self.shard}, but there is no out: give the --out that all shards share"
             )
         if self.prompt and self.prompt_template:
             raise ValueError(
                 "prompt and prompt_template both say what is asked around the question: give one"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_sampling(self) -> RunConfig:
         if self.temperature == 0 and (self.top_p < 1 or self.top_k > 1):
             raise ValueError(
                 f"temperature is 0 (greedy) but top_p is {self.top_p} and top_k {self.top_k}:"
                 " greedy decoding has no nucleus; give --top-p 1 --top-k 0 with it, or a"
                 " temperature above 0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_machine(self) -> RunConfig:
         if self.ray_address and self.device == "auto":
             raise ValueError(
                 "ray_address is given, but from here one cannot tell what that cluster has: give"
@@ -273,6 +417,14 @@ class RunConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _check_output(self) -> RunConfig:
+        if self.shard and not self.out:
+            raise ValueError(
+                f"shard is {self.shard}, but there is no out: give the --out that all shards share"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_intervention(self) -> RunConfig:
         check_match(self.match, self.criterion, "criterion" in self.model_fields_set)
         self._threshold()
@@ -290,8 +442,14 @@ class RunConfig(BaseModel):
         )
 
     def rule(self, max_tokens: int, stop_token_ids: tuple[int, ...]) -> Rule:
-        """The switching rule. Raises ConfigError for a window that is empty or goes beyond
-        max_tokens.
+        """The switching rule of the run.
+
+        Args:
+            max_tokens: Tokens of a response, at most: the setting, or what the task set says.
+            stop_token_ids: The stop tokens of the pair.
+
+        Raises:
+            ConfigError: The window is empty or goes beyond `max_tokens`.
         """
         try:
             start, stop = resolve_window(self.window, max_tokens)
@@ -311,5 +469,5 @@ class RunConfig(BaseModel):
 
     @property
     def directions(self) -> tuple[Direction, ...]:
-        """The directions that this run covers."""
+        """The directions that the run makes."""
         return DIRECTIONS if self.direction == "both" else (self.direction,)

@@ -1,10 +1,9 @@
-"""The switching rule as a user states it: criterion, threshold, window, EOS, extrapolation. Imports
-nothing heavy.
+"""The settings of the switching rule: which values are legal, and what a missing value means.
 
-S(x_<t) in {0, 1} says whether the token at a position comes from the intervention policy (arXiv
-2603.22446, section 3). The functions are the rules of these settings: what is legal, and what a
-value that was left out means. Each raises ValueError with one line that names the setting, its
-value and the way out.
+The switching rule S(x_<t) in {0, 1} says whether the token at a position comes from the
+intervention policy (arXiv 2603.22446, section 3). Its settings are the criterion, the threshold,
+the window, the extrapolation and the budget. Every ValueError of these functions is one line that
+names the setting, its value and the way out. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -17,29 +16,37 @@ from pathlib import Path
 from engine.core import Policy, budget_order, budget_text
 from engine.sampling.rule import CriterionName
 
-# js: "high divergence" of arXiv 2603.22446, section 4, in nats. dlogp: DAPO-32B in arXiv
-# 2603.22117.
 DEFAULT_THRESHOLDS: dict[CriterionName, float] = {"js": 0.1, "dlogp": -0.3}
+"""In nats. js: "high divergence" of arXiv 2603.22446, section 4; dlogp: DAPO-32B in 2603.22117."""
 WITHOUT_THRESHOLD = ("argmax", "always", "never")
+"""Criteria that compare nothing with a threshold."""
 _EDGE = re.compile(r"[0-9]{1,9}|[0-9]{1,3}(\.[0-9]{1,9})?%")
 
 
 def parse_budget(value: object) -> tuple[int | None, ...]:
-    """`8`, `"0,1,8"`, `"unlimited"`, a list of them -> budgets, None is unlimited; strictly
-    increasing.
+    """Parse one budget or a list of budgets.
+
+    Args:
+        value: `8`, `"0,1,8"`, `"unlimited"`, or a list of such items.
+
+    Returns:
+        Budgets, strictly increasing; None is unlimited and comes last.
+
+    Raises:
+        ValueError: The value is no budget, or the budgets do not increase.
     """
     items = value if isinstance(value, (list, tuple)) else str(value).split(",")
     if not items:
         raise ValueError("an empty list names no budget: give whole numbers >= 0, or unlimited")
-    budgets = tuple(map(_parse_one_budget, items))
+    budgets = tuple(map(_parse_budget_item, items))
     ordered = tuple(sorted(set(budgets), key=budget_order))
     if budgets != ordered:
-        wanted = ",".join(map(budget_text, ordered))
-        raise ValueError(f"budgets must rise strictly, unlimited last: give {wanted}")
+        suggestion = ",".join(map(budget_text, ordered))
+        raise ValueError(f"budgets must rise strictly, unlimited last: give {suggestion}")
     return budgets
 
 
-def _parse_one_budget(item: object) -> int | None:
+def _parse_budget_item(item: object) -> int | None:
     text = "unlimited" if item is None else str(item).strip().lower()
     if text == "unlimited":
         return None
@@ -51,17 +58,25 @@ def _parse_one_budget(item: object) -> int | None:
 
 
 def resolve_threshold(criterion: CriterionName, threshold: float | None, matched: bool) -> float:
-    """The threshold that a Rule has: as given, the criterion's default, or 0 where it takes
-    none.
+    """The threshold of a Rule.
+
+    Args:
+        criterion: What is compared with the threshold.
+        threshold: The setting, in nats; a rate of positions for `random`. None is the default.
+        matched: Whether the run is a control that matches another run.
+
+    Returns:
+        The threshold; 0 if the criterion takes none, or if `match` sets the number of positions.
+
+    Raises:
+        ValueError: The criterion takes no such threshold, or has no default.
     """
     if criterion in WITHOUT_THRESHOLD or matched:
         if threshold is not None:
-            why = (
-                "match already says at how many positions"
-                if matched
-                else f"criterion {criterion!r} compares nothing"
-            )
-            raise ValueError(f"threshold is {threshold} but {why}: leave threshold out")
+            fault = f"criterion {criterion!r} compares nothing"
+            if matched:
+                fault = "match already says at how many positions"
+            raise ValueError(f"threshold is {threshold} but {fault}: leave threshold out")
         return 0.0
     if threshold is None:
         return _default_threshold(criterion)
@@ -96,23 +111,37 @@ def _default_threshold(criterion: CriterionName) -> float:
     return DEFAULT_THRESHOLDS[criterion]
 
 
-def check_match(match: Path | None, criterion: CriterionName, criterion_is_given: bool) -> None:
-    """A run is matched by random positions only."""
+def check_match(match: Path | None, criterion: CriterionName, criterion_is_set: bool) -> None:
+    """Check that a run that matches another one intervenes at random positions.
+
+    Args:
+        match: The run directory that is matched, if any.
+        criterion: The criterion of this run.
+        criterion_is_set: Whether the user has set it; for the message.
+
+    Raises:
+        ValueError: The criterion is not `random`.
+    """
     if match is not None and criterion != "random":
-        stated = (
-            f"criterion is {criterion!r}"
-            if criterion_is_given
-            else f"no criterion is given ({criterion!r} then)"
-        )
+        fault = f"no criterion is given ({criterion!r} then)"
+        if criterion_is_set:
+            fault = f"criterion is {criterion!r}"
         raise ValueError(
-            f"match is {str(match)!r} but {stated}: give criterion random, which puts as many"
+            f"match is {str(match)!r} but {fault}: give criterion random, which puts as many"
             " interventions at random positions, or leave match out"
         )
 
 
 def check_window(window: object) -> str:
-    """`window` if it is START:STOP and can hold a position under some max_tokens."""
-    if not isinstance(window, str):  # YAML reads an unquoted 32:40 as a number to base 60
+    """Check that a window is START:STOP and contains a position under some max_tokens.
+
+    Returns:
+        The window as it is.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if not isinstance(window, str):  # YAML reads 32:40 without quotes as a number to base 60
         raise ValueError(
             'give START:STOP as text, in a YAML file in quotes: "32:", ":25%", "32:40"'
         )
@@ -140,9 +169,20 @@ def check_window(window: object) -> str:
 
 
 def resolve_window(window: str | None, max_tokens: int) -> tuple[int, int]:
-    """START and STOP in positions of a response; shares of max_tokens are rounded down."""
-    first, _, last = (window or ":").partition(":")
-    start, stop = _position(first or "0", max_tokens), _position(last or "100%", max_tokens)
+    """The positions of a response that a window allows.
+
+    Args:
+        window: START:STOP, each a number of tokens, a share of `max_tokens` or empty. None is all.
+        max_tokens: Tokens of a response, at most.
+
+    Returns:
+        The first position, from 0, and the one after the last. Shares are rounded down.
+
+    Raises:
+        ValueError: The window is empty, or goes beyond `max_tokens`.
+    """
+    left, _, right = (window or ":").partition(":")
+    start, stop = _position(left or "0", max_tokens), _position(right or "100%", max_tokens)
     stated = f"window is {window!r} and max_tokens {max_tokens}"
     if start >= max_tokens:
         raise ValueError(
@@ -165,31 +205,40 @@ def _position(edge: str, max_tokens: int) -> int:
 
 
 def _number(edge: str) -> Fraction:
-    """`32` or `12.5%` without its unit; exact, so that no share is rounded down by a rounding
-    error.
-    """
+    """The number in `32` or `12.5%`, exact: a share must not lose a token to a rounding error."""
     return Fraction(edge.removesuffix("%"))
 
 
 def resolve_extrapolation(
-    g: float, to: Policy | None, criterion: CriterionName, direction: str
+    strength: float, to: Policy | None, criterion: CriterionName, direction: str
 ) -> Policy:
-    """The policy that is extrapolated to: as given, else rl where that is the intervention
-    policy.
+    """The policy that an extrapolation moves towards.
+
+    Args:
+        strength: The setting `extrapolate`, g of (1 + g) log p_to - g log p_other; 0 is off.
+        to: The setting `extrapolate_to`.
+        criterion: The criterion of the run.
+        direction: The direction of the run, or "both".
+
+    Returns:
+        `to`, by default rl.
+
+    Raises:
+        ValueError: These settings do not go together.
     """
-    if not g and to:
+    if not strength and to:
         raise ValueError(
-            f"extrapolate_to is {to!r} but extrapolate is {g}, which is off: give extrapolate above"
-            " 0, or leave extrapolate_to out"
+            f"extrapolate_to is {to!r} but extrapolate is {strength}, which is off: give"
+            " extrapolate above 0, or leave extrapolate_to out"
         )
-    if g and criterion == "never":
+    if strength and criterion == "never":
         raise ValueError(
-            f"extrapolate is {g} but criterion is 'never', which never intervenes: "
+            f"extrapolate is {strength} but criterion is 'never', which never intervenes: "
             "leave extrapolate out, or give another criterion"
         )
-    if g and not to and direction != "forward":
+    if strength and not to and direction != "forward":
         raise ValueError(
-            f"extrapolate is {g} and direction {direction!r}, but not to which policy: "
+            f"extrapolate is {strength} and direction {direction!r}, but not to which policy: "
             "give extrapolate_to base or rl, or direction forward"
         )
     return to or "rl"

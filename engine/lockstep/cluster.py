@@ -17,7 +17,7 @@ from engine.errors import ConfigError, EngineError, first_line
 from engine.lockstep import ray_private
 from engine.system.log import log_event
 from engine.system.session import VARIABLE, environment, session
-from engine.system.signals import handlers_kept, put_handlers_back
+from engine.system.signals import keep_handlers, restore_handlers
 
 _LOOPBACK = "127.0.0.1"
 _OBJECT_STORE_BYTES = 2**28
@@ -57,7 +57,7 @@ def own_cluster(num_cpus: int) -> Iterator[None]:
         try:
             yield
         finally:
-            with handlers_kept():
+            with keep_handlers():
                 ray.shutdown()
 
 
@@ -88,7 +88,7 @@ def joined_cluster(address: str) -> Iterator[None]:
     try:
         yield
     finally:
-        with handlers_kept():
+        with keep_handlers():
             ray.shutdown()
 
 
@@ -135,4 +135,4 @@ def _leaving_sigterm_alone() -> Iterator[None]:
         try:
             yield
         finally:
-            put_handlers_back()
+            restore_handlers()

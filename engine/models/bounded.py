@@ -1,8 +1,8 @@
-"""A call that may never end, or take all memory: made in a forked process that the kernel stops at
-a bound.
+"""Calls that may never end or take all memory, made in a process that the kernel bounds.
 
-For what a stranger wrote and a library of ours runs, such as a chat template. The call must need
-nothing but memory: threads do not live on in the child.
+For code of a stranger that a library of ours runs, such as a chat template. The process is a fork,
+in which only the calling thread lives on: the call may use the memory of its parent, and nothing
+that another thread does.
 """
 
 from __future__ import annotations
@@ -17,26 +17,36 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from engine.errors import first_line
 
-def bounded(call: Callable[[], Any], cpu_s: int, memory_mib: int) -> Any:
-    """What `call` returns, as JSON has it, within this CPU time and this much more memory.
 
-    Raises ValueError, in one line, where it raised, or was stopped.
+def call_bounded(call: Callable[[], Any], cpu_s: int, memory_mib: int) -> Any:
+    """Call a function in a process with a bound on its CPU time and memory.
+
+    Args:
+        call: The function. Its result must be of types that JSON has.
+        cpu_s: Seconds of CPU time.
+        memory_mib: MiB of memory beside what this process has mapped.
+
+    Returns:
+        What the function returned, through JSON: tuples have become lists.
+
+    Raises:
+        ValueError: It raised an error, whose first line is the message, or reached a bound.
     """
     reader, writer = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", DeprecationWarning
-        )  # of Python 3.12, where there are threads
+        # Python 3.12 warns of forks beside threads.
+        warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
         os.close(reader)
-        _answer(writer, call, cpu_s, memory_mib)
+        _run_child(writer, call, cpu_s, memory_mib)
     os.close(writer)
     try:
         with os.fdopen(reader, "rb") as pipe:
             answer = pipe.read()
-    finally:  # also of a Ctrl-C
+    finally:  # also after Ctrl-C
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
@@ -48,17 +58,17 @@ def bounded(call: Callable[[], Any], cpu_s: int, memory_mib: int) -> Any:
     return value
 
 
-def _answer(writer: int, call: Callable[[], Any], cpu_s: int, memory_mib: int) -> NoReturn:
-    """The child: never returns, and runs nobody's clean-up."""
+def _run_child(writer: int, call: Callable[[], Any], cpu_s: int, memory_mib: int) -> NoReturn:
+    """The child: writes one answer, and ends without the clean-up that its parent would do."""
     try:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
-        most = _address_space() + (memory_mib << 20)
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        max_bytes = _address_space() + (memory_mib << 20)
+        resource.setrlimit(resource.RLIMIT_AS, (max_bytes, max_bytes))
         try:
             answer = [call(), None]
         except Exception as error:
-            answer = [None, " ".join(str(error).split()) or type(error).__name__]
+            answer = [None, first_line(error)]
         with os.fdopen(writer, "wb") as pipe:
             pipe.write(json.dumps(answer).encode())
     finally:

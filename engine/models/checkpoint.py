@@ -1,8 +1,7 @@
-"""One model on disk: finds its folder, refuses what cannot be run (and says why), and takes its
-fingerprint.
+"""One model on disk: finds its folder, refuses a model that cannot be run, takes its fingerprint.
 
-Reads JSON and the headers of safetensors files only; no model code runs and nothing heavy is
-imported. What two models have to do with each other is in `preflight`.
+Reads JSON, the headers of safetensors files and samples of their data; no code of a model runs and
+nothing heavy is imported. Whether two models are a pair is decided in `pair_info`.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ _TOKENIZER_FILES = [
     "*.tiktoken",
 ]
 _PICKLES = ["*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle"]
-_SHARD = re.compile(r"[^/\0]+\.safetensors")
+_WEIGHT_FILE = re.compile(r"[^/\0]+\.safetensors")
 _MAX_HEADER_BYTES = 100_000_000  # as in the safetensors library
 _MIB = 1 << 20
-_BLOCK, _NUM_BLOCKS = 1 << 16, 64
+_BLOCK_BYTES, _NUM_BLOCKS = 1 << 16, 64
 _ADAPTER = (
     "is an adapter: merge it into its base model (merge_and_unload, then save_pretrained) and give"
     " that folder"
@@ -40,44 +39,52 @@ _ADAPTER = (
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model folder that passed every check that needs no other model.
-
-    label:        "--base /folder", how messages name it
-    name:         what an engine is given: an absolute folder, or the hub id
-    folder:       where its files are on this machine
-    weight_bytes: size of its safetensors files
-    fingerprint:  of config.json and the weights, see `_fingerprint`
-    """
+    """A model folder that has passed every check that needs no other model."""
 
     label: str
+    """Its name in messages: "--base /folder"."""
     name: str
+    """What an engine loads: an absolute folder, or the hub id."""
     folder: Path
+    """Where its files are on this machine."""
     config: dict[str, Any]
+    """The content of config.json."""
     weight_bytes: int
+    """Size of its safetensors files."""
     fingerprint: str
+    """Changes when config.json or the weights do, see `_fingerprint`."""
 
     def eos_ids(self) -> set[int]:
-        """The EOS ids that config.json and generation_config.json name."""
+        """The EOS ids that config.json and generation_config.json name.
+
+        Raises:
+            ModelError: One of them is no token id.
+        """
         file = self.folder / "generation_config.json"
         generation = _read_object(self.label, file) if file.is_file() else {}
-        values = [self.config.get("eos_token_id"), generation.get("eos_token_id")]
-        ids = [
-            i
-            for value in values
-            if value is not None
-            for i in (value if isinstance(value, list) else [value])
-        ]
-        for wrong in (i for i in ids if type(i) is not int):
-            raise ModelError(
-                f"{self.label} names the EOS id {wrong!r:.60}, which is no token id: mend its"
-                " config.json"
-            )
+        ids: list[Any] = []
+        for config in (self.config, generation):
+            value = config.get("eos_token_id")
+            if value is not None:
+                ids += value if isinstance(value, list) else [value]
+        for token in ids:
+            if type(token) is not int:
+                raise ModelError(
+                    f"{self.label} names the EOS id {token!r:.60}, which is no token id: mend its"
+                    " config.json"
+                )
         return set(ids)
 
 
 def open_checkpoint(setting: str, model: str) -> Checkpoint:
-    """Check the folder or hub id `model`, given as `setting` ("--base"). Fetches a hub id into the
-    hub's cache.
+    """Check a model, and fetch it into the cache of the hub if it is not on this machine.
+
+    Args:
+        setting: The option that names the model, "--base" or "--rl", for messages.
+        model: A folder or a hub id.
+
+    Raises:
+        ModelError: The model cannot be run.
     """
     label = f"{setting} {model}"
     try:
@@ -93,7 +100,7 @@ def _open(label: str, model: str) -> Checkpoint:
     is_local = local.exists()
     folder = local.resolve() if is_local else _fetch(label, model, _SMALL_FILES)
     config = _read_config(label, folder)
-    if not is_local:  # tens of GB: only after the small files were found good
+    if not is_local:  # tens of GB: only once the small files have passed their checks
         folder = _fetch(label, model, ["*.safetensors"])
     _refuse_no_tokenizer(label, folder)
     weights = _weight_files(label, folder)
@@ -103,6 +110,7 @@ def _open(label: str, model: str) -> Checkpoint:
 
 
 def _fetch(label: str, model: str, patterns: list[str]) -> Path:
+    """The folder of a hub id in the cache, with the files that match the patterns."""
     if (
         not model
         or model.startswith(("/", ".", "~"))
@@ -126,9 +134,7 @@ def _fetch(label: str, model: str, patterns: list[str]) -> Path:
             "is no folder here and not on the Hugging Face Hub: check the name; if it is private,"
             " `hf auth login`"
         )
-    except (
-        Exception
-    ) as error:  # the boundary to the hub's client, which raises its HTTP library's errors too
+    except Exception as error:  # the client of the hub raises errors of its HTTP library too
         way_out = (
             "is no folder here and cannot be fetched from the Hugging Face Hub"
             f" ({type(error).__name__}): give a folder, or run `hf download {model}` where the hub"
@@ -143,7 +149,7 @@ def _read_config(label: str, folder: Path) -> dict[str, Any]:
             f"{label} is a file: give the folder of a model in Hugging Face format (not GGUF)"
         )
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{label} {_what_instead_of_a_model(folder)}")
+        raise ModelError(f"{label} {_explain_no_config(folder)}")
     config = _read_object(label, folder / "config.json")
     architectures = config.get("architectures")
     names = architectures if isinstance(architectures, list) else []
@@ -155,7 +161,8 @@ def _read_config(label: str, folder: Path) -> dict[str, Any]:
     return config
 
 
-def _what_instead_of_a_model(folder: Path) -> str:
+def _explain_no_config(folder: Path) -> str:
+    """What a folder without config.json is, and the way out."""
     if (folder / "adapter_config.json").exists():
         return _ADAPTER
     if any(folder.glob("*.gguf")):
@@ -166,7 +173,7 @@ def _what_instead_of_a_model(folder: Path) -> str:
 
 
 def _refuse_no_tokenizer(label: str, folder: Path) -> None:
-    # transformers would make up an empty tokenizer of the model's kind
+    # Without the file transformers makes an empty tokenizer of the model's class.
     if not any(file for pattern in _TOKENIZER_FILES for file in folder.glob(pattern)):
         raise ModelError(
             f"{label} holds no tokenizer: copy tokenizer.json and tokenizer_config.json into the"
@@ -175,12 +182,13 @@ def _refuse_no_tokenizer(label: str, folder: Path) -> None:
 
 
 def _weight_files(label: str, folder: Path) -> list[Path]:
-    """The safetensors files of the model, by name: those of the index, or the one, or all (adapters
-    aside).
+    """The safetensors files of a model: those of its index, or model.safetensors, or all others.
+
+    Files of an adapter are left out.
     """
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        names = _names_in(label, index)
+        names = _indexed_names(label, index)
     elif (folder / "model.safetensors").exists():
         names = ["model.safetensors"]
     else:
@@ -190,7 +198,7 @@ def _weight_files(label: str, folder: Path) -> list[Path]:
             if not file.name.startswith("adapter")
         )
     if not names:
-        raise ModelError(f"{label} {_what_instead_of_weights(folder)}")
+        raise ModelError(f"{label} {_explain_no_weights(folder)}")
     for name in names:
         if not (folder / name).is_file():
             raise ModelError(
@@ -200,12 +208,16 @@ def _weight_files(label: str, folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _names_in(label: str, index: Path) -> list[str]:
-    """The files that an index names: safetensors files beside it, not elsewhere, and no pickle."""
+def _indexed_names(label: str, index: Path) -> list[str]:
+    """The names of files in an index.
+
+    Raises:
+        ModelError: A name is not that of a safetensors file in the same folder.
+    """
     files = _read_object(label, index).get("weight_map")
     names: list[Any] = list(files.values()) if isinstance(files, dict) else [None]
     for name in names:
-        if not (isinstance(name, str) and _SHARD.fullmatch(name)):
+        if not (isinstance(name, str) and _WEIGHT_FILE.fullmatch(name)):
             raise ModelError(
                 f"{label} is damaged: {index.name} names {name!r:.60} as a weight file, which is no"
                 " safetensors file in the folder; fetch it again"
@@ -213,7 +225,8 @@ def _names_in(label: str, index: Path) -> list[str]:
     return sorted(set(names))
 
 
-def _what_instead_of_weights(folder: Path) -> str:
+def _explain_no_weights(folder: Path) -> str:
+    """What a folder without safetensors files has instead, and the way out."""
     if (folder / "adapter_config.json").exists():
         return _ADAPTER
     if any(file for pattern in _PICKLES for file in folder.glob(pattern)):
@@ -225,12 +238,11 @@ def _what_instead_of_weights(folder: Path) -> str:
 
 
 def _fingerprint(label: str, folder: Path, weights: list[Path]) -> str:
-    """SHA-256 over config.json and, for each weight file, its name, size, header and samples of its
-    data.
+    """SHA-256 of config.json and of the name, size, header and samples of each weight file.
 
-    The samples are the first and last MiB and 64 blocks of 64 KiB evenly between (a file up to 8
-    MiB whole), not 60 GB a model. The ends alone would not do: between two checkpoints of one RL
-    run they are often the same bits.
+    Samples, since reading 60 GB per model would take minutes: the first and the last MiB, and 64
+    blocks of 64 KiB evenly between them; of a file up to 8 MiB all bytes. The two ends alone are
+    not enough: two checkpoints of one RL run often have the same bits there.
     """
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     for file in weights:
@@ -243,8 +255,11 @@ def _fingerprint(label: str, folder: Path, weights: list[Path]) -> str:
 
 def _samples(file: Path) -> Iterator[bytes]:
     size = file.stat().st_size
-    spans = [(size * (i + 1) // (_NUM_BLOCKS + 1), _BLOCK) for i in range(_NUM_BLOCKS)]
-    spans = [(0, _MIB), *spans, (size - _MIB, _MIB)] if size > 8 * _MIB else [(0, size)]
+    spans = [(0, size)]
+    if size > 8 * _MIB:
+        step = _NUM_BLOCKS + 1
+        blocks = [(size * (i + 1) // step, _BLOCK_BYTES) for i in range(_NUM_BLOCKS)]
+        spans = [(0, _MIB), *blocks, (size - _MIB, _MIB)]
     with file.open("rb") as data:
         for offset, length in spans:
             data.seek(offset)
@@ -252,8 +267,10 @@ def _samples(file: Path) -> Iterator[bytes]:
 
 
 def _header(label: str, file: Path) -> bytes:
-    """The JSON header of a safetensors file, after checking that the file is as long as the header
-    says.
+    """The JSON header of a safetensors file.
+
+    Raises:
+        ModelError: The file has no such header, or not the length that the header implies.
     """
     size = file.stat().st_size
     with file.open("rb") as data:
@@ -275,14 +292,16 @@ def _header(label: str, file: Path) -> bytes:
 
 
 def _end_of_data(tensors: dict[str, Any]) -> int:
-    """Where the data of the last tensor ends. Raises what it likes where they do not lie one behind
-    the other.
+    """The byte after the data of the last tensor, from the start of the data.
+
+    Raises:
+        ValueError: The data have gaps or overlap. A header of another shape raises other errors.
     """
     spans = [tensor["data_offsets"] for name, tensor in tensors.items() if name != "__metadata__"]
     end = 0
     for start, stop in sorted(spans):
         if type(start) is not int or type(stop) is not int or not end == start <= stop:
-            raise ValueError("spans with gaps, or over each other")
+            raise ValueError("the data of the tensors have gaps, or overlap")
         end = stop
     return end
 

@@ -1,4 +1,4 @@
-"""Memory: what a pair needs on one device, estimated before anything is loaded."""
+"""The memory that a pair needs on one device, estimated before anything is loaded."""
 
 from __future__ import annotations
 
@@ -14,47 +14,48 @@ _GIB = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """Bytes on one device (the host, or each GPU); `available` is None where that cannot be seen
-    from here.
-
-    weights:         of the engines that share the device
-    kv_cache:        asked for by these engines; None when vLLM chooses
-    kv_per_sequence: one engine's KV cache for one sequence of full length
-    warning:         one line, or None
-    """
+    """Bytes on one device: on the host, or on each GPU."""
 
     weights: int
+    """Weights of all engines that share the device."""
     kv_cache: int | None
+    """KV cache that these engines ask for; None if vLLM chooses."""
     kv_per_sequence: int
+    """KV cache of one engine for one sequence of full length."""
     available: int | None
+    """What the device has; None if it cannot be seen from this machine."""
     warning: str | None
+    """One line for the user, if the run may not fit."""
 
 
 def estimate_memory(pair: PairInfo, config: RunConfig, max_model_len: int) -> MemoryEstimate:
-    """Estimate what one pair needs on a device. Raises ModelError when its weights alone cannot
-    fit.
+    """Estimate what one pair needs on a device.
+
+    Args:
+        pair: The models.
+        config: The settings of the run.
+        max_model_len: Context of the engines, in tokens.
+
+    Raises:
+        ModelError: The weights alone do not fit.
     """
     gpus = visible_gpus() if config.device != "cpu" else []
     on_gpu = config.device == "cuda" or bool(gpus)
+    num_devices = config.tensor_parallel_size if on_gpu else 1
+    is_shared = not on_gpu or config.share_gpu  # by both engines
     dtype = pair.dtype if config.dtype == "auto" else config.dtype
-    widening = DTYPE_BYTES[dtype] / DTYPE_BYTES[pair.dtype]
-    both = (pair.base_weight_bytes, pair.rl_weight_bytes)
-    shared = not on_gpu or config.share_gpu
-    weights = int(
-        widening
-        * (sum(both) if shared else max(both))
-        / (config.tensor_parallel_size if on_gpu else 1)
-    )
+    cast_factor = DTYPE_BYTES[dtype] / DTYPE_BYTES[pair.dtype]
+    stored = (pair.base_weight_bytes, pair.rl_weight_bytes)
+    weights = int(cast_factor * (sum(stored) if is_shared else max(stored)) / num_devices)
     kv_engine = None if config.num_kv_blocks else _kv_bytes(config, on_gpu)
-    kv_cache = None if kv_engine is None else kv_engine * (2 if shared else 1)
+    kv_cache = None if kv_engine is None else kv_engine * (2 if is_shared else 1)
     kv_numbers = max(pair.base_kv_numbers, pair.rl_kv_numbers)
-    kv_sequence = (
-        kv_numbers
-        * DTYPE_BYTES[dtype]
-        * max_model_len
-        // (config.tensor_parallel_size if on_gpu else 1)
-    )
-    available = min(gpu.memory for gpu in gpus) if gpus else None if on_gpu else available_memory()
+    kv_sequence = kv_numbers * DTYPE_BYTES[dtype] * max_model_len // num_devices
+    available = None
+    if gpus:
+        available = min(gpu.memory for gpu in gpus)
+    elif not on_gpu:
+        available = available_memory()
     where = "each GPU" if on_gpu else "this machine"
     if available is not None and weights > available:
         raise ModelError(
@@ -90,7 +91,7 @@ def _memory_warning(
 
 
 def _kv_bytes(config: RunConfig, on_gpu: bool) -> int | None:
-    """KV cache that one engine asks for on one device."""
+    """Bytes of KV cache that one engine asks for on one device."""
     gib = config.kv_cache_gib or (None if on_gpu else CPU_KV_CACHE_GIB)
     return None if gib is None else int(gib * _GIB)
 

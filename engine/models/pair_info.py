@@ -1,8 +1,7 @@
-"""What is checked before anything heavy starts: that two models are a pair, that the prompts fit,
-that memory may do.
+"""Two models as a pair: whether they fit together, and what the run needs to know of them.
 
-One model by itself is `checkpoint`'s matter. Nothing here starts an engine or loads a weight;
-transformers and torch are imported by the functions that need them.
+One model by itself is checked in `checkpoint`. Nothing here starts an engine or loads a weight, and
+transformers is imported only by the functions that need it.
 """
 
 from __future__ import annotations
@@ -12,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.errors import ModelError
+from engine.errors import ModelError, first_line
 from engine.models.checkpoint import Checkpoint, open_checkpoint
 
 TINY_PAIR = Path(__file__).parents[1] / "tiny_pair"
-_MAX_COUNT = 1 << 31  # of anything that config.json counts
+"""The folder of the embedded pair."""
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+"""Bytes of a number, by the names of dtypes that a run can have."""
+_MAX_COUNT = 1 << 31  # of anything that config.json counts
 _CONTEXT_KEYS = (
     "max_position_embeddings",
     "n_positions",
@@ -29,33 +30,30 @@ _CONTEXT_KEYS = (
 
 @dataclass(frozen=True, slots=True)
 class PairInfo:
-    """Two models that fit together.
-
-    base, rl:           what an engine is given: an absolute folder, or a hub id
-    tokenizer:          the RL model's
-    vocab_size:         ids below it exist in both models; a longer logits row of either is padding,
-                        to be masked
-    stop_token_ids:     sorted union of both models' EOS ids
-    context_length:     tokens, the shorter of both
-    dtype:              the RL model's; both engines must run in one
-    *_weight_bytes:     size of the weight files
-    *_fingerprint:      changes when config.json or the weights do
-    *_kv_numbers:       numbers that a token leaves in the KV cache (2 * layers * kv heads * head
-                        size)
-    """
+    """Two models that fit together."""
 
     base: str
+    """What the base engine loads: an absolute folder, or a hub id."""
     rl: str
+    """What the RL engine loads."""
     tokenizer: Any
+    """The tokenizer of the RL model."""
     vocab_size: int
+    """Ids below it exist in both models; logits beyond it are padding, to be masked."""
     stop_token_ids: tuple[int, ...]
+    """The EOS ids of both models, sorted."""
     context_length: int
+    """Tokens, of the model with the shorter context."""
     dtype: str
+    """That of the RL model; both engines must run in one."""
     base_weight_bytes: int
+    """Size of the weight files."""
     rl_weight_bytes: int
     base_fingerprint: str
+    """Changes when config.json or the weights do."""
     rl_fingerprint: str
     base_kv_numbers: int
+    """Numbers that a token takes in the KV cache: 2 * layers * KV heads * head size."""
     rl_kv_numbers: int
 
     def identity(self) -> dict[str, Any]:
@@ -68,14 +66,23 @@ class PairInfo:
 
 
 def inspect_pair(base: str | None, rl: str | None, trust_remote_code: bool) -> PairInfo:
-    """Check both models and that they are a pair. None is the embedded one. Raises ModelError."""
+    """Check two models, and that they are a pair.
+
+    Args:
+        base: A folder or a hub id; None is that of the embedded pair.
+        rl: As `base`.
+        trust_remote_code: Whether code that comes with a model may run.
+
+    Raises:
+        ModelError: A model cannot be run, or the two are no pair.
+    """
     models = [
         open_checkpoint("--base", base or str(TINY_PAIR / "base")),
         open_checkpoint("--rl", rl or str(TINY_PAIR / "rl")),
     ]
     sizes = [_load_size(model, trust_remote_code) for model in models]
     tokenizers = [_load_tokenizer(model, trust_remote_code) for model in models]
-    _refuse_other_vocabulary(models, tokenizers)
+    _refuse_different_vocabularies(models, tokenizers)
     vocab_size = min(size.vocab for size in sizes)
     return PairInfo(
         base=models[0].name,
@@ -96,14 +103,14 @@ def inspect_pair(base: str | None, rl: str | None, trust_remote_code: bool) -> P
 
 @dataclass(frozen=True, slots=True)
 class _Size:
-    """What config.json says of one model, with the defaults that it leaves out; context in
-    tokens.
-    """
+    """The sizes of one model, from config.json and the defaults for what it leaves out."""
 
     vocab: int
     context: int
+    """In tokens."""
     dtype: str
     kv_numbers: int
+    """See `PairInfo.rl_kv_numbers`."""
 
 
 def _load_size(model: Checkpoint, trust_remote_code: bool) -> _Size:
@@ -122,8 +129,8 @@ def _load_size(model: Checkpoint, trust_remote_code: bool) -> _Size:
         ):
             if not 0 < number < _MAX_COUNT:
                 raise ValueError(f"its {name} would have {number} entries")
-    except Exception as error:  # the boundary to transformers, whose parsers raise what they like
-        raise _refusal(model, "config.json", error, trust_remote_code) from error
+    except Exception as error:  # the parsers of transformers raise errors of any type
+        raise _unreadable(model, "config.json", error, trust_remote_code) from error
     return size
 
 
@@ -133,36 +140,43 @@ def _load_tokenizer(model: Checkpoint, trust_remote_code: bool) -> Any:
     try:
         return AutoTokenizer.from_pretrained(model.folder, trust_remote_code=trust_remote_code)
     except Exception as error:  # as above
-        raise _refusal(model, "tokenizer", error, trust_remote_code) from error
+        raise _unreadable(model, "tokenizer", error, trust_remote_code) from error
 
 
-def _refusal(model: Checkpoint, what: str, error: Exception, trusted: bool) -> ModelError:
+def _unreadable(model: Checkpoint, part: str, error: Exception, trusted: bool) -> ModelError:
+    """The error of a model of which transformers cannot read a part."""
     brings_code = "auto_map" in model.config or any(model.folder.glob("*.py"))
     if brings_code and not trusted:
         return ModelError(
             f"{model.label} runs only with code of its own: read it, then give --trust-remote-code"
         )
-    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return ModelError(f"{model.label} has a {what} that transformers cannot read: {first_line}")
+    return ModelError(
+        f"{model.label} has a {part} that transformers cannot read: {first_line(error)}"
+    )
 
 
-def _refuse_other_vocabulary(models: Sequence[Checkpoint], tokenizers: Sequence[Any]) -> None:
-    """Compare token by token: ids go from one model to the other, so each must mean the same in
-    both.
+def _refuse_different_vocabularies(models: Sequence[Checkpoint], tokenizers: Sequence[Any]) -> None:
+    """Compare two vocabularies token by token, since each model continues with ids of the other.
 
-    The length of the logits may differ (padding to a multiple of 64 or 128): only ids that a
-    tokenizer knows count.
+    Only ids that a tokenizer knows count: the length of the logits may differ, as models pad them
+    to a multiple of 64 or 128.
+
+    Raises:
+        ModelError: An id stands for different tokens.
     """
     base, rl = (
         {index: token for token, index in tokenizer.get_vocab().items()} for tokenizer in tokenizers
     )
     for index in sorted(base.keys() | rl.keys()):
         if base.get(index) != rl.get(index):
-            one, other = (repr(v[index]) if index in v else "nothing" for v in (base, rl))
+            base_token, rl_token = (
+                repr(vocabulary[index]) if index in vocabulary else "nothing"
+                for vocabulary in (base, rl)
+            )
             raise ModelError(
                 f"{models[0].label} and {models[1].label} have different vocabularies: token id"
-                f" {index} is {one} in the base model and {other} in the RL model; a pair shares"
-                " one tokenizer, give models of one family"
+                f" {index} is {base_token} in the base model and {rl_token} in the RL model; a pair"
+                " shares one tokenizer, give models of one family"
             )
 
 
@@ -185,9 +199,7 @@ def _stop_token_ids(
 
 
 def _context_length(config: Any) -> int:
-    """As vLLM takes it, without stretching by RoPE scaling; 2048 where the configuration says
-    nothing.
-    """
+    """The context that vLLM would take, without stretching it by RoPE scaling; by default 2048."""
     lengths = [int(value) for key in _CONTEXT_KEYS if (value := getattr(config, key, None))]
     return min(lengths, default=2048)
 
@@ -198,7 +210,7 @@ def _dtype(config: Any) -> str:
 
 
 def _kv_numbers(config: Any) -> int:
-    """Numbers that one token leaves in the KV cache, as if every layer attended to everything."""
+    """Numbers that a token takes in the KV cache, if every layer attends to all tokens."""
     heads = getattr(config, "num_attention_heads", None) or 1
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
     head_size = getattr(config, "head_dim", None) or config.hidden_size // heads

@@ -112,9 +112,9 @@ def _make(
 
 
 def _report_short_controls(plan: Plan, store: RunStore, display: Display) -> None:
-    """Tell the user how many responses of a matched control have too few interventions.
+    """Tell the user how many responses of a control have fewer interventions than they should.
 
-    A response that is shorter than its like in the matched run may have no more positions.
+    A response that is shorter than that of the matched run may have too few positions.
     """
     matched = plan.work.matched
     if not matched:

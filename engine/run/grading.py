@@ -8,7 +8,7 @@ from engine.core import Grade, Trajectory
 
 
 class Grader(Protocol):
-    """What a run needs of a grader. No call but `finish` may take long."""
+    """What a run needs of a grader; only `finish` may take long."""
 
     def submit(self, key: Trajectory, text: str) -> None:
         """Queue a response."""
@@ -48,7 +48,7 @@ class Grading:
             self._take(self._grader.poll())
 
     def finish(self) -> list[Grade]:
-        """Wait for the grades that are not ready yet. Returns all."""
+        """Wait for the grades that are not ready yet, and return all grades."""
         if self._grader:
             self._take(self._grader.finish())
         return self.grades

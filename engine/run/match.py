@@ -1,9 +1,9 @@
-"""The run that a control matches: how often each of its trajectories was intervened on.
+"""The run that a control matches: the number of interventions in each of its trajectories.
 
-A control draws its positions over its own response, not over the matched one: RL tokens make a base
-response longer and base tokens an RL response shorter, so that positions of the one would be
-crowded, or missing, in the other. How long the control's will be is best known from the primary's
-plain response, which it changes little.
+A control draws its positions over its own response, not over that of the matched run. RL tokens
+make a base response longer and base tokens make an RL response shorter, so positions of one
+response would be crowded in the other, or lie beyond its end. The best estimate of the length of a
+control's response is the plain response of the primary, which random interventions change little.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from engine.errors import ConfigError
 from engine.store.manifest import digest_rows, is_scored, section
 from engine.store.run_reader import read_run
 
-# What must be the same for a trajectory here to have its like there.
+# What two runs must have in common for their trajectories to correspond, and its name in messages.
 _COMPARED = {
     "base": "base model",
     "rl": "rl model",
@@ -29,21 +29,27 @@ _COMPARED = {
 
 
 class Matched(NamedTuple):
-    """interventions: of the trajectory of the same key in the matched run. span: tokens of the
-    primary's plain response to the same noise (budget 0); None where the matched run has none.
-    """
+    """What the matched run did in the trajectory with the same key."""
 
     interventions: int
+    """How often it intervened."""
     position_limit: int | None
+    """Tokens of the primary's plain response (budget 0) to the same noise; None if it has none."""
 
 
 def read_match(
     run: Path, trajectories: Iterable[Trajectory], identity: Mapping[str, Any]
 ) -> dict[Trajectory, Matched]:
-    """What `run` did in each of `trajectories`; `identity` is that of the run that is to match it.
+    """Read what a run did in each trajectory of a control.
 
-    Raises ConfigError where `run` has other models, problems or prompts, or lacks a trajectory;
-    RunDirectoryError where it is no run directory.
+    Args:
+        run: The directory of the matched run.
+        trajectories: The trajectories of the control.
+        identity: The identity of the control, as in run.json.
+
+    Raises:
+        ConfigError: The runs differ in models, problems or prompts, or `run` lacks a trajectory.
+        RunDirectoryError: `run` is no run directory.
     """
     store = read_run(run)
     if is_scored(store.manifest):
@@ -55,45 +61,59 @@ def read_match(
     rows = store.responses([*TRAJECTORY_KEY, "interventions", "tokens"]).to_pydict()
     keys = list(map(Trajectory, *(rows[name] for name in TRAJECTORY_KEY)))
     interventions = dict(zip(keys, rows["interventions"], strict=True))
-    plain = {
+    plain_lengths = {
         key: tokens for key, tokens in zip(keys, rows["tokens"], strict=True) if key.budget == 0
     }
-    wanted = list(trajectories)
-    missing = [key for key in wanted if key not in interventions]
+    control_keys = list(trajectories)
+    missing = [key for key in control_keys if key not in interventions]
     if missing:
         raise ConfigError(
-            f"match is {str(run)!r}, which lacks {len(missing):,} of {len(wanted):,} trajectories,"
-            f" the first: {missing[0]}; give direction, budget and samples as that run (left out,"
-            " they are taken from it), or complete it"
+            f"match is {str(run)!r}, which lacks {len(missing):,} of {len(control_keys):,}"
+            f" trajectories, the first: {missing[0]}; give direction, budget and samples as that"
+            " run (left out, they are taken from it), or complete it"
         )
-    return {key: Matched(interventions[key], plain.get(key._replace(budget=0))) for key in wanted}
+    return {
+        key: Matched(interventions[key], plain_lengths.get(key._replace(budget=0)))
+        for key in control_keys
+    }
 
 
 def fingerprint(matched: Mapping[Trajectory, Matched]) -> str:
-    """What the identity of a control keeps of the run that it matches."""
+    """The digest of a matched run's counts, which the identity of a control contains."""
     return digest_rows((*map(str, key), *counts) for key, counts in matched.items())
 
 
-def check_room(
+def check_num_positions(
     run: Path, matched: Mapping[Trajectory, Matched], window: str | None, start: int, stop: int
 ) -> None:
-    """Raise ConfigError where a trajectory has more interventions than the window start ... stop -
-    1 has positions.
+    """Check that the window of a control has a position for every intervention of a trajectory.
+
+    Args:
+        run: The directory of the matched run, for the message.
+        matched: What that run did in each trajectory.
+        window: The setting, for the message.
+        start: The first position of the window.
+        stop: The position after its last.
+
+    Raises:
+        ConfigError: A trajectory has more interventions than the window has positions.
     """
-    most = max(matched, key=lambda key: matched[key].interventions)
-    if matched[most].interventions > stop - start:
+    key = max(matched, key=lambda key: matched[key].interventions)
+    num_interventions = matched[key].interventions
+    if num_interventions > stop - start:
         raise ConfigError(
-            f"match is {str(run)!r}, where {most} has {matched[most].interventions} interventions,"
+            f"match is {str(run)!r}, where {key} has {num_interventions} interventions,"
             f" and window is {window!r}, which holds {stop - start} positions: give a wider window,"
             " or the one of that run"
         )
 
 
-def _refuse_difference(run: Path, there: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+def _refuse_difference(run: Path, matched: Mapping[str, Any], control: Mapping[str, Any]) -> None:
+    """Compare the identities of the two runs."""
     differing = [
-        f"{name} ({there.get(key)!r:.200} there, {here.get(key)!r:.200} here)"
+        f"{name} ({matched.get(key)!r:.200} there, {control.get(key)!r:.200} here)"
         for key, name in _COMPARED.items()
-        if there.get(key) != here.get(key)
+        if matched.get(key) != control.get(key)
     ]
     if differing:
         raise ConfigError(

@@ -17,7 +17,7 @@ from engine.core import ExternalResponses, GraderName, Problem, Task, budget_tex
 from engine.models.memory import MemoryEstimate, estimate_memory
 from engine.models.pair_info import PairInfo, inspect_pair
 from engine.models.prompt import check_external, check_prompts, render_prompts
-from engine.run.match import check_room, read_match
+from engine.run.match import check_num_positions, read_match
 from engine.run.work import Score, Sweep, Work
 from engine.sampling.rule import Rule
 from engine.shard import WHOLE, Shard, parse_shard
@@ -25,7 +25,7 @@ from engine.system.log import LogConfig
 from engine.system.machine import visible_gpus
 from engine.system.terminal import visible
 
-_OF_THE_SESSION = {"shard", "verbose"}  # others of the same run may differ
+_SESSION_SETTINGS = {"shard", "verbose"}  # they may differ between the sessions of one run
 # A row of `tokens` uncompressed, without its rare lists. Rows of the embedded pair take 6 to 13.
 _BYTES_PER_TOKEN = 70
 
@@ -78,7 +78,7 @@ class Plan:
         return {
             name: value
             for name, value in self.config.model_dump(mode="json").items()
-            if name not in unused and name not in _OF_THE_SESSION
+            if name not in unused and name not in _SESSION_SETTINGS
         }
 
     def describe(self) -> list[tuple[str, str]]:
@@ -122,7 +122,7 @@ class Plan:
 
 
 def prepare(config: RunConfig, task: Task) -> Plan:
-    """Check models, prompts, memory and what is matched, for `xsample run`.
+    """Check models, prompts, memory and the matched run, for `xsample run`.
 
     Args:
         config: The settings of the run.
@@ -139,7 +139,7 @@ def prepare(config: RunConfig, task: Task) -> Plan:
     max_model_len = check_prompts(by_problem, sweep.max_tokens, *limits)
     if config.match:
         matched = read_match(config.match, sweep.trajectories(), pair.identity() | sweep.asked())
-        check_room(config.match, matched, config.window, rule.start, rule.stop)
+        check_num_positions(config.match, matched, config.window, rule.start, rule.stop)
         sweep = sweep.matching(matched)
     budgets = "-".join(map(budget_text, config.budget))
     criterion = "" if config.criterion == "js" else f"-{config.criterion}"

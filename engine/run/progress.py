@@ -27,7 +27,7 @@ class Progress:
         self._interventions = self._effective = 0
 
     def engines_ready(self) -> None:
-        """A pair is ready. Rates count from the first that is."""
+        """Note that a pair is ready; rates count from the first that is."""
         if self._first_ready is None:
             self._first_ready = self._clock()
 

@@ -14,7 +14,7 @@ from engine.errors import GivenUpError
 from engine.run.grading import Grader, Grading
 from engine.run.plan import Plan
 from engine.run.progress import Progress
-from engine.run.rows import forked_from, response_rows, token_rows
+from engine.run.rows import fork_budgets, response_rows, token_rows
 from engine.run.scheduler import Done, GivenUp
 from engine.shard import WHOLE
 from engine.store.run_store import RunStore
@@ -73,7 +73,12 @@ class Recorder:
         )
 
     def add(self, done: Done, keys: Sequence[Trajectory]) -> None:
-        """Record finished trajectories; `done.completed.job` are indices of `keys`, the lease's."""
+        """Record finished trajectories.
+
+        Args:
+            done: What has finished of a lease.
+            keys: The trajectories of that lease, which `done.completed.job` indexes.
+        """
         completed, work = done.completed, self._plan.work
         finished = [keys[index] for index in completed.job]
         responses = response_rows(
@@ -82,7 +87,7 @@ class Recorder:
             completed.job,
             prompts=[work.prompt(key) for key in finished],
             stopped=work.stopped(finished, completed.stopped),
-            forked_from=forked_from(keys, completed.job, completed.stem_index),
+            forked_from=fork_budgets(keys, completed.job, completed.stem_index),
             tokenizer=self._plan.pair.tokenizer,
             seed=self._plan.config.seed,
         )

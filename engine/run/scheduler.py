@@ -31,12 +31,13 @@ _NUM_PIECES = 8
 # Failures with nothing finished between them, after which the trouble is not with a few
 # trajectories.
 _MAX_IN_A_ROW = 2 + _NUM_PIECES
-# Fork groups a slot in one lease. The slots run empty at the end of each, so more is better; no
-# more, so that the rows of stems whose forks are still to be made fit into memory and little is
-# lost when a pair dies before they are.
+# Fork groups per slot in one lease. Slots run empty at the end of each lease, so more groups are
+# better. The maximum bounds the rows of stems whose forks are not made yet: they must fit into
+# memory, and are lost when a pair dies before their forks are made.
 MIN_GROUPS, MAX_GROUPS = 2, 32
-# Part of what waits that is shared out to several pairs at once, in equal leases; the rest evens
-# out when they end (factoring: Hummel, Schonberg, Flynn 1992). `benchmarks.slots` compares rules.
+# The part of the waiting groups that is shared out to all pairs at once, in equal leases; the rest
+# evens out when they end (factoring: Hummel, Schonberg, Flynn 1992). `benchmarks.slots` compares
+# such rules.
 PART = 0.9
 _CLOSING_SECONDS = 15.0
 
@@ -73,7 +74,9 @@ Event = Done | Decided | Note | GivenUp
 
 
 class Scheduler:
-    """Runs jobs on pairs. Read `events` to the end, and always call `close`.
+    """Runs jobs on pairs.
+
+    Read `events` to the end, and always call `close`.
 
     Args:
         pairs: Engines; each gets a thread.
@@ -127,7 +130,7 @@ class Scheduler:
             raise IncompleteRunError(f"{num_left} trajectories are left and no pair to make them")
 
     def close(self) -> None:
-        """Kill every pair and wait for the threads. Safe at any time and more than once."""
+        """Kill every pair and wait for the threads, at any time and any number of times."""
         self._closing.set()
         for thread in self._threads:
             # A thread that waits for a Ray that has died never ends.
@@ -207,7 +210,7 @@ class Scheduler:
             return bool(self._waiting or self._suspects)
 
     def _retire(self) -> int:
-        """Count the pair that asks out. Returns how many others still work."""
+        """Count out the pair that asks, and return how many others still work."""
         with self._lock:
             self._num_working -= 1
             return self._num_working
@@ -284,7 +287,14 @@ def lease_size(
 ) -> int:
     """Fork groups in each lease of a round.
 
-    A few a slot are not divided further: then the round has all that waits.
+    If only a few per slot are left, they are not divided further: the round has all of them.
+
+    Args:
+        num_waiting: Fork groups that wait.
+        num_pairs: Pairs that share them.
+        num_slots: Sequences that one pair has in flight.
+        part: The part of the waiting groups that the round shares out.
+        max_groups: Groups per slot, at most.
     """
     smallest, share = MIN_GROUPS * num_slots, ceil(num_waiting / num_pairs)
     if num_pairs > 1 and share > smallest:

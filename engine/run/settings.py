@@ -1,7 +1,8 @@
-"""Where the settings of a run come from: options over a YAML file over those of a run that it is to
-be like.
+"""Where the settings of a run come from.
 
-What they are is `config`'s matter. Imports nothing heavy.
+In order of precedence: what the user typed (options of a command, or keywords in Python), a YAML
+file, and the settings of an earlier run that this one inherits. What a setting means, and which
+values it takes, is in `engine.config`. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -14,73 +15,78 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from engine.config.inheritance import MATCHED, NOT_SCORED
+from engine.config.inheritance import INHERITED_BY_CONTROL, REFUSED_BY_SCORE
 from engine.config.run_config import RunConfig
 from engine.errors import ConfigError, RunDirectoryError, StoreError
 
 MAX_CONFIG_BYTES = 1 << 16
-_MAX_SHOWN, _MAX_MESSAGE = (
-    200,
-    600,
-)  # characters of a value, and of what is said of it, which may quote it again
+_MAX_VALUE = 200  # characters of a value in a message
+_MAX_MESSAGE = 600  # characters of a message, which may quote the value again
+_WAY_OUT = "give the --out folder of an `xsample run`"
 
 
 def load(
-    file: Path | None, overrides: dict[str, Any], beneath: dict[str, Any] | None = None
+    file: Path | None, typed: dict[str, Any], inherited: dict[str, Any] | None = None
 ) -> RunConfig:
-    """`beneath`, then `file` (YAML, may be None), then `overrides`, each over the one before.
-    Raises ConfigError.
+    """Load the settings of a run.
 
-    Where they say `match`, the settings of that run lie beneath all of them.
+    If they contain `match`, the settings of the matched run are inherited too, below all others.
+
+    Args:
+        file: A YAML file of settings.
+        typed: Settings that the user typed; they override the file.
+        inherited: Settings of an earlier run; the file overrides them.
+
+    Raises:
+        ConfigError: The file cannot be read, or a setting is unknown or has an impossible value.
     """
-    given = {**(_read_yaml(file) if file else {}), **overrides}
-    for key in given:
+    user_settings = {**(_read_yaml(file) if file else {}), **typed}
+    for key in user_settings:
         if key not in RunConfig.model_fields:
-            near = get_close_matches(str(key), RunConfig.model_fields, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            where = f"{file}: " if file and key not in overrides else ""
-            raise ConfigError(f"{where}unknown key {key!r}{hint}")
-    values = {**(beneath or {}), **given}
+            similar = get_close_matches(str(key), RunConfig.model_fields, n=1)
+            hint = f"; did you mean {similar[0]!r}?" if similar else ""
+            origin = f"{file}: " if file and key not in typed else ""
+            raise ConfigError(f"{origin}unknown key {key!r}{hint}")
+    settings = {**(inherited or {}), **user_settings}
     try:
-        return RunConfig(**{**_matched_settings(values.get("match")), **values})
+        return RunConfig(**{**_control_settings(settings.get("match")), **settings})
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(e) for e in error.errors(include_url=False))) from None
 
 
 def load_for_score(
-    file: Path | None, overrides: dict[str, Any], beneath: dict[str, Any] | None = None
+    file: Path | None, typed: dict[str, Any], inherited: dict[str, Any] | None = None
 ) -> RunConfig:
-    """The settings of `xsample score`: as `load`, without those that say how responses are made.
+    """Load the settings of `xsample score`, as `load` does.
 
     Raises:
-        ConfigError: One of these is given, or as `load`.
+        ConfigError: As `load` raises it, or a setting says how responses are made.
     """
-    config = load(file, overrides, beneath)
-    for name in NOT_SCORED:
+    config = load(file, typed, inherited)
+    for name in REFUSED_BY_SCORE:
         if name in config.model_fields_set:
-            where = f"{file}: " if file else ""
+            origin = f"{file}: " if file else ""
             raise ConfigError(
-                f"{where}{name} is {str(getattr(config, name))!r}, but says how responses are made,"
-                f" which are given here: leave {name} out"
+                f"{origin}{name} is {str(getattr(config, name))!r}, but says how responses are"
+                f" made, which are given here: leave {name} out"
             )
     return config
 
 
-def _matched_settings(match: object) -> dict[str, Any]:
-    """What a control takes over from the run that it matches; nothing where `match` is not even a
-    path.
-    """
+def _control_settings(match: object) -> dict[str, Any]:
+    """What a control inherits from the run that it matches."""
     if not isinstance(match, (str, Path)):
-        return {}
+        return {}  # RunConfig refuses it
     try:
-        return settings_of(Path(match), MATCHED)
+        return settings_of(Path(match), INHERITED_BY_CONTROL)
     except RunDirectoryError as error:
         raise ConfigError(f"match is {str(match)!r}: {' '.join(str(error).split())}") from None
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without what no configuration needs: aliases, which a few lines expand beyond any
-    memory, and keys twice.
+    """YAML without two things that no configuration needs: aliases, and keys that occur twice.
+
+    A few lines of aliases expand to more than fits into memory.
     """
 
     def compose_node(self, parent: Any, index: Any) -> Any:
@@ -93,9 +99,9 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         names = [key.value for key, _ in node.value if isinstance(key.value, str)]
-        if twice := next((name for name in names if names.count(name) > 1), None):
+        if double := next((name for name in names if names.count(name) > 1), None):
             raise yaml.MarkedYAMLError(
-                problem=f"key {twice!r} is there twice", problem_mark=node.start_mark
+                problem=f"key {double!r} is there twice", problem_mark=node.start_mark
             )
         return super().construct_mapping(node, deep)
 
@@ -103,34 +109,27 @@ class _Loader(yaml.SafeLoader):
 def _read_yaml(file: Path) -> dict[str, Any]:
     text = _read_text(file)
     try:
-        values = yaml.load(text, _Loader)
-        named = (
-            {str(key): value for key, value in values.items()}
-            if isinstance(values, dict)
-            else values
-        )
+        content = yaml.load(text, _Loader)
+        if isinstance(content, dict):
+            return {str(key): value for key, value in content.items()}
     except Exception as error:  # YAML's constructors raise anything: 2001-99-99, !!int x
-        hint = (
-            "; a window is written in quotes, window: '32:'"
-            if "mapping values" in str(error)
-            else ""
-        )
+        hint = ""
+        if "mapping values" in str(error):
+            hint = "; a window is written in quotes, window: '32:'"
         raise ConfigError(
             f"config {file} is not YAML: {' '.join(str(error).split())}{hint}"
         ) from None
-    if named is None:
+    if content is None:
         return {}
-    if not isinstance(named, dict):
-        raise ConfigError(
-            f"config {file} holds a {type(named).__name__}: it must be keys and values (key: value)"
-        )
-    return named
+    raise ConfigError(
+        f"config {file} holds a {type(content).__name__}: it must be keys and values (key: value)"
+    )
 
 
 def _read_text(file: Path) -> str:
     try:
-        with file.open("rb") as opened:  # no more than that of what may have no end
-            content = opened.read(MAX_CONFIG_BYTES + 1)
+        with file.open("rb") as stream:  # a bounded read: a device has no end
+            content = stream.read(MAX_CONFIG_BYTES + 1)
         text = content.decode("utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"config {file} does not exist") from None
@@ -144,48 +143,53 @@ def _read_text(file: Path) -> str:
 
 
 def _explain(error: Any) -> str:
+    """One line for an error of pydantic: the setting, its value, and what is wrong with it."""
     message = _cut(error["msg"].removeprefix("Value error, "), _MAX_MESSAGE)
     if not error["loc"]:
         return message
-    stated = f"{error['loc'][0]} is {_shown(error['input'])}: {message[0].lower()}{message[1:]}"
+    value = _format_value(error["input"])
+    line = f"{error['loc'][0]} is {value}: {message[0].lower()}{message[1:]}"
     if error["type"] == "float_type" and isinstance(error["input"], str):
-        stated += " (YAML takes 1e-3 for text: write 0.001 or 1.0e-3)"
-    return stated
+        line += " (YAML takes 1e-3 for text: write 0.001 or 1.0e-3)"
+    return line
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     try:
         text = repr(value)
-    except ValueError:  # Python does not write out a number of thousands of digits
+    except ValueError:  # Python refuses to write out a number of thousands of digits
         return f"a {type(value).__name__} of more digits than anyone reads"
-    return _cut(text, _MAX_SHOWN)
+    return _cut(text, _MAX_VALUE)
 
 
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[:most]}..."
-
-
-_WAY_OUT = "give the --out folder of an `xsample run`"
+def _cut(text: str, max_length: int) -> str:
+    return text if len(text) <= max_length else f"{text[:max_length]}..."
 
 
 def settings_of(run: Path, names: Iterable[str]) -> dict[str, Any]:
-    """Those of `names` that the run directory `run` was made with; what was left out and has no
-    value stays out.
+    """Some of the settings that a run was made with.
 
-    Raises RunDirectoryError where `run` is no run directory, or holds a value that RunConfig would
-    not take.
+    Args:
+        run: The run directory.
+        names: The settings to read.
+
+    Returns:
+        Their values, without settings that have none.
+
+    Raises:
+        RunDirectoryError: `run` is no run directory, or holds a value that RunConfig refuses.
     """
     stored = _stored_settings(run)
     settings = {name: stored[name] for name in names if stored.get(name) is not None}
     try:
         RunConfig(**settings)
     except ValidationError as error:
-        # Without a place it is about settings that do not go together, and `names` may be a part of
-        # them only.
-        for wrong in (e for e in error.errors(include_url=False) if e["loc"]):
-            name = wrong["loc"][0]
+        # An error without a place is about settings that do not go together, and `names` may be
+        # only some of these.
+        for fault in (e for e in error.errors(include_url=False) if e["loc"]):
+            name = fault["loc"][0]
             raise RunDirectoryError(
-                f"{run}/run.json: {name} is {wrong['input']!r:.200}, which no run has: {_WAY_OUT}"
+                f"{run}/run.json: {name} is {fault['input']!r:.200}, which no run has: {_WAY_OUT}"
             ) from None
     return settings
 

@@ -33,8 +33,8 @@ from engine.store.manifest import digest_rows
 if TYPE_CHECKING:
     from engine.lockstep.job import Job
 
-# What decides the numbers of a sweep, beside the task and the models. The rest says where the run
-# is made and how fast.
+# The settings that decide the numbers of a sweep, beside the task and the models. All others say
+# where the run is made and how fast.
 _SWEEP_SETTINGS = (
     "limit", "samples", "direction", "budget", "criterion", "eos", "extrapolate", "trace",
     "max_tokens", "seed",

@@ -1,7 +1,7 @@
-"""What a run says while it works: a live panel on a terminal, plain lines anywhere else.
+"""What a run shows while it works: a live panel on a terminal, plain lines anywhere else.
 
-`screen.open_display` picks one. Nothing here measures or decides: a Snapshot comes in, text goes
-out. Texts are never read as rich markup, since model paths and messages may hold brackets.
+`screen.open_display` chooses the display. Nothing here measures or decides: a Snapshot comes in,
+text goes out. Texts are never read as rich markup, since paths and messages may hold brackets.
 """
 
 from __future__ import annotations
@@ -21,42 +21,51 @@ from rich.table import Table
 from rich.text import Text
 
 PLAIN_SECONDS = 5.0
+"""The least time between two lines of numbers of a `PlainDisplay`."""
 _REFRESHES_PER_SECOND = 4
 _BAR_WIDTH = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """How far a run is. done, total: trajectories; interventions, effective: tokens, of all
-    trajectories so far.
-    """
+    """How far a run is."""
 
     done: int
+    """Trajectories that are finished, in earlier sessions too."""
     total: int
+    """Trajectories that this process is to make, in all sessions."""
     tokens: int
+    """Tokens that the engines have decided in this session."""
     tokens_per_s: float
+    """Tokens of this session per second since the first pair was ready."""
     interventions: int
+    """Interventions in all finished trajectories."""
     effective: int
+    """Those of them that changed the token."""
     graded: int
+    """Trajectories that are graded."""
     correct: int
+    """Those of them whose answer is correct."""
     elapsed_s: float
+    """Seconds since this session began."""
     eta_s: float | None
+    """Seconds that the rest will take; None while that is unknown."""
 
 
 class Display(ABC):
-    """Where a run reports; use it in a `with` block."""
+    """Where a run reports its progress, inside a `with` block."""
 
     @abstractmethod
     def stage(self, text: str) -> None:
-        """What is being done now, such as "loading base and rl"."""
+        """Show what the run does now, such as "loading base and rl"."""
 
     @abstractmethod
     def update(self, snapshot: Snapshot) -> None:
-        """How far the run is. May be called often: what is drawn is limited here."""
+        """Show how far the run is; may be called more often than the display draws."""
 
     @abstractmethod
     def note(self, text: str) -> None:
-        """Something to keep on the screen, such as a pair that was restarted."""
+        """Show a line that stays on the screen, such as that a pair was restarted."""
 
     def __enter__(self) -> Self:
         return self
@@ -72,7 +81,7 @@ class Display(ABC):
 
 
 class LiveDisplay(Display):
-    """The stage, a bar and the numbers, redrawn in place; notes scroll by above them."""
+    """The stage, a progress bar and the numbers, redrawn in place; notes scroll by above them."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -88,13 +97,13 @@ class LiveDisplay(Display):
         return self
 
     def stage(self, text: str) -> None:
-        self._stage.update(text=Text(_one_line(text), overflow="ellipsis", no_wrap=True))
+        self._stage.update(text=Text(collapse_whitespace(text), overflow="ellipsis", no_wrap=True))
 
     def update(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
 
     def note(self, text: str) -> None:
-        self._console.print(Text(_one_line(text)))
+        self._console.print(Text(collapse_whitespace(text)))
 
     def __exit__(
         self,
@@ -119,8 +128,13 @@ class LiveDisplay(Display):
 
 
 class PlainDisplay(Display):
-    """Lines for logs: stages and notes at once, numbers at most every PLAIN_SECONDS, and always the
-    last.
+    """Lines for a log file: stages and notes at once, numbers at most every `PLAIN_SECONDS`.
+
+    The last numbers are always shown.
+
+    Args:
+        stream: Where the lines go.
+        clock: Seconds from any start; tests give their own.
     """
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
@@ -153,40 +167,40 @@ class PlainDisplay(Display):
 
     def _flush(self) -> None:
         if self._pending is not None:
-            waiting = self._pending.tokens == 0 and self._pending.done < self._pending.total
-            still = f"still {self._stage}, {duration(self._pending.elapsed_s)}"
-            self._write(still if waiting else ", ".join(facts(self._pending)))
-            self._pending = None
+            snapshot, self._pending = self._pending, None
+            if snapshot.tokens == 0 and snapshot.done < snapshot.total:
+                self._write(f"still {self._stage}, {duration(snapshot.elapsed_s)}")
+            else:
+                self._write(", ".join(facts(snapshot)))
 
     def _write(self, text: str) -> None:
-        print(_one_line(text), file=self._stream, flush=True)
+        print(collapse_whitespace(text), file=self._stream, flush=True)
 
 
 def facts(snapshot: Snapshot) -> list[str]:
-    """The numbers of a snapshot, each with its name or unit, in the order in which they are
-    shown.
-    """
-    found = [
+    """The numbers of a snapshot, each with its name or unit, in the order of display."""
+    texts = [
         f"{snapshot.done:,}/{snapshot.total:,} sequences",
         f"{snapshot.tokens_per_s:,.0f} tokens/s",
         f"{snapshot.interventions:,} interventions ({snapshot.effective:,} effective)",
     ]
     if snapshot.graded:
-        found.append(
+        texts.append(
             f"accuracy {snapshot.correct / snapshot.graded:.1%} of {snapshot.graded:,} graded"
         )
-    found.append(f"{duration(snapshot.elapsed_s)} elapsed")
+    texts.append(f"{duration(snapshot.elapsed_s)} elapsed")
     if snapshot.eta_s is not None and snapshot.done < snapshot.total:
-        found.append(f"ETA {duration(snapshot.eta_s)}")
-    return found
+        texts.append(f"ETA {duration(snapshot.eta_s)}")
+    return texts
 
 
 def duration(seconds: float) -> str:
-    """m:ss, or h:mm:ss from an hour on."""
+    """Seconds as m:ss, or as h:mm:ss from an hour on."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _one_line(text: str) -> str:
+def collapse_whitespace(text: str) -> str:
+    """Text on one line: every run of white space, line ends included, becomes one space."""
     return " ".join(text.split())

@@ -1,8 +1,8 @@
-"""Files that are written whole or not at all, durably, and errors that name them. Knows nothing of
-runs.
+"""Files that are written whole or not at all, durably, and errors that name them.
 
-A file is written under a hidden temporary name in its own folder, synced, renamed, and the folder
-synced: a reader sees the old file or the new one, also after a power cut.
+A file is written under a hidden temporary name in its own folder, synced and renamed, and then the
+folder is synced: a reader sees the old file or the new one, also after a power cut. Knows nothing
+of runs.
 """
 
 from __future__ import annotations
@@ -20,23 +20,30 @@ from typing import Any, BinaryIO
 
 from engine.errors import StoreError
 
-_MAX_NAME = 80
+_MAX_NAME = 80  # characters
 
 
 def write_whole(target: Path, write: Callable[[BinaryIO], Any], replace: bool = True) -> None:
-    """Write `target` whole or not at all, durably. The name tells writers apart: two may grade one
-    run.
+    """Write a file whole or not at all, durably.
 
-    replace: if it is there already; else it stays, also one that came in this moment. Raises
-    StoreError.
+    Args:
+        target: The file.
+        write: Writes the content into the open temporary file.
+        replace: Whether to replace a file that exists. If not, that file stays, also one that
+            another process creates at the same moment.
+
+    Raises:
+        StoreError: The file cannot be written.
     """
+    # Random, so that two processes that write one file, such as two that grade one run, do not
+    # write into each other's.
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:  # a new file: never through a link
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        if replace or not _linked(temporary, target):
+        if replace or not _link(temporary, target):
             temporary.replace(target)
         sync_folder(target.parent)
     except OSError as error:
@@ -48,8 +55,8 @@ def write_whole(target: Path, write: Callable[[BinaryIO], Any], replace: bool = 
             temporary.unlink()
 
 
-def _linked(temporary: Path, target: Path) -> bool:
-    """Give the file its name, unless another has it. False where the file system has no links."""
+def _link(temporary: Path, target: Path) -> bool:
+    """Give the file its name, unless another file has it; False if the file system has no links."""
     try:
         os.link(temporary, target)
     except FileExistsError:
@@ -60,7 +67,11 @@ def _linked(temporary: Path, target: Path) -> bool:
 
 
 def remove(file: Path) -> None:
-    """Remove a file if it is there. Raises StoreError."""
+    """Remove a file if it exists.
+
+    Raises:
+        StoreError: The file exists and cannot be removed.
+    """
     try:
         file.unlink(missing_ok=True)
     except OSError as error:
@@ -68,15 +79,27 @@ def remove(file: Path) -> None:
 
 
 def write_json(target: Path, value: dict[str, Any], replace: bool = True) -> None:
-    """Write a JSON object, as `write_whole`. A number that is not finite becomes null, as JSON has
-    no word for it.
+    """Write a JSON object, as `write_whole` does.
+
+    Args:
+        target: The file.
+        value: The object. JSON has no NaN and no infinity: they become null.
+        replace: Whether to replace a file that exists.
+
+    Raises:
+        StoreError: The file cannot be written.
     """
-    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    value = _replace_non_finite(value)
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     write_whole(target, lambda file: file.write(text.encode("utf-8")), replace)
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises StoreError."""
+    """Read a JSON object.
+
+    Raises:
+        StoreError: The file cannot be read, or holds something else.
+    """
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -87,7 +110,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` as durable as the files' contents."""
+    """Make the names in a folder as durable as the contents of its files."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -96,27 +119,27 @@ def sync_folder(folder: Path) -> None:
 
 
 def is_temporary(file: Path) -> bool:
-    """Whether `write_whole` made this name: what a killed process may leave behind."""
+    """Whether `write_whole` made this name; a killed process may leave such a file behind."""
     return file.name.startswith(".") and file.name.endswith(".tmp")
 
 
 def reason(error: BaseException) -> str:
-    """The system's own words, on one line, without the errno and the path around them."""
+    """The message of an error on one line; of an OSError without its number and its path."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(text.split())
 
 
 def safe_name(text: str) -> str:
-    """A file name for any text: short, plain, and not the name of another text."""
+    """A file name for any text: short, of plain characters, and of no other text."""
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", text)[:_MAX_NAME].lstrip(".")
     if plain == text:
         return text
     return f"{plain}-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"
 
 
-def _finite(value: Any) -> Any:
+def _replace_non_finite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _replace_non_finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [_replace_non_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

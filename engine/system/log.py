@@ -1,9 +1,9 @@
-"""What the processes of a run did, as JSON lines in RUN/logs: a file a process, a record a line.
+"""The logs of a run: one file of JSON lines per process in RUN/logs, one record per line.
 
-The driver's file has stages, parts, failures, and last the error that ended the run, with its
-traceback; an engine's has what vLLM and Python's warnings say. What C++ and CUDA libraries write to
-an engine's standard streams is beside it in a file .out. Nothing here may end a run: a log that
-cannot be written is left out.
+The driver's file has the stages, parts and failures of the run, and as its last record the error
+that ended the run, with a traceback. An engine's file has the records of vLLM and the warnings of
+Python; a file `.out` beside it has the output of C++ and CUDA libraries to the standard streams.
+Nothing here may end a run: a log that cannot be written is left out.
 """
 
 from __future__ import annotations
@@ -24,45 +24,53 @@ from pathlib import Path
 
 logger = logging.getLogger("xsample")
 logger.addHandler(logging.NullHandler())
-# Level by --verbose: of what is ours, and of vLLM.
-_OURS = (logging.INFO, logging.INFO, logging.DEBUG)
-_VLLM = (logging.WARNING, logging.INFO, logging.DEBUG)
+# The level of our records and of vLLM's, by --verbose (0, 1, 2).
+_OUR_LEVELS = (logging.INFO, logging.INFO, logging.DEBUG)
+_VLLM_LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 
 
 @dataclass(frozen=True, slots=True)
 class LogConfig:
-    """folder: RUN/logs; process: what it is, such as "driver" or "base-0"; verbose: 0 to 2."""
+    """Where and how much a process logs."""
 
     folder: Path
+    """RUN/logs."""
     process: str
+    """The role of the process, such as "driver" or "base-1"."""
     verbose: int = 0
+    """0 to 2, see the setting of this name."""
 
 
 def log_event(
     message: str, level: int = logging.INFO, on_screen: bool = False, **fields: object
 ) -> None:
-    """Write a record with these fields, which JSON knows. on_screen: the user has seen it
-    already.
+    """Write a record.
+
+    Args:
+        message: What happened.
+        level: A level of the logging module.
+        on_screen: The user has seen it already, so `show_log` leaves it out.
+        **fields: Values of the record, of types that JSON has.
     """
     logger.log(level, message, extra={"fields": fields, "on_screen": on_screen})
 
 
 def write_logs(config: LogConfig) -> None:
-    """From now on this process writes its file, instead of another that it wrote before."""
+    """Let this process write its log from now on; a log that it wrote before is closed."""
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, _File)]:
         root.removeHandler(handler)
         handler.close()
     with suppress(OSError):
         root.addHandler(_File(config))
-    logger.setLevel(_OURS[config.verbose])
-    logging.getLogger("vllm").setLevel(_VLLM[config.verbose])
+    logger.setLevel(_OUR_LEVELS[config.verbose])
+    logging.getLogger("vllm").setLevel(_VLLM_LEVELS[config.verbose])
 
 
 def redirect_streams(config: LogConfig) -> None:
-    """Let this process, a worker's, write its logs, and its standard streams beside them.
+    """Let this process, which hosts an engine, write its log, and its standard streams beside it.
 
-    On a host that does not see the run directory it does neither.
+    Does nothing on a host that does not see the run directory.
     """
     if not config.folder.parent.is_dir():
         return
@@ -79,8 +87,11 @@ def redirect_streams(config: LogConfig) -> None:
 
 
 def remove_if_empty(config: LogConfig, pid: int) -> None:
-    """Remove what a process that has ended would have written to its standard streams, had it said
-    anything.
+    """Remove the `.out` file of a process that has ended, if it has written nothing.
+
+    Args:
+        config: What the process logged with.
+        pid: Its process id.
     """
     with suppress(OSError):
         for file in config.folder.glob(f"{config.process}-*-{pid}.out"):
@@ -89,10 +100,15 @@ def remove_if_empty(config: LogConfig, pid: int) -> None:
 
 
 @contextmanager
-def shown(show: Callable[[str], object], verbose: int) -> Iterator[None]:
-    """Inside the block, `show` what is recorded too, if the user asked for it."""
-    handler = _Shown(show)
-    handler.setLevel(logging.CRITICAL + 1 if not verbose else _OURS[verbose])
+def show_log(show: Callable[[str], object], verbose: int) -> Iterator[None]:
+    """Show the records of this process to the user during the block, if the user asked for them.
+
+    Args:
+        show: Takes the text of each record.
+        verbose: The setting; 0 shows nothing.
+    """
+    handler = _ShowHandler(show)
+    handler.setLevel(_OUR_LEVELS[verbose] if verbose else logging.CRITICAL + 1)
     logger.addHandler(handler)
     try:
         yield
@@ -101,7 +117,7 @@ def shown(show: Callable[[str], object], verbose: int) -> Iterator[None]:
 
 
 class _File(logging.FileHandler):
-    """Appends JSON lines; a full disk costs records and nothing else."""
+    """Appends JSON lines; what a full disk refuses is lost, and nothing else happens."""
 
     def __init__(self, config: LogConfig) -> None:
         config.folder.mkdir(exist_ok=True)
@@ -115,7 +131,7 @@ class _File(logging.FileHandler):
         return open(os.open(self.baseFilename, flags, 0o666), "a", encoding="ascii")
 
     def emit(self, record: logging.LogRecord) -> None:
-        with suppress(Exception):  # no file can be opened
+        with suppress(Exception):  # the file cannot be opened
             super().emit(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
@@ -123,7 +139,7 @@ class _File(logging.FileHandler):
 
 
 class _JsonLines(logging.Formatter):
-    """A record as one line of ASCII: nothing in it can end the line or reach a terminal."""
+    """One line of ASCII per record: no text in it can end the line or control a terminal."""
 
     def __init__(self, process: str) -> None:
         super().__init__()
@@ -144,7 +160,9 @@ class _JsonLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-class _Shown(logging.Handler):
+class _ShowHandler(logging.Handler):
+    """Hands the text of records on, but for those that the user has seen already."""
+
     def __init__(self, show: Callable[[str], object]) -> None:
         super().__init__()
         self._show = show
@@ -157,8 +175,6 @@ class _Shown(logging.Handler):
 
 
 def _path(config: LogConfig, suffix: str) -> Path:
-    host, started = (
-        re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname()),
-        time.strftime("%Y%m%d-%H%M%S"),
-    )
-    return config.folder / f"{config.process}-{host}-{started}-{os.getpid()}{suffix}"
+    host = re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname())
+    now = time.strftime("%Y%m%d-%H%M%S")
+    return config.folder / f"{config.process}-{host}-{now}-{os.getpid()}{suffix}"

@@ -1,5 +1,7 @@
-"""What this process may use of its machine: cores, memory, GPUs. Sees affinity and control groups
-(Slurm, containers), which the plain system calls do not. Imports nothing of ours and nothing heavy.
+"""What this process may use of its machine: cores, memory, GPUs.
+
+Takes CPU affinity and control groups into account, the limits that Slurm and containers set and
+that plain system calls do not show. Imports nothing of ours and nothing heavy.
 """
 
 from __future__ import annotations
@@ -10,18 +12,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 CGROUP = Path("/sys/fs/cgroup")
+"""Where the kernel shows control groups; tests give their own folder."""
 
 
 class Gpu(NamedTuple):
-    """One visible CUDA device; `memory` is its total, in bytes."""
+    """One visible CUDA device."""
 
     name: str
     memory: int
+    """All of it, in bytes."""
 
 
 def usable_cores(cgroup: Path = CGROUP) -> int:
-    """Cores that this process may keep busy: its affinity, and the CPU quota of its control groups;
-    at least 1.
+    """Cores that this process may keep busy, at least 1.
+
+    The least of its CPU affinity and the CPU quotas of its control groups.
     """
     cores = float(len(os.sched_getaffinity(0)))
     for group in _groups(cgroup):
@@ -34,8 +39,9 @@ def usable_cores(cgroup: Path = CGROUP) -> int:
 
 
 def available_memory(cgroup: Path = CGROUP) -> int:
-    """Bytes that can still be used without swapping: of the machine, and within the limits of the
-    control groups.
+    """Bytes that this process can still use without swapping.
+
+    The least of what the machine has and what the limits of its control groups leave.
     """
     import psutil
 
@@ -49,7 +55,7 @@ def available_memory(cgroup: Path = CGROUP) -> int:
 
 
 def visible_gpus() -> list[Gpu]:
-    """The CUDA devices that torch sees. Imports torch."""
+    """The CUDA devices that torch sees; imports torch, which takes seconds."""
     import torch
 
     if not torch.cuda.is_available():
@@ -61,9 +67,9 @@ def visible_gpus() -> list[Gpu]:
 
 
 def _groups(root: Path) -> Iterator[Path]:
-    """Every control group that this process is in, version 2 or 1, from its own up to `root`.
+    """Every control group that this process is in, version 2 or 1, from the innermost outwards.
 
-    Inside a container the listed path may not be there; its mount point then is the group itself.
+    Inside a container the path of a group may not exist: the mount point is then the group itself.
     """
     for line in _read(Path("/proc/self/cgroup")).splitlines():
         _, controllers, path = line.split(":", 2)
@@ -77,7 +83,7 @@ def _groups(root: Path) -> Iterator[Path]:
 
 
 def _reclaimable(group: Path) -> int:
-    """Bytes of file cache that the kernel gives up before the limit bites."""
+    """Bytes of file cache that the kernel frees before the limit takes effect."""
     words = _read(group / "memory.stat").split()
     counts = dict(zip(words[::2], words[1::2], strict=False))
     return int(counts.get("inactive_file", 0))

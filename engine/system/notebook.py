@@ -1,4 +1,4 @@
-"""A run's progress in a notebook: one output that is updated in place, notes as lines above it."""
+"""The progress of a run in a notebook: one output of the cell that is updated in place."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import Any
 
-from engine.system.display import Display, Snapshot, facts
+from engine.system.display import Display, Snapshot, collapse_whitespace, facts
 
 _UPDATE_SECONDS = 0.5
 
@@ -20,7 +20,7 @@ def in_notebook() -> bool:
 
 
 class NotebookDisplay(Display):
-    """The stage and the numbers in an output of the cell; text only, so that nothing is markup."""
+    """Notes, the stage and the numbers as lines of one output; plain text, so nothing is markup."""
 
     def __init__(self) -> None:
         self._handle: Any = None
@@ -30,7 +30,7 @@ class NotebookDisplay(Display):
         self._next_update = 0.0
 
     def stage(self, text: str) -> None:
-        self._stage = " ".join(text.split())
+        self._stage = collapse_whitespace(text)
         self._draw()
 
     def update(self, snapshot: Snapshot) -> None:
@@ -39,7 +39,7 @@ class NotebookDisplay(Display):
             self._draw()
 
     def note(self, text: str) -> None:
-        self._notes.append(" ".join(text.split()))
+        self._notes.append(collapse_whitespace(text))
         self._draw()
 
     def __exit__(

@@ -1,4 +1,4 @@
-"""Which display a run has: live on a terminal, in place in a notebook, plain lines elsewhere."""
+"""Chooses the display of a run: live on a terminal, in place in a notebook, else plain lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from engine.system.notebook import NotebookDisplay, in_notebook
 
 
 def open_display(stream: TextIO | None = None) -> Display:
-    """A display on `stream`, by default standard error: standard output holds results only."""
+    """The display that fits `stream`.
+
+    Args:
+        stream: Where to show it; by default the notebook, or standard error: standard output holds
+            results only.
+    """
     if stream is None and in_notebook():
         return NotebookDisplay()
     stream = stream or sys.stderr

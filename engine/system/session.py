@@ -1,9 +1,9 @@
-"""Session: the private folder of a run on this machine while it works: Ray's session, the engines'
-sockets, a token.
+"""Session: the private folder that a run has on this machine while it works.
 
-It is locked for as long as its process lives, and removed at the end with whatever still runs in
-it. What a killed process left behind is removed by whoever opens the next session. Processes are
-known by an environment variable that they inherit.
+It holds the session of Ray, the sockets of the engines and a token. It is locked as long as its
+process lives. At its end it is removed, and the processes that still belong to it are killed; they
+are known by an environment variable that they inherit. The folder and the processes that a killed
+run left behind are removed when the next session opens.
 """
 
 from __future__ import annotations
@@ -25,35 +25,40 @@ from engine.errors import ConfigError
 from engine.system.files import reason
 
 VARIABLE = "XSAMPLE_SESSION"
+"""The environment variable by which the processes of a session are known: it holds the folder."""
 _NAME = re.compile(r"xsample-[a-z0-9_]{8}")
-# a folder without it is none of ours, whatever its name; its lock is that of the session
+# The file that marks a folder as a session, whose lock is the lock of the session.
 _MARK = ".session"
-# A Unix socket's path has at most 107 bytes; the longest name below a session's folder is that of
-# Ray's object store.
-_LONGEST_SOCKET = len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
-MAX_BYTES = 107 - _LONGEST_SOCKET - len("/xsample-12345678")
+_MAX_SOCKET_BYTES = 107  # of the path of a Unix socket
+# The longest path in the folder of a session is that of the socket of Ray's object store.
+_LONGEST_SOCKET = "/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+MAX_ROOT_BYTES = _MAX_SOCKET_BYTES - len(_LONGEST_SOCKET) - len("/xsample-12345678")
+"""Bytes of the path of `session_root`, at most."""
 _SHARED_MEMORY = Path("/dev/shm")
 
 
-def root() -> Path:
-    """Where sessions are: TMPDIR, or /tmp where that path is too long for a socket below it."""
+def session_root() -> Path:
+    """The folder of all sessions: TMPDIR, or /tmp if that path is too long for a socket in it."""
     try:
         folder = tempfile.gettempdir()
-    except OSError:  # none that can be written to
+    except OSError:  # no temporary folder can be written to
         folder = "/tmp"
-    return Path(folder if len(os.fsencode(folder)) <= MAX_BYTES else "/tmp")
+    return Path(folder if len(os.fsencode(folder)) <= MAX_ROOT_BYTES else "/tmp")
 
 
 @contextmanager
 def session() -> Iterator[Path]:
-    """A new private folder for this block. What runs with it in its environment ends with the
-    block.
+    """Open a session for the block, and remove it and its processes after the block.
 
-    Raises ConfigError where there can be none.
+    Yields:
+        Its folder.
+
+    Raises:
+        ConfigError: No folder can be created.
     """
     remove_abandoned()
     try:
-        folder, lock = _create(root())
+        folder, lock = _create(session_root())
     except OSError as error:
         raise ConfigError(
             f"TMPDIR is {os.environ.get('TMPDIR', 'not set')}, and no folder can be made there or"
@@ -69,8 +74,12 @@ def session() -> Iterator[Path]:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A new private folder for files, of any size and with paths of any length, in TMPDIR for this
-    block.
+    """Make a private folder for files in TMPDIR, and remove it after the block.
+
+    Unlike a session it may have a path of any length, and no processes.
+
+    Yields:
+        The folder.
     """
     remove_abandoned()
     folder, lock = _create(Path(tempfile.gettempdir()))
@@ -82,13 +91,12 @@ def scratch() -> Iterator[Path]:
 
 
 def remove_abandoned() -> None:
-    """End the processes and remove the folders of sessions whose own process is dead."""
+    """Kill the processes and remove the folders of sessions whose own process is dead."""
     with suppress(OSError):
-        parents = {root(), Path(tempfile.gettempdir())}
-        for folder in [
-            folder for parent in parents for folder in parent.iterdir() if _is_session(folder)
-        ]:
-            with suppress(OSError):  # held, or gone, or on a file system without locks
+        parents = {session_root(), Path(tempfile.gettempdir())}
+        folders = [folder for parent in parents for folder in parent.iterdir()]
+        for folder in filter(_is_session, folders):
+            with suppress(OSError):  # it is locked, or gone, or its file system has no locks
                 lock = _lock(folder)
                 _remove(folder)
                 os.close(lock)
@@ -96,8 +104,10 @@ def remove_abandoned() -> None:
 
 @contextmanager
 def environment(variables: Mapping[str, str | None]) -> Iterator[None]:
-    """These environment variables inside the block, None: not set. What is started there inherits
-    them.
+    """Set environment variables during the block; processes that it starts inherit them.
+
+    Args:
+        variables: Values by name; None removes a variable.
     """
     before = {name: os.environ.get(name) for name in variables}
     _set(variables)
@@ -125,31 +135,35 @@ def _create(parent: Path) -> tuple[Path, int]:
             was_swept = not os.fstat(mark).st_nlink
         except BlockingIOError:
             was_swept = True
-        except OSError:  # no locks here: then nobody can sweep it either
+        except OSError:  # without locks no other process can sweep it either
             was_swept = False
         if not was_swept:
             return folder, mark
-        os.close(mark)  # another run took it for abandoned in between
+        os.close(mark)  # another run took the folder for abandoned before it was locked
 
 
 def _is_session(folder: Path) -> bool:
-    """Whether the folder is one that `_create` has made, for this user."""
+    """Whether `_create` made this folder for this user."""
     if not _NAME.fullmatch(folder.name):
         return False
-    found = folder.lstat()
+    status = folder.lstat()
     return (
-        stat.S_ISDIR(found.st_mode)
-        and stat.S_IMODE(found.st_mode) == 0o700
-        and found.st_uid == os.getuid()
+        stat.S_ISDIR(status.st_mode)
+        and stat.S_IMODE(status.st_mode) == 0o700
+        and status.st_uid == os.getuid()
     )
 
 
 def _lock(folder: Path) -> int:
-    """The lock of a session, as a descriptor. Raises OSError if it is held, or there is none."""
+    """Lock a session and return the descriptor of the lock.
+
+    Raises:
+        OSError: Its process is alive, or is on another host, or the folder is no session.
+    """
     mark = os.open(folder / _MARK, os.O_RDWR | os.O_NOFOLLOW)
     try:
-        if os.read(mark, 300) != _host():  # some shared file systems lock within a host only
-            raise OSError("it is of another host")
+        if os.read(mark, 300) != _host():  # some shared file systems lock within one host only
+            raise OSError("it is a session of another host")
         fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(mark)
@@ -162,7 +176,8 @@ def _host() -> bytes:
 
 
 def _remove(folder: Path) -> None:
-    processes = [process for process in psutil.process_iter() if _is_of(process, folder)]
+    """Kill the processes of a session, and remove its folder and their shared memory."""
+    processes = [process for process in psutil.process_iter() if _belongs_to(process, folder)]
     shared = {file for process in processes for file in _shared_memory(process)}
     for process in processes:
         with suppress(psutil.Error):
@@ -174,8 +189,11 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _is_of(process: psutil.Process, folder: Path) -> bool:
-    """By its environment; one of Ray's, whose title is written over its environment, by its log."""
+def _belongs_to(process: psutil.Process, folder: Path) -> bool:
+    """Whether a process is of the session in `folder`, by its environment or its open files.
+
+    Ray writes the titles of its processes over their environment; those have a log open there.
+    """
     try:
         if process.pid == os.getpid():
             return False
@@ -190,9 +208,9 @@ def _is_of(process: psutil.Process, folder: Path) -> bool:
 
 
 def _shared_memory(process: psutil.Process) -> list[Path]:
-    """Named shared memory that a process has open: who is killed cannot take it away."""
+    """Files of named shared memory that a process maps: a killed process cannot unlink them."""
     try:
-        mapped = {Path(each.path) for each in process.memory_maps()}
+        mapped = {Path(region.path) for region in process.memory_maps()}
     except (psutil.Error, OSError):
         return []
     return [file for file in mapped if file.parent == _SHARED_MEMORY]

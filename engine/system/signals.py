@@ -1,5 +1,13 @@
-"""Ctrl-C, SIGTERM and a lost terminal held back until the work is at a safe point: no commit is
-ever cut in two.
+"""Ctrl-C, SIGTERM and a lost terminal: delivered only where the work can stop.
+
+A command turns these signals into exceptions (`sigterm_like_ctrl_c`). A run holds them back until
+it is at a safe point (`HeldSignals`), so that no commit is cut in two.
+
+A process has one SIGALRM handler and one real-time timer (ITIMER_REAL), and two functions here use
+them for different purposes: `keep_handlers` ticks every 10 ms while Ray stops, `_resend_ignored`
+needs one tick after an exception was lost. `keep_handlers` may begin before that tick: it saves
+the handler and the remaining time, and puts both back. The reverse does not happen in a run:
+`keep_handlers` works inside `HeldSignals`, where no signal raises an exception that could be lost.
 """
 
 from __future__ import annotations
@@ -14,67 +22,87 @@ from typing import Any, NoReturn
 
 from engine.errors import XsampleError
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, a request to end, and the loss of the terminal."""
 
 
-def put_handlers_back(number: int = 0, frame: FrameType | None = None) -> None:
-    """Install the handlers of `ENDING` again where Python believes them to be.
+def restore_handlers() -> None:
+    """Install the handlers of `STOP_SIGNALS` that Python believes to be installed.
 
-    Ray's C++ installs its own as it starts, which print a stack and end the process, and the
-    default as it ends.
+    Ray's C++ replaces them behind Python's back: as Ray starts, by a handler that prints a stack
+    and ends the process, and as Ray stops, by the system's default. Does nothing outside the main
+    thread.
     """
     if threading.current_thread() is threading.main_thread():
-        for number in ENDING:
-            signal.signal(number, signal.getsignal(number) or signal.SIG_DFL)
+        for signum in STOP_SIGNALS:
+            signal.signal(signum, signal.getsignal(signum) or signal.SIG_DFL)
 
 
 @contextmanager
-def handlers_kept() -> Iterator[None]:
-    """Inside the block the handlers of `ENDING` are put back every 10 ms, whatever a library's C
-    code does.
+def keep_handlers() -> Iterator[None]:
+    """Restore the handlers of `STOP_SIGNALS` every 10 ms during the block, and after it.
+
+    For a call into a library whose C code replaces them. Does nothing outside the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGALRM, put_handlers_back)
-    alarm = signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+
+    def tick(signum: int, frame: FrameType | None) -> None:
+        restore_handlers()
+
+    previous_handler = signal.signal(signal.SIGALRM, tick)
+    previous_timer = signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before or signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, *alarm)
-        put_handlers_back()
+        signal.signal(signal.SIGALRM, previous_handler or signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, *previous_timer)
+        restore_handlers()
 
 
 class Interrupted(BaseException):
-    """A signal has come; unwinds to the end of the `HeldSignals` block, which then delivers it."""
+    """A signal was held back: unwinds to the end of the `HeldSignals` block, which delivers it."""
 
 
 class HeldSignals:
-    """Inside the block the signals of `ENDING` are only noted; `check` unwinds when one has come.
+    """Holds `STOP_SIGNALS` back during the block: a signal is noted, and interrupts nothing.
 
-    After the block, with clean-up done, the signal goes to whoever handled it before. Does nothing
-    outside the main thread, where Python takes no signals.
+    The work calls `check` at its safe points, and `check` unwinds the block if a signal has come.
+    After the block, when all clean-up is done, the signal goes to the handler that was installed
+    before. A signal that was ignored before, as with nohup, stays ignored; an error that leaves the
+    block is not replaced by a signal. Outside the main thread, where Python delivers no signals,
+    the block does nothing.
+
+    Example:
+        >>> with HeldSignals() as signals:
+        ...     for part in parts:
+        ...         commit(part)
+        ...         signals.check()
     """
 
     def __init__(self) -> None:
-        self._came: int | None = None
+        self._received: int | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> HeldSignals:
         if threading.current_thread() is threading.main_thread():
-            for number in ENDING:
-                if signal.getsignal(number) != signal.SIG_IGN:  # as with nohup
-                    self._previous[number] = signal.signal(number, self._note)
+            for signum in STOP_SIGNALS:
+                if signal.getsignal(signum) != signal.SIG_IGN:
+                    self._previous[signum] = signal.signal(signum, self._note)
         return self
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._came = number
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        self._received = signum
 
     def check(self) -> None:
-        """Raise Interrupted if a signal has come."""
-        if self._came is not None:
+        """Unwind the block if a signal has come.
+
+        Raises:
+            Interrupted: A signal has come.
+        """
+        if self._received is not None:
             raise Interrupted
 
     def __exit__(
@@ -83,60 +111,72 @@ class HeldSignals:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> bool:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler or signal.SIG_DFL)
-        if self._came is not None and (error is None or isinstance(error, Interrupted)):
-            signal.raise_signal(self._came)
+        for signum, handler in self._previous.items():
+            signal.signal(signum, handler or signal.SIG_DFL)
+        if self._received is not None and (error is None or isinstance(error, Interrupted)):
+            signal.raise_signal(self._received)
         return isinstance(error, Interrupted)
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM, or the loss of the terminal: cleaned up after like Ctrl-C, and told apart in the
-    exit code.
+    """SIGTERM or SIGHUP, as the exception that `sigterm_like_ctrl_c` raises.
+
+    A KeyboardInterrupt, so that whatever cleans up after Ctrl-C cleans up after it too.
+
+    Args:
+        signum: The signal's number. It decides the exit code of the command.
     """
 
-    def __init__(self, number: int = signal.SIGTERM) -> None:
+    def __init__(self, signum: int = signal.SIGTERM) -> None:
         super().__init__()
-        self.number = number
+        self.signum = signum
 
 
 class Stopped(XsampleError):
-    """Ctrl-C or SIGTERM, after clean-up."""
+    """The command was stopped by a signal and has cleaned up; ends it with 128 + the signal.
 
-    def __init__(self, message: str, by: KeyboardInterrupt) -> None:
+    Args:
+        message: One line for the user: what is kept, and how to go on.
+        cause: The exception that the signal has raised.
+    """
+
+    def __init__(self, message: str, cause: KeyboardInterrupt) -> None:
         super().__init__(message)
-        self.exit_code = 128 + (by.number if isinstance(by, Terminated) else signal.SIGINT)
+        self.exit_code = 128 + _signum_of(cause)
 
 
 @contextmanager
 def sigterm_like_ctrl_c() -> Iterator[None]:
-    """Inside the block SIGTERM and SIGHUP raise Terminated; one that is ignored, as with nohup,
-    stays so.
+    """Let SIGTERM and SIGHUP raise Terminated during the block, as Ctrl-C raises KeyboardInterrupt.
+
+    A signal that is ignored, as with nohup, stays ignored.
     """
 
-    def terminate(number: int, frame: FrameType | None) -> NoReturn:
-        raise Terminated(number)
+    def terminate(signum: int, frame: FrameType | None) -> NoReturn:
+        raise Terminated(signum)
 
-    numbers = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
-    previous = {number: signal.signal(number, terminate) for number in numbers}
+    caught = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+    previous = {signum: signal.signal(signum, terminate) for signum in caught}
     try:
-        with _raised_again_where_ignored():
+        with _resend_ignored():
             yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
 
 
 @contextmanager
-def _raised_again_where_ignored() -> Iterator[None]:
-    """What strikes a callback (of a weak reference, a finaliser) Python prints and ignores. Where
-    that is a KeyboardInterrupt, or Terminated, of this block, the signal is sent again 10 ms later,
-    to who handles it then.
+def _resend_ignored() -> Iterator[None]:
+    """Send a signal of this block again if Python has ignored the exception that it raised.
+
+    Python prints and ignores every exception in a finaliser or the callback of a weak reference,
+    also a KeyboardInterrupt that a signal has raised there by chance. The signal is then sent again
+    10 ms later, and whatever handles it by then receives it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    hook, before = sys.unraisablehook, signal.getsignal(signal.SIGALRM)
+    previous_hook, previous_handler = sys.unraisablehook, signal.getsignal(signal.SIGALRM)
     ignored: list[int] = []
 
     def note(unraisable: sys.UnraisableHookArgs) -> None:
@@ -145,22 +185,26 @@ def _raised_again_where_ignored() -> Iterator[None]:
             not isinstance(error, KeyboardInterrupt)
             or threading.current_thread() is not threading.main_thread()
         ):
-            hook(unraisable)
+            previous_hook(unraisable)
             return
-        ignored.append(error.number if isinstance(error, Terminated) else signal.SIGINT)
+        ignored.append(_signum_of(error))
         signal.signal(signal.SIGALRM, send_again)
         signal.setitimer(signal.ITIMER_REAL, 0.01)
 
-    def send_again(number: int, frame: FrameType | None) -> None:
+    def send_again(signum: int, frame: FrameType | None) -> None:
         signal.raise_signal(ignored[-1])
 
     sys.unraisablehook = note
     try:
         yield
     finally:
-        sys.unraisablehook = hook
+        sys.unraisablehook = previous_hook
         if ignored:
-            still_to_come, _ = signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before or signal.SIG_DFL)
-            if still_to_come:
+            seconds_left, _ = signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, previous_handler or signal.SIG_DFL)
+            if seconds_left:  # the block has ended before the tick
                 signal.raise_signal(ignored[-1])
+
+
+def _signum_of(error: KeyboardInterrupt) -> int:
+    return error.signum if isinstance(error, Terminated) else signal.SIGINT

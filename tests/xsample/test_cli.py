@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 import evaluators.report.build
 import xsample.making
-from engine.config.inheritance import NOT_SCORED, SCORED
+from engine.config.inheritance import INHERITED_BY_SCORE, REFUSED_BY_SCORE
 from engine.config.run_config import PANELS, RunConfig
 from engine.core import Problem, Trajectory
 from engine.errors import EngineError, IncompleteRunError, StoreError
@@ -463,7 +463,7 @@ def test_score_offers_what_measures_and_nothing_of_what_makes_responses() -> Non
         if word.startswith("--")
     }
     flags = {name: f"--{name.replace('_', '-')}" for name in RunConfig.model_fields}
-    assert set(NOT_SCORED) == {name for name, flag in flags.items() if flag not in offered}
+    assert set(REFUSED_BY_SCORE) == {name for name, flag in flags.items() if flag not in offered}
     assert {
         "--base",
         "--task",
@@ -476,7 +476,7 @@ def test_score_offers_what_measures_and_nothing_of_what_makes_responses() -> Non
 
 
 def test_what_score_takes_over_from_a_run_it_offers_too() -> None:
-    assert set(SCORED) <= RunConfig.model_fields.keys() - set(NOT_SCORED)
+    assert set(INHERITED_BY_SCORE) <= RunConfig.model_fields.keys() - set(REFUSED_BY_SCORE)
 
 
 def test_a_dry_run_of_score_shows_what_would_be_measured_and_starts_nothing(

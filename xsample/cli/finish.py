@@ -1,4 +1,4 @@
-"""How a command that makes or grades a run ends: the summary's tables, and the report."""
+"""How a command that makes or grades a run ends: with the tables of its summary, and a report."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def finish(
     show_measured: bool = False,
     report: bool = False,
 ) -> None:
-    """Write and show the summary of a run, and its report if asked for.
+    """Write and show the summary of a run, and write its report if asked for.
 
     Args:
         store: The run directory.
-        grader: How its answers were compared; None where there are no grades.
-        show_measured: Also show how far the policies are apart.
-        report: End with figures and a page in RUN/report.
+        grader: How its answers were compared; None if there are no grades.
+        show_measured: Also show the divergence between the policies.
+        report: Also write figures and a page to RUN/report.
 
     Raises:
-        IncompleteRunError: Trajectories are missing; raised when all is shown.
+        IncompleteRunError: Trajectories are missing; raised after all is shown.
     """
     from evaluators.scores.run_summary import check_complete, summarise_run
     from evaluators.scores.summary_table import render, render_divergence
@@ -45,12 +45,12 @@ def finish(
         show(render_divergence(summary["measured"]))
     click.echo(f"run directory: {store.path}")
     if report:
-        _report_at_the_end(store.path)
+        _try_report(store.path)
     check_complete(store, summary)
 
 
 def write_report(runs: Sequence[Path], out: Path, show_text: bool = False) -> None:
-    """Write the report of some runs into `out`, and say where it is."""
+    """Write the report of one or more runs into `out`, and print where it is."""
     from engine.system.screen import open_display
     from evaluators.report.build import build_report
 
@@ -61,8 +61,12 @@ def write_report(runs: Sequence[Path], out: Path, show_text: bool = False) -> No
     click.echo(f"report: {report.index}")
 
 
-def _report_at_the_end(run: Path) -> None:
-    """Write the report of a run that is made and graded, whose end no figure may spoil."""
+def _try_report(run: Path) -> None:
+    """Write the report of a run that is made and graded; a failure is only a note.
+
+    Raises:
+        Stopped: A signal came.
+    """
     again = f"`{shlex.join(['xsample', 'report', str(run)])}` makes it"
     try:
         write_report([run], run / "report")

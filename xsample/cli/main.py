@@ -1,8 +1,8 @@
-"""The `xsample` command: reads what the user gave, calls the module that does it, prints what came
-out.
+"""The `xsample` command, its entry point, and the commands `tasks` and `doctor`.
 
-Anything heavy is imported inside the command that needs it, so `--help` is quick. What all commands
-share is in `shell.py`.
+A command reads its options, calls the module that does the work, and prints the result. Heavy
+modules are imported inside the command that needs them, so that `--help` is quick. What all
+commands share is in `shell.py`. The docstring of a command is its help.
 """
 
 from __future__ import annotations
@@ -32,16 +32,18 @@ from xsample.cli.shell import Commands, debug_option, show
 @click.version_option(package_name="xsample")
 @debug_option
 def commands() -> None:
-    """Which tokens make an RL-tuned model better than its base? Runs both in lock-step and swaps
-    their tokens.
+    """Which tokens make an RL-tuned model better than its base?
+
+    Runs both models in lock-step and swaps their tokens.
     """
 
 
 @click.command("tasks", cls=PanelCommand)
 @debug_option
 def tasks_command() -> None:
-    """The task sets that `run --task` knows by name; it takes a CSV, JSONL or Parquet file as
-    well.
+    """List the task sets that `run --task` knows by name.
+
+    It also takes a CSV, JSONL or Parquet file.
     """
     from rich.table import Table
 
@@ -60,12 +62,12 @@ def tasks_command() -> None:
 
 @click.command("doctor", cls=PanelCommand)
 @click.option(
-    "--quick", is_flag=True, help="only what needs no import and no run changes: for health checks"
+    "--quick", is_flag=True, help="Only what imports nothing and no run changes: for health checks."
 )
 @debug_option
 @click.pass_context
 def doctor_command(ctx: click.Context, quick: bool) -> None:
-    """Is this machine able to run? Exit code 1 if not."""
+    """Check whether this machine is able to run; exit code 1 if not."""
     from xsample.doctor.diagnose import diagnose, render
 
     findings = diagnose(quick)
@@ -99,7 +101,7 @@ def main() -> None:
     """Entry point of the `xsample` command."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            # What a terminal cannot show is a question mark, not an error.
+            # A character that the terminal cannot show becomes a question mark, not an error.
             stream.reconfigure(errors="replace")
     commands(prog_name="xsample")
 

@@ -1,6 +1,7 @@
-"""The fields of RunConfig as options of a command: one source of names, types, defaults and help.
+"""The fields of RunConfig as options of a command: their names, types, defaults and help.
 
-RunConfig is imported only when such a command is looked at, so that the others start without it.
+RunConfig is imported only when such a command runs or shows its help, so that the other commands
+start without it.
 """
 
 from __future__ import annotations
@@ -23,12 +24,16 @@ _METAVARS: dict[Any, str] = {
     "window": "START:STOP"
 }  # fmt: skip
 _MAX_METAVAR = 28  # characters
-_ARGUMENTS = "xsample.cli.options.arguments"
+_TYPED_ARGUMENTS = "xsample.cli.options.typed_arguments"  # a key of click's ctx.meta
 
 
 class ConfigCommand(PanelCommand):
-    """A command whose options are, beside its own, the fields of RunConfig, but for those that it
-    leaves out.
+    """A command whose options are the fields of RunConfig, and its own.
+
+    Args:
+        *args: As of click.Command.
+        leave_out: Fields that are no options of this command.
+        **kwargs: As of click.Command.
     """
 
     def __init__(self, *args: Any, leave_out: Collection[str] = (), **kwargs: Any) -> None:
@@ -52,27 +57,25 @@ class ConfigCommand(PanelCommand):
         """Write the options in panels: those of RunConfig by subject, then the command's own."""
         from engine.config.run_config import PANELS
 
-        shown = {option.name for option in self._config_options}
-        titles = {
-            title: [name for name in names if name in shown] for title, names in PANELS.items()
+        offered = {option.name for option in self._config_options}
+        panels = {
+            title: [name for name in names if name in offered] for title, names in PANELS.items()
         }
-        self.panels = option_panels({title: names for title, names in titles.items() if names})
+        self.panels = option_panels({title: names for title, names in panels.items() if names})
         super().format_options(ctx, formatter)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta[_ARGUMENTS] = list(args)
+        ctx.meta[_TYPED_ARGUMENTS] = list(args)
         return super().parse_args(ctx, args)
 
 
 def _option(name: str, field: FieldInfo) -> click.Option:
-    """The option of one RunConfig field. Ranges are checked by RunConfig, for files and options
-    alike.
-    """
+    """The option of one field of RunConfig, which checks the ranges of files and options alike."""
     flag = "--" + name.replace("_", "-")
     help_text = field.description or ""
     if field.default is not None and field.default is not False:
-        help_text += f" [default: {_written(field.default)}]"
-    kind = _without_none(field.annotation)
+        help_text += f" [default: {_format_default(field.default)}]"
+    kind = _strip_none(field.annotation)
     if name == "verbose":
         return click.Option(["-v", flag, name], count=True, help=field.description)
     if get_origin(kind) is Literal:
@@ -93,7 +96,7 @@ def _option(name: str, field: FieldInfo) -> click.Option:
     )
 
 
-def _without_none(annotation: Any) -> Any:
+def _strip_none(annotation: Any) -> Any:
     """`int | None` -> int."""
     if get_origin(annotation) not in (Union, UnionType):
         return annotation
@@ -101,23 +104,23 @@ def _without_none(annotation: Any) -> Any:
     return kind
 
 
-def _written(default: Any) -> str:
+def _format_default(default: Any) -> str:
     return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
-def overrides(ctx: click.Context) -> dict[str, Any]:
-    """What the user gave as options: a default must not override the file."""
+def typed_settings(ctx: click.Context) -> dict[str, Any]:
+    """The settings that the user typed as options; a default must not override the file."""
     from engine.config.run_config import RunConfig
 
-    given = click.core.ParameterSource.COMMANDLINE
+    command_line = click.core.ParameterSource.COMMANDLINE
     return {
         name: ctx.params[name]
         for name in RunConfig.model_fields
-        if ctx.get_parameter_source(name) is given
+        if ctx.get_parameter_source(name) is command_line
     }
 
 
-def arguments(ctx: click.Context) -> list[str]:
-    """What the user typed after the command's name."""
-    given: list[str] = ctx.meta[_ARGUMENTS]
-    return given
+def typed_arguments(ctx: click.Context) -> list[str]:
+    """What the user typed after the name of the command."""
+    arguments: list[str] = ctx.meta[_TYPED_ARGUMENTS]
+    return arguments

@@ -1,5 +1,6 @@
-"""Commands that start engines: `xsample run` and `xsample score`. Their options are the fields of
-RunConfig.
+"""Commands that start engines: `xsample run` and `xsample score`.
+
+Their options are the fields of RunConfig. The docstring of a command is its help.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from engine.config.inheritance import NOT_SCORED, SCORED
+from engine.config.inheritance import INHERITED_BY_SCORE, REFUSED_BY_SCORE
 from engine.errors import StoreError
 from engine.shard import WHOLE
 from engine.system.signals import Stopped, sigterm_like_ctrl_c
 from engine.system.terminal import visible
 from xsample.cli.finish import finish
-from xsample.cli.options import ConfigCommand, arguments, overrides
+from xsample.cli.options import ConfigCommand, typed_arguments, typed_settings
 from xsample.cli.shell import debug_option, say, show
 
 if TYPE_CHECKING:
@@ -27,17 +28,17 @@ _config_option = click.option(
     "--config",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="YAML with these options as its keys",
+    help="Read settings from a YAML file, whose keys are these options; options override it.",
 )
 _dry_run_option = click.option(
     "--dry-run",
     is_flag=True,
-    help="check everything, show the plan and the first prompt, start nothing",
+    help="Check everything, show the plan and the first prompt, and start nothing.",
 )
 _report_option = click.option(
     "--report/--no-report",
     default=True,
-    help="end with figures and a page in RUN/report [default: with]",
+    help="Write figures and a page to RUN/report at the end. [default: report]",
 )
 
 
@@ -50,15 +51,15 @@ _report_option = click.option(
 def run_command(
     ctx: click.Context, /, config: Path | None, dry_run: bool, report: bool, **_: object
 ) -> None:
-    """Make, grade and summarise the responses of a pair. Without models: the embedded pair, on the
-    CPU.
+    """Make, grade and summarise the responses of a pair of models.
 
-    The same command with the same --out resumes.
+    Without --base and --rl the embedded tiny pair runs, for which a CPU is enough. The same command
+    with the same --out resumes a run.
     """
     from engine.run.settings import load
     from xsample.making import plan_run
 
-    plan = plan_run(load(config, overrides(ctx)))
+    plan = plan_run(load(config, typed_settings(ctx)))
     _announce(plan)
     if dry_run:
         _show_plan(plan)
@@ -66,8 +67,8 @@ def run_command(
         _carry_out(ctx, plan, report)
 
 
-@click.command("score", cls=ConfigCommand, leave_out=NOT_SCORED)
-@click.argument("given", metavar="GIVEN", type=click.Path(path_type=Path))
+@click.command("score", cls=ConfigCommand, leave_out=REFUSED_BY_SCORE)
+@click.argument("responses", metavar="GIVEN", type=click.Path(path_type=Path))
 @_config_option
 @_dry_run_option
 @_report_option
@@ -76,26 +77,27 @@ def run_command(
 def score_command(
     ctx: click.Context,
     /,
-    given: Path,
+    responses: Path,
     config: Path | None,
     dry_run: bool,
     report: bool,
     **_: object,
 ) -> None:
-    """Measure given responses, token by token, under a pair, into the same tables.
+    """Measure responses that exist already, token by token, under a pair, into the same tables.
 
-    GIVEN is a run directory, measured under its own pair and settings unless others are given; or a
-    JSONL or Parquet file with a row a response: token_ids, or response (text); and
-    prompt_token_ids, prompt (text as the model saw it), or problem (an id of --task). Text of a
-    response that ended by itself needs finish_reason stop: it is given its EOS. With --task they
-    are graded too. The same command with the same --out resumes.
+    GIVEN is a run directory, or a JSONL or Parquet file. A run is measured under its own pair and
+    settings, unless you give others. A file has one row per response, with token_ids or response
+    (text), and with prompt_token_ids, prompt (text as the model saw it) or problem (an id of
+    --task). The text of a response that ended by itself needs finish_reason stop, so that its EOS
+    is added. With --task the responses are graded too. The same command with the same --out resumes
+    a run.
     """
     from engine.run.settings import load_for_score, settings_of
     from evaluators.external.reading import is_run
     from xsample.making import plan_score
 
-    beneath = settings_of(given, SCORED) if is_run(given) else None
-    plan = plan_score(given, load_for_score(config, overrides(ctx), beneath))
+    inherited = settings_of(responses, INHERITED_BY_SCORE) if is_run(responses) else None
+    plan = plan_score(responses, load_for_score(config, typed_settings(ctx), inherited))
     _announce(plan)
     if dry_run:
         _show_plan(plan)
@@ -126,7 +128,12 @@ def _show_plan(plan: Plan) -> None:
 
 
 def _carry_out(ctx: click.Context, plan: Plan, report: bool, show_measured: bool = False) -> None:
-    """From the plan to the summary. Stopped by a signal it says which command goes on."""
+    """Make what the plan asks for, and finish the run.
+
+    Raises:
+        Stopped: A signal came; the message has the command that resumes the run.
+        XsampleError: As `xsample.making.make` and `_finish` raise it.
+    """
     from engine.system.screen import open_display
     from xsample.making import make
 
@@ -139,16 +146,16 @@ def _carry_out(ctx: click.Context, plan: Plan, report: bool, show_measured: bool
             _finish(plan, store, report, show_measured)
     except StoreError as error:
         raise StoreError(f"{error} (with --out {plan.out})") from error
-    except KeyboardInterrupt as by:
+    except KeyboardInterrupt as error:
         out = [] if plan.config.out else ["--out", str(plan.out)]
-        resume = shlex.join(["xsample", str(ctx.command.name), *arguments(ctx), *out])
+        resume = shlex.join(["xsample", str(ctx.command.name), *typed_arguments(ctx), *out])
         raise Stopped(
-            f"stopped; what was finished is kept, this goes on with it: {resume}", by
-        ) from by
+            f"stopped; what was finished is kept, this goes on with it: {resume}", error
+        ) from error
 
 
 def _finish(plan: Plan, store: RunStore, report: bool, show_measured: bool) -> None:
-    """Summary and report; a shard has neither."""
+    """Write and show summary and report; a shard has neither."""
     if plan.shard == WHOLE:
         finish(store, plan.grader if plan.problems else None, show_measured, report)
         return

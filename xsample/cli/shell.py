@@ -1,8 +1,7 @@
-"""What every command shares: errors as one line and an exit code, --debug, SIGTERM, and where
-output goes.
+"""What all commands share: errors as one line and an exit code, --debug, and where output goes.
 
-An error of the tree ends with its exit code, Ctrl-C with 130, SIGTERM with 143, anything else is a
-bug and ends with 1.
+An error of `engine.errors` ends the command with its own exit code, Ctrl-C with 130, SIGTERM with
+143. Any other exception is a bug and ends it with 1.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _PIPE_WIDTH = 120  # rich would assume 80 columns where there is no terminal, an
 
 
 class Commands(PanelGroup):
-    """The one place where exceptions become messages and exit codes."""
+    """The commands; the one place where exceptions become messages and exit codes."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -37,28 +36,27 @@ class Commands(PanelGroup):
         except KeyboardInterrupt as error:
             stopped = Stopped("stopped", error)
             _fail(ctx, str(stopped), stopped.exit_code, error)
-        except click.UsageError as error:  # it may quote what a stranger wrote
+        except click.UsageError as error:  # its message may quote what a stranger wrote
             raise click.UsageError(one_line(error.format_message()), error.ctx) from error
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
-            raise  # click's own, and a reader that has left, which click ends quietly
+            raise  # click handles them; BrokenPipeError: the reader of our output closed the pipe
         except Exception as error:
-            what = f"unexpected {type(error).__name__}: {error}. This is a bug; --debug shows where"
-            _fail(ctx, what, 1, error)
+            name = type(error).__name__
+            _fail(ctx, f"unexpected {name}: {error}. This is a bug; --debug shows where", 1, error)
 
 
 def _fail(ctx: click.Context, message: str, exit_code: int, error: BaseException) -> NoReturn:
     if ctx.meta.get("debug"):
         traceback.print_exception(error)
-    logger.error(
-        message, exc_info=error, extra={"on_screen": True}
-    )  # the last record of the run's log, if it has one
+    # The last record in the log of the run, if it has one.
+    logger.error(message, exc_info=error, extra={"on_screen": True})
     say(one_line(message))
     ctx.exit(exit_code)
 
 
 def _remember_debug(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
-        ctx.meta["debug"] = True  # a child's meta is its parent's
+        ctx.meta["debug"] = True  # a command shares meta with the group above it
 
 
 debug_option = click.option(
@@ -73,12 +71,12 @@ debug_option = click.option(
 
 
 def say(message: str) -> None:
-    """One line on standard error: standard output holds results only."""
+    """Print one line to standard error: standard output holds results only."""
     click.echo(f"xsample: {visible(message)}", err=True)
 
 
 def show(renderable: RenderableType) -> None:
-    """A result, on standard output."""
+    """Print a result to standard output."""
     from rich.console import Console
 
     on_terminal = sys.stdout.isatty() or "COLUMNS" in os.environ

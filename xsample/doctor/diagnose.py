@@ -1,7 +1,7 @@
-"""`xsample doctor`: is this machine able to run? Looks, and leaves nothing behind.
+"""`xsample doctor`: whether this machine is able to run; leaves nothing behind.
 
-What is installed is judged in `installed.py`, what the machine offers in `host.py`. The import of
-vLLM takes seconds; everything else is looked at while it goes on.
+`installed.py` checks what is installed, `host.py` what the machine offers. The import of vLLM takes
+seconds, and all else is checked meanwhile.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 
 def diagnose(quick: bool = False) -> list[Finding]:
-    """Everything that `xsample doctor` shows, in its order. Takes as long as importing vLLM does.
+    """Find what `xsample doctor` shows, in its order; takes as long as importing vLLM does.
 
-    quick: only what takes no import and what a run in progress does not change: the health check of
-    a container asks beside the run, which may have all memory and wants all cores.
+    Args:
+        quick: Only what imports nothing and what a run in progress does not change. For the health
+            check of a container, which asks while a run uses all memory and cores.
     """
     steady = [
         *installed.find_versions(),
@@ -37,8 +38,8 @@ def diagnose(quick: bool = False) -> list[Finding]:
     ]
     if quick:
         return steady
-    with ThreadPoolExecutor(max_workers=1) as beside:
-        vllm = beside.submit(installed.find_vllm_import)
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        vllm = executor.submit(installed.find_vllm_import)
         changing = [
             host.find_gpus(),
             installed.find_driver(),
@@ -53,7 +54,7 @@ def diagnose(quick: bool = False) -> list[Finding]:
 
 
 def render(findings: Sequence[Finding]) -> Table:
-    """The findings as a rich table; the advice below the value that it is for."""
+    """The findings as a rich table, with each advice below the value that it is for."""
     from rich.markup import escape
     from rich.table import Table
 

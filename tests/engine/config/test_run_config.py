@@ -1,6 +1,4 @@
-"""RunConfig: what is refused and how it is said, what an option means, and that nothing heavy is
-imported.
-"""
+"""RunConfig: what is refused and in which words, what an option means, and its help."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from engine.config.run_config import RunConfig
+from engine.config.run_config import PANELS, RunConfig
 from engine.core import DIRECTIONS
 from engine.errors import ConfigError
 from engine.run.settings import load
@@ -219,8 +217,29 @@ def test_a_config_cannot_be_changed() -> None:
         load(None, {}).__setattr__("seed", 1)
 
 
-def test_every_field_says_what_it_is() -> None:
-    assert not [name for name, field in RunConfig.model_fields.items() if not field.description]
+@pytest.mark.parametrize("name", RunConfig.model_fields)
+def test_the_help_of_a_field_is_one_short_line_of_sentences(name: str) -> None:
+    text = RunConfig.model_fields[name].description or ""
+    assert 0 < len(text) <= 110 and "\n" not in text and "  " not in text
+    assert text.endswith(".")
+    assert text[0].isupper() or text.startswith("forward:")
+
+
+def test_every_field_is_in_exactly_one_panel() -> None:
+    names = [name for panel in PANELS.values() for name in panel]
+    assert sorted(names) == sorted(RunConfig.model_fields)
+
+
+def test_the_panels_are_in_the_order_in_which_a_run_is_thought_of() -> None:
+    assert list(PANELS) == [
+        "Models",
+        "Task",
+        "Intervention",
+        "Sampling",
+        "What is recorded",
+        "Machine",
+        "Output",
+    ]
 
 
 # The intervention: what does not go together. What each setting may be alone is in

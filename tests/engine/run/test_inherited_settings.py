@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.config.inheritance import MATCHED
+from engine.config.inheritance import INHERITED_BY_CONTROL
 from engine.config.run_config import RunConfig
 from engine.errors import RunDirectoryError
 from engine.run.plan import prepare
@@ -55,7 +55,9 @@ def stored(**more: object) -> dict[str, Any]:
 
 
 def test_what_a_run_was_given_is_what_comes_back(tmp_path: Path) -> None:
-    inherited = settings_of(write_run(tmp_path / "run", stored(**NOT_TAKEN_OVER)), MATCHED)
+    inherited = settings_of(
+        write_run(tmp_path / "run", stored(**NOT_TAKEN_OVER)), INHERITED_BY_CONTROL
+    )
     expected = RunConfig(**GIVEN, samples=4, max_tokens=64)
     assert RunConfig(**inherited) == expected
 
@@ -69,19 +71,21 @@ def test_only_the_names_that_are_asked_for_come_back(tmp_path: Path) -> None:
 
 def test_what_has_no_value_is_left_out(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", RunConfig().model_dump(mode="json"))
-    inherited = settings_of(run, MATCHED)
+    inherited = settings_of(run, INHERITED_BY_CONTROL)
     assert None not in inherited.values() and "base" not in inherited
     assert RunConfig(**inherited) == RunConfig()
 
 
 def test_unlimited_is_a_null_in_the_list_of_a_run_json(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", {"budget": [0, None]})
-    assert load(None, {}, settings_of(run, MATCHED)).budget == (0, None)
+    assert load(None, {}, settings_of(run, INHERITED_BY_CONTROL)).budget == (0, None)
 
 
 def test_a_control_takes_over_what_makes_the_numbers_and_not_who_differs_nor_the_machine() -> None:
-    assert set(MATCHED) < set(RunConfig.model_fields)
-    assert not {*NOT_TAKEN_OVER, "out", "device", "max_model_len", "match"} & set(MATCHED)
+    assert set(INHERITED_BY_CONTROL) < set(RunConfig.model_fields)
+    assert not {*NOT_TAKEN_OVER, "out", "device", "max_model_len", "match"} & set(
+        INHERITED_BY_CONTROL
+    )
 
 
 def test_what_a_plan_writes_can_be_inherited(tmp_path: Path) -> None:
@@ -111,7 +115,7 @@ def test_any_settings_are_the_same_after_a_run_json(
 ) -> None:
     config = RunConfig(**values)
     run = write_run(tmp_path_factory.mktemp("runs") / "run", config.model_dump(mode="json"))
-    assert RunConfig(**settings_of(run, MATCHED)) == config
+    assert RunConfig(**settings_of(run, INHERITED_BY_CONTROL)) == config
 
 
 def test_half_of_the_settings_is_taken_though_it_would_not_go_together_alone(
@@ -125,7 +129,7 @@ def test_what_is_no_run_is_refused_by_its_name(tmp_path: Path, content: str | No
     if content is not None:
         (tmp_path / "run.json").write_text(content)
     with pytest.raises(RunDirectoryError) as error:
-        settings_of(tmp_path, MATCHED)
+        settings_of(tmp_path, INHERITED_BY_CONTROL)
     assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
 
 
@@ -134,7 +138,7 @@ def test_a_run_json_without_settings_is_refused(tmp_path: Path, config: object) 
     with pytest.raises(
         RunDirectoryError, match=r"run\.json holds no settings: give the --out folder"
     ):
-        settings_of(write_run(tmp_path / "run", config), MATCHED)
+        settings_of(write_run(tmp_path / "run", config), INHERITED_BY_CONTROL)
 
 
 @pytest.mark.parametrize(
@@ -152,6 +156,6 @@ def test_a_value_that_no_run_has_is_refused_with_the_file_that_holds_it(
     tmp_path: Path, wrong: dict[str, Any]
 ) -> None:
     with pytest.raises(RunDirectoryError) as error:
-        settings_of(write_run(tmp_path / "run", stored(**wrong)), MATCHED)
+        settings_of(write_run(tmp_path / "run", stored(**wrong)), INHERITED_BY_CONTROL)
     (name,) = wrong
     assert f"run.json: {name} is {json.loads(json.dumps(wrong))[name]!r}" in str(error.value)

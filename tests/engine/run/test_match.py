@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from engine.core import Trajectory
 from engine.errors import ConfigError, RunDirectoryError
-from engine.run.match import Matched, check_room, read_match
+from engine.run.match import Matched, check_num_positions, read_match
 from engine.store.run_store import RunStore
 from engine.store.schema import RESPONSES, TOKENS
 
@@ -138,9 +138,9 @@ def test_the_empty_table_of_a_run_that_has_begun_lacks_everything(tmp_path: Path
 
 
 def test_a_window_that_cannot_hold_the_counts_is_refused_with_both_numbers(tmp_path: Path) -> None:
-    check_room(tmp_path, COUNTS, "3:", 3, 3 + len(KEYS) - 1)
+    check_num_positions(tmp_path, COUNTS, "3:", 3, 3 + len(KEYS) - 1)
     with pytest.raises(ConfigError) as error:
-        check_room(tmp_path, COUNTS, ":5", 0, 5)
+        check_num_positions(tmp_path, COUNTS, ":5", 0, 5)
     assert f"has {len(KEYS) - 1} interventions" in str(
         error.value
     ) and "':5', which holds 5 positions" in str(error.value)

@@ -23,7 +23,7 @@ from engine.system.log import (
     log_event,
     logger,
     remove_if_empty,
-    shown,
+    show_log,
     write_logs,
 )
 from tests.support.paths import ROOT
@@ -93,7 +93,7 @@ def test_the_screen_shows_records_only_if_asked_for_and_none_twice(tmp_path: Pat
     write_logs(LogConfig(tmp_path / "logs", "driver", 2))
     for verbose, expected in ((0, []), (1, ["done, n 1"]), (2, ["done, n 1", "detail"])):
         seen: list[str] = []
-        with shown(seen.append, verbose):
+        with show_log(seen.append, verbose):
             log_event("done", n=1)
             log_event("detail", logging.DEBUG)
             log_event("seen already", on_screen=True)
@@ -144,7 +144,7 @@ def test_what_an_ended_engine_did_not_write_to_is_removed_and_no_file_of_another
 FULL = """
 import resource, sys
 from pathlib import Path
-from engine.system.log import LogConfig, record, write_logs
+from engine.system.log import LogConfig, log_event, write_logs
 resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 gone = Path(sys.argv[1]).parent / "gone"
 write_logs(LogConfig(gone, "driver"))

@@ -18,7 +18,14 @@ import psutil
 import pytest
 
 import engine.system.session
-from engine.system.session import MAX_BYTES, VARIABLE, environment, remove_abandoned, root, session
+from engine.system.session import (
+    MAX_ROOT_BYTES,
+    VARIABLE,
+    environment,
+    remove_abandoned,
+    session,
+    session_root,
+)
 from tests.support.engines import comes_true, is_alive
 from tests.support.paths import ROOT
 
@@ -40,7 +47,7 @@ with session() as folder:
 @pytest.fixture(autouse=True)
 def temporary_root(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="s", dir="/tmp") as folder:
-        monkeypatch.setattr(engine.system.session, "root", lambda: Path(folder))
+        monkeypatch.setattr(engine.system.session, "session_root", lambda: Path(folder))
         yield Path(folder)
 
 
@@ -48,7 +55,7 @@ def start_holder() -> tuple[subprocess.Popen[str], Path, psutil.Process]:
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER],
         cwd=ROOT,
-        env=os.environ | {"TMPDIR": str(engine.system.session.root())},
+        env=os.environ | {"TMPDIR": str(engine.system.session.session_root())},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -133,8 +140,8 @@ time.sleep(600)
 def test_a_folder_that_is_too_long_for_a_socket_is_not_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tempfile, "gettempdir", lambda: "/" + "x" * MAX_BYTES)
-    assert root() == Path("/tmp")
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: "/" + "x" * MAX_ROOT_BYTES)
+    assert session_root() == Path("/tmp")
 
 
 def test_what_is_no_session_of_ours_is_left_alone(temporary_root: Path) -> None:

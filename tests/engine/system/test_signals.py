@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from engine.system.signals import ENDING, HeldSignals, Interrupted
+from engine.system.signals import STOP_SIGNALS, HeldSignals, Interrupted
 from tests.support.paths import ROOT
 
 PROLOGUE = """
@@ -174,10 +174,10 @@ def test_an_error_of_the_block_is_not_hidden_by_a_signal() -> None:
 
 
 def test_without_a_signal_nothing_happens_and_the_handlers_are_as_before() -> None:
-    before = [signal.getsignal(number) for number in ENDING]
+    before = [signal.getsignal(number) for number in STOP_SIGNALS]
     with HeldSignals() as held:
         held.check()
-    assert [signal.getsignal(number) for number in ENDING] == before
+    assert [signal.getsignal(number) for number in STOP_SIGNALS] == before
 
 
 def test_handlers_are_as_before_also_after_a_signal_and_after_an_error() -> None:
@@ -256,7 +256,7 @@ def test_a_signal_that_is_sent_again_is_held_where_signals_are_held() -> None:
     lines, status = run("""
 import time
 from engine.system.signals import Terminated, sigterm_like_ctrl_c
-from engine.system.signals import handlers_kept
+from engine.system.signals import keep_handlers
 
 class Finalised:
     def __del__(self):
@@ -265,7 +265,7 @@ class Finalised:
 try:
     with sigterm_like_ctrl_c():
         Finalised()
-        with HeldSignals(), handlers_kept():
+        with HeldSignals(), keep_handlers():
             time.sleep(0.05)
             say("whole")
         time.sleep(10)
@@ -297,9 +297,9 @@ except Terminated:
 def test_handlers_that_a_library_takes_away_are_put_back() -> None:
     lines, status = run("""
 import ctypes, time
-from engine.system.signals import handlers_kept
+from engine.system.signals import keep_handlers
 signal.signal(signal.SIGTERM, lambda *_: say("handled"))
-with handlers_kept():
+with keep_handlers():
     ctypes.CDLL(None).signal(signal.SIGTERM, ctypes.c_void_p(signal.SIG_DFL))  # as Ray's C++ does
     time.sleep(0.1)
     send("SIGTERM")
