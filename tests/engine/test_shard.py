@@ -19,7 +19,7 @@ from engine.shard import WHOLE, Shard, parse_shard
 from engine.store.folder import FolderLock
 from engine.store.run_store import RunStore
 from engine.store.verify import verify_run
-from tests.engine.store.test_verify import EXPECTED, KEYS, commit
+from tests.support.commits import EXPECTED, KEYS, commit
 
 MANIFEST = {"identity": {"seed": 0}, "expected": EXPECTED}
 TRAJECTORIES = st.lists(

@@ -23,7 +23,7 @@ from engine.run.plan import Plan
 from engine.run.run_json import manifest_of
 from engine.store.run_store import RunStore
 from engine.system.signals import Terminated
-from tests.engine.store.test_verify import EXPECTED, KEYS, commit
+from tests.support.commits import EXPECTED, KEYS, commit
 from tests.support.paths import ROOT
 from xsample.cli.main import commands
 

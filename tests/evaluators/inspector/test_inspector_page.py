@@ -23,7 +23,8 @@ from evaluators.inspector.page import inspect_html
 from evaluators.inspector.reading import read_sample
 from evaluators.inspector.sample import HIDDEN
 from evaluators.inspector.wording import ABSENT
-from tests.evaluators.inspector.test_inspector import (
+from tests.support.browser import Opened, opened
+from tests.support.inspector_runs import (
     HOSTILE,
     grade,
     key,
@@ -33,7 +34,6 @@ from tests.evaluators.inspector.test_inspector import (
     small_run,
     token,
 )
-from tests.support.browser import Opened, opened
 
 MAX_SECONDS = 6.0  # to open a page of four responses of 8,000 tokens; about one on an idle machine
 
