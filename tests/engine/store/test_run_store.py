@@ -165,7 +165,7 @@ def test_an_empty_run_reads_as_empty_tables(tmp_path: Path) -> None:
 
 
 def test_a_table_is_not_kept_once_it_is_committed(tmp_path: Path) -> None:
-    """A run of millions of responses holds none of them: benchmarks/throughput measures how much."""
+    """How much memory a run takes, benchmarks/throughput measures."""
     with RunStore.open(tmp_path, MANIFEST) as store:
         committed = []
         for number in range(10):
