@@ -153,7 +153,7 @@ def grade(run: Path, *grades: Grade) -> None:
 
 def sample_of(rows: Sequence[dict[str, Any]], **values: Any) -> Sample:
     """A sample of one trajectory that no run holds; `values` are other fields of it."""
-    fields = {
+    fields: dict[str, Any] = {
         "run": "r",
         "problem": "p",
         "sample": 0,

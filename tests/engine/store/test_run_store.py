@@ -167,7 +167,7 @@ def test_an_empty_run_reads_as_empty_tables(tmp_path: Path) -> None:
 def test_a_table_is_not_kept_once_it_is_committed(tmp_path: Path) -> None:
     """How much memory a run takes, benchmarks/throughput measures."""
     with RunStore.open(tmp_path, MANIFEST) as store:
-        committed = []
+        committed: list[weakref.ref[pa.Table]] = []
         for number in range(10):
             part = tables([key(number)])
             store.commit(*part)
