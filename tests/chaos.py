@@ -43,9 +43,8 @@ STAGES = ("starting", "loading", "sampling", "grading", "report")
 _MAX_BLOWS, _MAX_COMMANDS = 3, 6
 _NEVER_SAID = ("Traceback", "This is a bug", "(raylet)")
 _MAX_FOLDERS = 2  # that a killed driver may leave to the next start: those of a report
-_FORGOTTEN_SECONDS = (
-    90.0  # engines see at once that their driver is gone, Ray's agents give its head a minute
-)
+# Engines see at once that their driver is gone, Ray's agents give its head a minute.
+_FORGOTTEN_SECONDS = 300.0
 _ENDING_SECONDS = 300.0  # a command that takes longer after the last blow hangs
 
 

@@ -19,7 +19,7 @@ from engine.shard import WHOLE, Shard, parse_shard
 from engine.store.folder import FolderLock
 from engine.store.run_store import RunStore
 from engine.store.verify import verify_run
-from tests.engine.store.test_verify import EXPECTED, KEYS, commit
+from tests.support.commits import EXPECTED, KEYS, commit
 
 MANIFEST = {"identity": {"seed": 0}, "expected": EXPECTED}
 TRAJECTORIES = st.lists(
@@ -131,21 +131,21 @@ def test_shards_that_start_at_once_in_processes_of_their_own_make_one_run(tmp_pa
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(300)
     assert [process.exitcode for process in processes] == [0] * 4
     assert verify_run(RunStore.read(tmp_path)).complete
 
 
 def _hold(path: Path, number: int, together: Any, refused: Any) -> None:
     for _ in range(50):
-        together.wait(30)
+        together.wait(300)
         try:
             lock = FolderLock(path, Shard(number, 4))
         except RunDirectoryError:
             refused.value += 1
-            together.wait(30)
+            together.wait(300)
         else:
-            together.wait(30)
+            together.wait(300)
             lock.close()
 
 
@@ -159,22 +159,22 @@ def test_shards_that_start_in_the_same_moment_do_not_refuse_each_other(tmp_path:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(300)
     assert ([process.exitcode for process in processes], refused.value) == ([0] * 4, 0)
 
 
 def _open(path: Path, number: int, together: Any, admitted: Any) -> None:
     for attempt in range(20):
-        together.wait(30)
+        together.wait(300)
         try:
             store = RunStore.open(
                 path / str(attempt), MANIFEST | {"identity": {"seed": number}}, Shard(number, 2)
             )
         except RunDirectoryError:
-            together.wait(30)
+            together.wait(300)
         else:
             admitted[attempt] += 1
-            together.wait(30)
+            together.wait(300)
             store.close()
 
 
@@ -190,7 +190,7 @@ def test_of_two_shards_with_different_settings_that_start_in_the_same_moment_one
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(300)
     assert ([process.exitcode for process in processes], admitted[:]) == ([0, 0], [1] * 20)
 
 

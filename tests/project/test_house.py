@@ -3,12 +3,13 @@
 import ast
 import re
 import tomllib
+from collections.abc import Iterator
 from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 
-from tests.support.paths import PACKAGES, ROOT, SHIPPED, SOURCES
+from tests.support.paths import PACKAGES, ROOT, SHIPPED, SOURCES, TESTS
 
 BREAKS_A_CPU_TORCH = {"torchvision", "torchaudio", "torchcodec"}
 NEVER_IMPORTED = {
@@ -20,6 +21,10 @@ NEVER_IMPORTED = {
     "mcp",
     "numba",
 }
+
+
+# What begins with an underscore and is no secret: a named tuple's, Ray's and TRL's.
+NO_SECRETS = {"_asdict", "_fields", "_make", "_replace", "_private", "_buffered_inputs"}
 
 
 def module_name(file: Path) -> str:
@@ -71,7 +76,7 @@ def project() -> dict[str, list[str]]:
 
 
 def test_the_sources_are_found() -> None:
-    assert len(SHIPPED) >= 190 and len(SOURCES) >= 350
+    assert len(SHIPPED) >= 190 and len(SOURCES) >= 350 and len(TESTS) >= 110
 
 
 @pytest.mark.parametrize("file", SOURCES, ids=module_name)
@@ -84,6 +89,71 @@ def test_only_what_hosts_an_engine_imports_vllm(file: Path) -> None:
 @pytest.mark.parametrize("file", SHIPPED, ids=module_name)
 def test_nothing_that_ships_imports_tests_benchmarks_or_recipes(file: Path) -> None:
     assert not imports(file) & {"tests", "benchmarks", "recipes"}
+
+
+def imported_names(tree: ast.AST) -> Iterator[tuple[str, str]]:
+    """Module and name of all that a file imports; the name is empty for a whole module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.module or "", alias.name) for alias in node.names)
+
+
+def secrets(tree: ast.AST) -> Iterator[str]:
+    """Private names of somebody else that a file imports, reads, sets or patches."""
+    for module, name in imported_names(tree):
+        if module.split(".")[0] in PACKAGES and any(map(is_private, [name, *module.split(".")])):
+            yield f"{module}.{name}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            is_own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            if is_private(node.attr) and not is_own:
+                yield ast.unparse(node)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("setattr", "getattr")):
+            for argument in node.args[:2]:
+                names = argument.value if isinstance(argument, ast.Constant) else ""
+                if isinstance(names, str) and any(map(is_private, names.split("."))):
+                    yield ast.unparse(node)
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__") and name not in NO_SECRETS
+
+
+@pytest.mark.parametrize("file", TESTS, ids=module_name)
+def test_no_test_imports_another(file: Path) -> None:
+    """What several tests share lives in tests/support."""
+    imported = imported_names(ast.parse(file.read_text(encoding="utf-8")))
+    names = {part for module, name in imported for part in (*module.split("."), name)}
+    assert not {name for name in names if name.startswith("test_")}
+
+
+@pytest.mark.parametrize("file", TESTS, ids=module_name)
+def test_no_test_uses_a_private_name_of_what_it_tests(file: Path) -> None:
+    assert list(secrets(ast.parse(file.read_text(encoding="utf-8")))) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from engine.run.plan import _x",
+        "from engine._x import y",
+        "import engine._x",
+        "x._y",
+        "x.y()._z = 1",
+        "monkeypatch.setattr(x, '_y', 1)",
+        "patch.setattr('engine.run._y', 1)",
+        "getattr(x, '_y')",
+    ],
+)
+def test_a_private_name_is_seen(code: str) -> None:
+    assert len(list(secrets(ast.parse(code)))) == 1
+
+
+@pytest.mark.parametrize("code", ["self._x", "x.__doc__", "x._asdict()", "from ray import _x"])
+def test_what_is_no_private_name_of_ours_is_left_alone(code: str) -> None:
+    assert list(secrets(ast.parse(code))) == []
 
 
 @pytest.mark.parametrize("file", SOURCES, ids=module_name)

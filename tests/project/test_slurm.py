@@ -17,9 +17,9 @@ import pytest
 
 from engine.store.run_store import RunStore
 from engine.store.verify import Verification, verify_run
-from tests.support.engines import comes_true
 from tests.support.paths import ROOT
 from tests.support.slurm_machine import Machine, machine, why_not
+from tests.support.waiting import comes_true
 
 REASON = why_not()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=REASON or "")
@@ -99,9 +99,9 @@ def write_program(file: Path, text: str) -> None:
     file.chmod(0o755)
 
 
-def has_said(file: Path, words: str, within: float = 90) -> bool:
+def has_said(file: Path, words: str) -> bool:
     """Whether the output of a job comes to hold the words."""
-    return comes_true(within, lambda: file.exists() and words in file.read_text())
+    return comes_true(lambda: file.exists() and words in file.read_text())
 
 
 def verified(run: Path) -> Verification:
@@ -116,7 +116,7 @@ def test_a_job_that_is_requeued_in_the_middle_completes_its_run(
     output = tmp_path / f"slurm-{job}.out"
     assert has_said(output, "cross-sampling")
     slurm.command("scontrol", "requeue", job)
-    assert slurm.reaches(job, *ENDED, within=180).state == "COMPLETED", output.read_text()
+    assert slurm.reaches(job, *ENDED).state == "COMPLETED", output.read_text()
     assert slurm.job(job).restarts == 1
     assert (
         "xsample: stopped; what was finished is kept" in output.read_text()
@@ -134,7 +134,7 @@ def test_an_array_shares_a_run_and_the_job_after_it_completes_it(
     array, last = numbers.groups()
     assert has_said(tmp_path / f"slurm-{array}_2.out", "starting Ray")
     slurm.command("scancel", "--signal=TERM", "--batch", f"{array}_2")  # as at the time limit
-    assert slurm.reaches(last, *ENDED, within=180).state == "COMPLETED", (
+    assert slurm.reaches(last, *ENDED).state == "COMPLETED", (
         tmp_path / f"slurm-{last}.out"
     ).read_text()
     assert [slurm.job(f"{array}_{task}").restarts for task in (1, 2)] == [0, 1]
@@ -148,7 +148,7 @@ def test_a_run_on_two_nodes_is_complete_and_leaves_no_ray_behind(
 ) -> None:
     job = submit("--nodes=2", SCRIPTS / "nodes.sbatch", *RUN)
     output = tmp_path / f"slurm-{job}.out"
-    assert slurm.reaches(job, *ENDED, within=180).state == "COMPLETED", output.read_text()
+    assert slurm.reaches(job, *ENDED).state == "COMPLETED", output.read_text()
     assert verified(tmp_path / "a run").complete
     assert "starting Ray on n1 n2" in output.read_text()
     assert list(Path("/tmp").glob(f"ray-{job}-*")) == []

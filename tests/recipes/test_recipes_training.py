@@ -24,34 +24,19 @@ from recipes.health import TrainingError
 from recipes.model import load_tokenizer
 from recipes.pretrain import PRETRAINING
 from recipes.progress import Metrics, draw_metrics
-from recipes.rl_config import PRESETS, RLConfig
+from recipes.rl_config import PRESETS
 from recipes.rlvr import RLVR
 from recipes.sft import sft
 from recipes.stages import SHIPPED_BASE, train_pair
 from recipes.supervised import Supervised, SupervisedConfig, learning_rate_share
 from recipes.train import commands
-from recipes.training import Saving, train
+from recipes.training import train
 from tests.support.paths import ROOT
+from tests.support.tiny_training import TINY, Interrupted, rl_stage, saving
 
-TINY = RLConfig(num_steps=4, num_prompts=2, group_size=4, max_rounds=2)
 TINY_SFT = SupervisedConfig(
     num_steps=6, learning_rate=1e-3, style=CAREFUL, batch_size=4, num_warmup_steps=1
 )
-
-
-class Blow(RLVR):
-    """An RL stage to which a signal comes in step 4; its state was saved after step 2."""
-
-    came = signal.SIGINT
-
-    def step(self, number: int) -> Metrics:
-        if number == 4:
-            signal.raise_signal(self.came)
-        return super().step(number)
-
-
-class Killed(Blow):
-    came = signal.SIGKILL
 
 
 class Poisoned(RLVR):
@@ -62,16 +47,8 @@ class Poisoned(RLVR):
         return row | {"gradient_norm": float("nan")} if number == 3 else row
 
 
-def rl_stage(kind: type[RLVR] = RLVR, config: RLConfig = TINY, seed: int = 0) -> RLVR:
-    return kind(SHIPPED_BASE, load_tokenizer(SHIPPED_BASE), config, seed)
-
-
 def sft_stage() -> Supervised:
     return sft(SHIPPED_BASE, load_tokenizer(SHIPPED_BASE), TINY_SFT, seed=0)
-
-
-def saving(out: Path) -> Saving:
-    return Saving(out, SHIPPED_BASE, every=2)
 
 
 def weights(out: Path, step: int = 4) -> str:
@@ -88,12 +65,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(num_threads)
 
 
-def train_until_killed(out: str) -> None:
-    """What the process does that is killed."""
-    torch.set_num_threads(1)
-    train(rl_stage(Killed), saving(Path(out)))
-
-
 @pytest.fixture(scope="module")
 def left_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("left-alone")
@@ -105,13 +76,10 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(
     tmp_path: Path, left_alone: Path
 ) -> None:
     code = (
-        "from tests.recipes.test_recipes_training import train_until_killed;"
+        "from tests.support.tiny_training import train_until_killed;"
         f"train_until_killed({str(tmp_path)!r})"
     )
-    root = ROOT
-    killed = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, check=False
-    )
+    killed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     assert not (tmp_path / "checkpoint-4").exists()
     train(rl_stage(), saving(tmp_path))
@@ -120,7 +88,7 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(
 
 def test_ctrl_c_ends_after_the_step_with_its_state_saved(tmp_path: Path, left_alone: Path) -> None:
     with pytest.raises(Stopped, match="stopped after step 4; the same command goes on from there"):
-        train(rl_stage(Blow, replace(TINY, num_steps=5)), saving(tmp_path))
+        train(rl_stage(Interrupted, replace(TINY, num_steps=5)), saving(tmp_path))
     stage = rl_stage(config=replace(TINY, num_steps=5))
     train(stage, saving(tmp_path))
     assert weights(tmp_path) == weights(left_alone)

@@ -12,15 +12,13 @@ import atexit
 import io
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -52,7 +50,7 @@ WHOLE: dict[str, Any] = {"limit": 16, "samples": 4, "direction": "both", "budget
 # prompts share them.
 ENGINES: dict[str, Any] = {
     "device": "cpu", "dtype": "float32", "max_model_len": 256, "kv_cache_gib": 0.25,
-    "step_timeout": 10,
+    "step_timeout": 120,
 }  # fmt: skip
 OPTIONS = [
     text for name, value in ENGINES.items() for text in (f"--{name.replace('_', '-')}", str(value))
@@ -115,14 +113,15 @@ class OpenPair(LeaseRunner):
 
 
 class KeptPair(OpenPair):
-    """A pair whose engines outlive a run: only a failure kills them, or `end`. It remembers how it
-    failed, and when.
+    """A pair whose engines outlive a run: only a failure kills them, or `end`.
+
+    It remembers how it failed.
     """
 
     def __init__(self, config: PairConfig) -> None:
         super().__init__(config)
         self.config = config
-        self.failures: list[tuple[EngineError, float]] = []
+        self.failures: list[EngineError] = []
         self.num_starts = 0
         self._is_up = False
 
@@ -149,7 +148,7 @@ class KeptPair(OpenPair):
             yield from super().run(jobs, rule)
             whole = True
         except EngineError as error:
-            self.failures.append((error, time.time()))
+            self.failures.append(error)
             raise
         finally:
             self._is_up = whole
@@ -157,12 +156,13 @@ class KeptPair(OpenPair):
 
 _cluster = ExitStack()
 atexit.register(_cluster.close)  # before Ray, and before nothing can be imported any more
-_pairs: list[KeptPair] = []  # the one that is kept, if any
+_kept: KeptPair | None = None
 
 
 def connect() -> None:
-    """Be in a Ray cluster with room for two pairs beside the one that is kept; it stays for the
-    tests that follow.
+    """Be in a Ray cluster with room for two pairs beside the one that is kept.
+
+    It stays for the tests that follow.
     """
     if not ray.is_initialized():
         end_kept_pair()
@@ -171,19 +171,25 @@ def connect() -> None:
 
 
 def kept_pair(config: PairConfig) -> KeptPair:
-    """The pair that is kept, if its engines are such; else another, in its place. It is to be
-    started.
+    """The pair that is kept if it has this configuration, else another in its place.
+
+    It is to be started, and has no failures yet.
     """
+    global _kept
     connect()
-    if not _pairs or _pairs[0].config != config:
+    if _kept is None or _kept.config != config:
         end_kept_pair()
-        _pairs.append(KeptPair(config))
-    return _pairs[0]
+        _kept = KeptPair(config)
+    _kept.failures.clear()
+    return _kept
 
 
 def end_kept_pair() -> None:
-    while _pairs:
-        _pairs.pop().end()
+    """End the engines of the pair that is kept; the next test starts its own."""
+    global _kept
+    if _kept is not None:
+        _kept.end()
+    _kept = None
 
 
 @contextmanager
@@ -267,20 +273,3 @@ def floats(column: pa.ChunkedArray | Sequence[float | None]) -> Any:
         else pa.chunked_array([pa.array(column, pa.float64())])
     )
     return pc.fill_null(column.cast(pa.float64()), float("nan")).to_numpy()
-
-
-def comes_true(within: float, condition: Callable[[], bool]) -> bool:
-    """Whether `condition()` becomes true in the next `within` seconds."""
-    deadline = time.monotonic() + within
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
-
-
-def is_alive(process: psutil.Process) -> bool:
-    """Whether it still runs; one that has ended and was not yet waited for does not."""
-    with suppress(psutil.NoSuchProcess):
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    return False

@@ -1,7 +1,8 @@
 """What the fuzzing tests share: how many cases, hostile values, and the judge of a case.
 
-A case is good when it ends in success or in one line of ours, soon and in little memory, shows no
-control character, writes nowhere but into its own folder, runs nothing and connects to nobody.
+A case is good when it ends in success or in one line of ours, shows no control character, writes
+nowhere but into its own folder, runs nothing, connects to nobody and does not hang. In the long
+form it takes little memory too.
 XSAMPLE_FUZZ_CASES=10000 is the long form: so many cases of each target, over its tests.
 """
 
@@ -28,8 +29,8 @@ from engine.errors import XsampleError
 from xsample.cli.main import commands
 
 NUM_CASES = int(os.environ.get("XSAMPLE_FUZZ_CASES", "0"))
-SECONDS = 20.0  # a case takes some hundredths; the machine may be busy
-MEMORY_MIB = 512
+MEMORY_MIB = 512  # in the long form: other tests may be large when one case is not
+SECONDS = 300.0  # a case takes some hundredths; one that takes so long hangs
 _EXIT_CODES = range(5)
 _LONGEST_MESSAGE = 30_000  # some quote a name of the user's own whole
 _ASIDES = ("xsample: note: ", "xsample: warning: ")
@@ -191,10 +192,8 @@ sys.addaudithook(_audit)
 
 
 @contextmanager
-def watched(own: Path, seconds: float = SECONDS, memory_mib: int = MEMORY_MIB) -> Iterator[None]:
-    """The block writes into `own` alone, runs nothing, connects to nobody, and takes this much time
-    and more memory.
-    """
+def watched(own: Path) -> Iterator[None]:
+    """The block writes into `own` alone, runs nothing, connects to nobody, and comes to its end."""
     global _watched, _own
     temporary = own / "temporary"
     temporary.mkdir(exist_ok=True)
@@ -202,14 +201,14 @@ def watched(own: Path, seconds: float = SECONDS, memory_mib: int = MEMORY_MIB) -
     start_kib = _restart_peak()
     _watched, _own = [], (str(own.resolve()), str(own), "/dev/null", "/dev/tty")
     try:
-        with _alarm(seconds):
+        with _alarm(SECONDS):
             yield
     finally:
         seen, _watched = _watched, None
         tempfile.tempdir = before
     assert seen == [], seen
     grown = (_peak_kib() - start_kib) >> 10
-    assert grown <= memory_mib, f"took {grown} MiB"
+    assert not NUM_CASES or grown <= MEMORY_MIB, f"took {grown} MiB"
     left = [name for name in os.listdir(temporary) if name.startswith("xsample")]
     assert left == [], left
 

@@ -63,7 +63,7 @@ class Traces:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
 
-    def left(self, folders: int = 0, within: float = 10.0) -> list[str]:
+    def left(self, folders: int = 0, within: float = 300.0) -> list[str]:
         """What is there of a run that has ended, a line each, after it had `within` seconds to go.
 
         folders: private folders that a killed driver may leave to the next start.

@@ -10,3 +10,4 @@ FOLDERS = (
 SOURCES = sorted(file for folder in FOLDERS for file in (ROOT / folder).rglob("*.py"))
 PACKAGES = ("engine", "evaluators", "xsample")
 SHIPPED = [file for file in SOURCES if file.relative_to(ROOT).parts[0] in PACKAGES]
+TESTS = [file for file in SOURCES if file.relative_to(ROOT).parts[0] == "tests"]

@@ -1,4 +1,4 @@
-"""The command: its options, its exit codes, what it prints where, and how fast it starts."""
+"""The command: its options, its exit codes, what it prints where, and what it imports."""
 
 import json
 import os
@@ -6,10 +6,10 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any, get_args
 
+import psutil
 import pytest
 from click.testing import CliRunner, Result
 
@@ -23,8 +23,9 @@ from engine.run.plan import Plan
 from engine.run.run_json import manifest_of
 from engine.store.run_store import RunStore
 from engine.system.signals import Terminated
-from tests.engine.store.test_verify import EXPECTED, KEYS, commit
+from tests.support.commits import EXPECTED, KEYS, commit
 from tests.support.paths import ROOT
+from tests.support.waiting import comes_true
 from xsample.cli.main import commands
 
 HEAVY = (
@@ -49,7 +50,7 @@ def invoke(*args: str) -> Result:
 def run_python(code: str, *args: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", code, *args]
     return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
     )
 
 
@@ -114,15 +115,6 @@ def test_help_imports_no_engine(command: list[str]) -> None:
         f" standalone_mode=False)\nprint(*(name for name in {heavy} if name in sys.modules))"
     )
     assert run_python(code).stdout.strip() == ""
-
-
-def test_help_is_quick() -> None:
-    result = run_python(
-        "import time, contextlib, io\nimport xsample.cli.main as cli\nwith"
-        " contextlib.redirect_stdout(io.StringIO()): cli.commands(['--help'],"
-        " standalone_mode=False)\nprint(time.process_time())"
-    )
-    assert float(result.stdout) < 0.5
 
 
 @pytest.mark.parametrize("name", RunConfig.model_fields)
@@ -299,22 +291,16 @@ def test_sigterm_cleans_up_a_real_run_and_ends_with_143(tmp_path: Path) -> None:
             said.append(line)
             if line.startswith("loading"):
                 process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 143, "".join(said)
+        assert process.wait(timeout=300) == 143, "".join(said)
         assert "--out" in said[-1] and "Traceback" not in "".join(said)
         assert _nobody_left(process.pid)
 
 
-def _nobody_left(session: int, seconds: float = 10.0) -> bool:
-    """Whether all processes of the session end within `seconds`."""
-    import psutil
-
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        left = [process for process in psutil.process_iter() if _session(process.pid) == session]
-        if not left:
-            return True
-        time.sleep(0.1)
-    return False
+def _nobody_left(session: int) -> bool:
+    """Whether all processes of the session end."""
+    return comes_true(
+        lambda: not any(_session(process.pid) == session for process in psutil.process_iter())
+    )
 
 
 def _session(pid: int) -> int | None:
@@ -669,6 +655,6 @@ def test_a_run_whose_report_cannot_be_made_is_still_a_run(
 def test_a_reader_that_leaves_ends_the_command_quietly() -> None:
     command = f"{sys.executable} -m xsample run --help | head -c 1"
     result = subprocess.run(
-        command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+        command, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True
     )
     assert result.stderr == ""

@@ -5,7 +5,6 @@ there to show.
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,14 @@ from tests.support.engines import OPTIONS, on_kept_engines
 from xsample.cli.main import commands
 
 
-def test_the_readmes_command_ends_within_90_seconds_and_loads_the_engines_once(
-    tmp_path: Path,
-) -> None:
+def test_the_readmes_command_makes_a_run_and_loads_the_engines_once(tmp_path: Path) -> None:
+    """How long it takes, benchmarks/startup measures."""
     command = ["run", "--budget", "8", "--direction", "reverse", "--out", str(tmp_path / "run")]
-    began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "xsample", *command], capture_output=True, text=True
     )
     output = done.stdout + done.stderr
     assert done.returncode == 0, output
-    assert time.monotonic() - began < 90
     assert output.count("KV blocks an engine") == 1, "a pair says this when it has been loaded"
     assert "1,600/1,600 sequences" in output
     store = RunStore.read(tmp_path / "run")

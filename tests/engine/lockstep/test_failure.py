@@ -7,8 +7,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import psutil
@@ -17,27 +18,22 @@ import pytest
 import ray
 import torch
 
-import engine.lockstep.worker
 import engine.run.scheduler
-from engine.core import POLICIES
 from engine.errors import EngineError, GivenUpError, LockstepError, LostEngineError
-from engine.lockstep import vllm_plugin
 from engine.lockstep.lease_runner import LeaseRunner
 from engine.lockstep.worker import PolicyWorker
 from engine.run.placement import pair_config
 from engine.run.plan import Plan
 from engine.run.rows import token_rows
 from engine.run.scheduler import Done, Note, Scheduler
+from engine.sampling.sampler import CrossSampler, Phase
 from engine.store.run_store import RunStore
 from engine.store.verify import verify_run
 from tests.support.engines import (
-    ENGINES,
     KeptPair,
     assert_same,
-    comes_true,
     complete,
     connect,
-    is_alive,
     kept_pair,
     keys_of,
     of_keys,
@@ -45,14 +41,18 @@ from tests.support.engines import (
     plan_of,
     undisturbed,
 )
+from tests.support.waiting import comes_true, is_alive
 from xsample.cli.finish import finish
 
 # Ray's processes cannot import a test's module: what is defined here travels by value.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
-# The first half of the responses has been handed over by then, and the second has not.
-FAULTY_STEP = 150
-PART = {"budget": "unlimited"}
+# So few slots that a phase takes many steps. Engines hand over what has ended after 256 of them:
+# part of the responses is there at the faulty step, and the rest is not.
+PART = {"budget": "unlimited", "max_num_seqs": 16}
+FAULTY_STEP = 300
+# Of the test that waits for it in vain, seconds.
+SHORT_TIMEOUT = 20
 
 
 def drop_a_row(step: Any, logits: Any, sequence: Any, emitted: Any, previous: Any) -> Any:
@@ -85,26 +85,26 @@ def run_out_of_memory(step: Any, *arguments: Any) -> Any:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
 
-def hand_over_often(worker: PolicyWorker) -> None:
-    """The same batches on both sides: they send the same messages."""
-    engine.lockstep.worker._BATCH = 64
-
-
 def spoil(worker: PolicyWorker, fault: Any, marker: Path) -> None:
-    """Do `fault` once at a later step of the paired phase, and say when in `marker`."""
-    sampler: Any = vllm_plugin._the_sampler()
-    step, num_steps = sampler.step, 0
+    """Do `fault` once at a later step of a paired phase, and leave `marker` behind."""
+    begin, step = CrossSampler.begin, CrossSampler.step
+    is_paired, num_steps = False, 0
 
-    def spoilt(*arguments: Any) -> Any:
+    def note(sampler: CrossSampler, phase: Phase) -> None:
+        nonlocal is_paired
+        is_paired = phase.paired
+        begin(sampler, phase)
+
+    def spoilt(sampler: CrossSampler, *arguments: Any) -> Any:
         nonlocal num_steps
-        num_steps += sampler._phase.paired
+        num_steps += is_paired
         if num_steps != FAULTY_STEP:
-            return step(*arguments)
+            return step(sampler, *arguments)
         num_steps += 1
         marker.touch()
-        return fault(step, *arguments)
+        return fault(partial(step, sampler), *arguments)
 
-    sampler.step = spoilt
+    cast(Any, CrossSampler).begin, cast(Any, CrossSampler).step = note, spoilt
 
 
 @pytest.fixture(scope="module")
@@ -146,27 +146,25 @@ def carry_out(pair: LeaseRunner, plan: Plan) -> tuple[list[pa.Table], list[pa.Ta
         ("rl", change_a_token, LockstepError, "decided was token"),
         ("base", be_killed, LostEngineError, "died"),
         ("base", run_out_of_memory, LostEngineError, "ran out of memory: CUDA out of memory"),
-        ("rl", be_stopped, LockstepError, f"did not answer within {ENGINES['step_timeout']} s"),
+        ("rl", be_stopped, LockstepError, f"did not answer within {SHORT_TIMEOUT} s"),
     ],
 )
-def test_a_fault_is_noticed_in_time_and_the_run_is_completed_as_if_it_had_not_been(
+def test_a_fault_is_noticed_and_the_run_is_completed_as_if_it_had_not_been(
     store: RunStore, tmp_path: Path, policy: str, fault: Any, error: type[EngineError], message: str
 ) -> None:
-    plan, marker = plan_of(**PART), tmp_path / "faulty"
+    timeout = {"step_timeout": SHORT_TIMEOUT} if fault is be_stopped else {}
+    plan, marker = plan_of(**PART | timeout), tmp_path / "faulty"
     pair = kept_pair(pair_config(plan, 0))
     pair.start()
-    for each in POLICIES:
-        pair.do(each, hand_over_often)
     spoilt = processes(pair)
-    pair.failures.clear()
     pair.do(policy, spoil, fault, marker)
     before, after = carry_out(pair, plan)
 
-    [(failure, failed_at)] = pair.failures
+    [failure] = pair.failures
     assert isinstance(failure, error)
     assert message in str(failure)
-    assert failed_at - marker.stat().st_mtime < ENGINES["step_timeout"] + 3
-    assert comes_true(5, lambda: not any(map(is_alive, spoilt))), spoilt
+    assert marker.exists()
+    assert comes_true(lambda: not any(map(is_alive, spoilt))), spoilt
     assert all(map(is_alive, processes(pair)))
 
     expected = of_plan(store, plan)
@@ -192,17 +190,23 @@ def test_a_pair_that_cannot_be_started_is_an_error_at_once_in_the_words_of_the_c
 
 def poison(worker: PolicyWorker, noise_key: int) -> None:
     """Lose the row of one sequence whenever it has come to its tenth token."""
-    sampler: Any = vllm_plugin._the_sampler()
-    step = sampler.step
+    begin, step = CrossSampler.begin, CrossSampler.step
+    keys: Any = None
 
-    def lose(logits: Any, sequence: Any, emitted: Any, previous: Any) -> Any:
-        kept = (sampler._phase.key[sequence] != noise_key) | (emitted < 10)
+    def note(sampler: CrossSampler, phase: Phase) -> None:
+        nonlocal keys
+        keys = phase.key
+        begin(sampler, phase)
+
+    def lose(sampler: CrossSampler, logits: Any, *rows: Any) -> Any:
+        sequence, emitted, _ = rows
+        kept = (keys[sequence] != noise_key) | (emitted < 10)
         if kept.all():
-            return step(logits, sequence, emitted, previous)
-        step(logits[kept], sequence[kept], emitted[kept], previous[kept])
+            return step(sampler, logits, *rows)
+        step(sampler, logits[kept], *(column[kept] for column in rows))
         return logits
 
-    sampler.step = lose
+    cast(Any, CrossSampler).begin, cast(Any, CrossSampler).step = note, lose
 
 
 def test_a_pair_that_ran_out_of_memory_while_loading_is_started_again(

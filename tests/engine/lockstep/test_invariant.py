@@ -28,13 +28,13 @@ from tests.support.engines import (
     OpenPair,
     assert_same,
     carry_out,
-    comes_true,
     connect,
     of_plan,
     plan_of,
     started,
     undisturbed,
 )
+from tests.support.waiting import comes_true
 
 # Ray's processes cannot import a test's module: what is defined here travels by value.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -59,13 +59,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
 
 def watch(worker: Any) -> None:
     """Count what vLLM's scheduler does from now on."""
+    from vllm.v1.core.sched.scheduler import Scheduler
+
     preemptions: dict[str, int] = {}
     worker.watched = Seen(0, 0, 0)
-    scheduler = worker._engine.engine_core.engine_core.scheduler
-    schedule = scheduler.schedule
+    schedule = Scheduler.schedule
 
-    def watched(*arguments: Any) -> Any:
-        step = schedule(*arguments)
+    def watched(scheduler: Any, *arguments: Any) -> Any:
+        step = schedule(scheduler, *arguments)
         preemptions.update(
             {id: request.num_preemptions for id, request in scheduler.requests.items()}
         )
@@ -78,7 +79,7 @@ def watch(worker: Any) -> None:
         worker.watched = Seen(sum(preemptions.values()), seen.split_prompts + split, in_flight)
         return step
 
-    scheduler.schedule = watched
+    Scheduler.schedule = watched
 
 
 class WatchedPair(OpenPair):
@@ -137,7 +138,7 @@ def test_the_same_tokens_when_each_engine_is_split_over_two_ranks(store: RunStor
     with started(LeaseRunner(pair_config(plan, 0))) as pair:
         rows = carry_out(pair, plan)
     assert_same(rows, of_plan(store, plan))
-    assert comes_true(5, lambda: set(os.listdir("/dev/shm")) <= shared_memory), (
+    assert comes_true(lambda: set(os.listdir("/dev/shm")) <= shared_memory), (
         "the ranks left shared memory behind"
     )
 

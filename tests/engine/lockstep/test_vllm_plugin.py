@@ -8,7 +8,7 @@ LogitsContext objects.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -66,6 +66,21 @@ SOLO = Phase(
 
 
 @pytest.fixture(scope="module", autouse=True)
+def samplers() -> Iterator[list[CrossSampler]]:
+    """The samplers that adapters have made, the newest last."""
+    made: list[CrossSampler] = []
+
+    class Noted(CrossSampler):
+        def __init__(self, config: SamplerConfig, keeps_trace: bool = True) -> None:
+            super().__init__(config, keeps_trace)
+            made.append(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vllm_plugin, "CrossSampler", Noted)
+        yield made
+
+
+@pytest.fixture(scope="module", autouse=True)
 def vllm_config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmConfig]:
     """A real configuration, and the tensor-parallel group of one rank that a worker would have."""
     with warnings.catch_warnings():
@@ -101,26 +116,34 @@ def make_v1(config: VllmConfig) -> CrossSamplingV1:
     return made
 
 
-def make_v2(config: VllmConfig) -> CrossSamplingV2:
+def make_v2(config: VllmConfig) -> SlotBatch:
+    """An adapter, and the batch that it follows."""
     nothing: Any = None  # the adapter keeps its own books of what these buffers hold
-    prefill_len: Any = SimpleNamespace(
-        np=np.zeros(SLOTS, np.int32)
-    )  # as of vLLM's buffer, what the host sees
+    # as of vLLM's buffer, what the host sees
+    prefill_len: Any = SimpleNamespace(np=np.zeros(SLOTS, np.int32))
     states = v2.LogitsProcRequestState(
         torch.device("cpu"), SLOTS, VOCAB, nothing, nothing, prefill_len, nothing
     )
     made = CrossSamplingV2(config, states)
     SamplerCalls().xsample_begin(SOLO)
-    return made
+    return SlotBatch(made, prefill_len.np)
 
 
-def recorded() -> list[tuple[int, int, int]]:
+Recorded = Callable[[], list[tuple[int, int, int]]]
+
+
+@pytest.fixture
+def recorded(samplers: list[CrossSampler]) -> Recorded:
     """(sequence, position, token) of everything that the newest adapter's sampler has decided."""
-    trace = vllm_plugin._the_sampler().trace
-    assert trace
-    batch = trace.collect(np.arange(200))
-    columns = (batch.column(name).to_pylist() for name in ("sequence", "position", "token"))
-    return list(zip(*columns, strict=True))
+
+    def read() -> list[tuple[int, int, int]]:
+        trace = samplers[-1].trace
+        assert trace
+        batch = trace.collect(np.arange(200))
+        columns = (batch.column(name).to_pylist() for name in ("sequence", "position", "token"))
+        return list(zip(*columns, strict=True))
+
+    return read
 
 
 @dataclass
@@ -215,7 +238,9 @@ changes = st.lists(
 )
 
 
-def test_v1_follows_its_batch_through_every_change(vllm_config: VllmConfig) -> None:
+def test_v1_follows_its_batch_through_every_change(
+    vllm_config: VllmConfig, recorded: Recorded
+) -> None:
     @settings(max_examples=60, deadline=None)
     @given(changes)
     def follows(changes: list[Any]) -> None:
@@ -236,7 +261,7 @@ def test_v1_follows_its_batch_through_every_change(vllm_config: VllmConfig) -> N
 
 
 def test_v1_sees_a_request_that_replaces_one_that_left_in_the_same_step(
-    v1: CrossSamplingV1,
+    v1: CrossSamplingV1, recorded: Recorded
 ) -> None:
     batch = Batch()
     batch.change([], 2, [])
@@ -251,7 +276,9 @@ def test_v1_sees_a_request_that_replaces_one_that_left_in_the_same_step(
     ]
 
 
-def test_v1_takes_a_preempted_request_up_where_it_was(v1: CrossSamplingV1) -> None:
+def test_v1_takes_a_preempted_request_up_where_it_was(
+    v1: CrossSamplingV1, recorded: Recorded
+) -> None:
     """Preempted, a request leaves the batch and comes back with the outputs it had."""
     batch, tokens = Batch(), alone(0, 5)
     batch.change([], 2, [])
@@ -273,7 +300,9 @@ def test_v1_changes_what_greedy_sampling_takes_and_says_so(v1: CrossSamplingV1) 
 
 
 @pytest.mark.parametrize("num_rows", [1, 3])
-def test_v1_leaves_warm_up_batches_alone(v1: CrossSamplingV1, num_rows: int) -> None:
+def test_v1_leaves_warm_up_batches_alone(
+    v1: CrossSamplingV1, num_rows: int, recorded: Recorded
+) -> None:
     logits = torch.randn(num_rows, VOCAB)
     assert torch.equal(v1.apply(logits.clone()), logits)  # no request was ever added
     builder = BatchUpdateBuilder()
@@ -304,6 +333,8 @@ class SlotBatch:
     """V2's requests in slots; every step names the rows in any order it likes."""
 
     adapter: CrossSamplingV2
+    prefill_len: Any
+    """Tokens that each slot must have seen before its next one is taken, [SLOTS]."""
     sequence: dict[int, int] = field(default_factory=dict)  # slot -> sequence
     outputs: dict[int, list[int]] = field(default_factory=dict)  # sequence -> its output tokens
 
@@ -311,7 +342,7 @@ class SlotBatch:
         assert self.adapter.add_request(slot, params(sequence))
         self.sequence[slot] = sequence
         outputs = self.outputs.setdefault(sequence, [])
-        self.adapter._prefill_len.np[slot] = NUM_PROMPT + len(outputs)
+        self.prefill_len[slot] = NUM_PROMPT + len(outputs)
 
     def step(self, slots: Sequence[int], seen: dict[int, int] | None = None) -> torch.Tensor:
         """Step the rows of `slots`; those in `seen` have been fed only so many tokens yet, and take
@@ -336,7 +367,7 @@ class SlotBatch:
 
 
 def test_v2_takes_rows_in_any_order_and_slots_that_are_used_again(vllm_config: VllmConfig) -> None:
-    batch, rng = SlotBatch(make_v2(vllm_config)), np.random.default_rng(0)
+    batch, rng = make_v2(vllm_config), np.random.default_rng(0)
     for sequence in range(20):
         batch.add(sequence % SLOTS, sequence)
         for _ in range(rng.integers(1, 5)):
@@ -347,8 +378,10 @@ def test_v2_takes_rows_in_any_order_and_slots_that_are_used_again(vllm_config: V
         assert tokens == alone(sequence, len(tokens))
 
 
-def test_v2_waits_until_a_prompt_in_chunks_is_complete(vllm_config: VllmConfig) -> None:
-    batch = SlotBatch(make_v2(vllm_config))
+def test_v2_waits_until_a_prompt_in_chunks_is_complete(
+    vllm_config: VllmConfig, recorded: Recorded
+) -> None:
+    batch = make_v2(vllm_config)
     batch.add(3, 0)
     batch.add(1, 1)
     for chunk in (1, 3):
@@ -364,9 +397,11 @@ def test_v2_waits_until_a_prompt_in_chunks_is_complete(vllm_config: VllmConfig) 
     ]
 
 
-def test_v2_takes_a_preempted_request_up_where_it_was(vllm_config: VllmConfig) -> None:
+def test_v2_takes_a_preempted_request_up_where_it_was(
+    vllm_config: VllmConfig, recorded: Recorded
+) -> None:
     """Preempted, a request comes back in another slot, and its outputs are fed again in chunks."""
-    batch = SlotBatch(make_v2(vllm_config))
+    batch = make_v2(vllm_config)
     batch.add(0, 0)
     for _ in range(4):
         batch.step([0])
@@ -379,8 +414,8 @@ def test_v2_takes_a_preempted_request_up_where_it_was(vllm_config: VllmConfig) -
     assert recorded() == [(0, position, token) for position, token in enumerate(alone(0, 6))]
 
 
-def test_v2_leaves_warm_up_batches_alone(vllm_config: VllmConfig) -> None:
-    adapter = make_v2(vllm_config)
+def test_v2_leaves_warm_up_batches_alone(vllm_config: VllmConfig, recorded: Recorded) -> None:
+    adapter = make_v2(vllm_config).adapter
     logits = torch.randn(2, VOCAB)
     assert torch.equal(adapter.apply(logits.clone(), context([0, 1], [1, 1], [0, 0])), logits)
     assert not adapter.add_request(0, params(None))
@@ -389,13 +424,15 @@ def test_v2_leaves_warm_up_batches_alone(vllm_config: VllmConfig) -> None:
     assert recorded() == []
 
 
-def test_both_adapters_decide_the_same_for_the_same_requests(vllm_config: VllmConfig) -> None:
+def test_both_adapters_decide_the_same_for_the_same_requests(
+    vllm_config: VllmConfig, recorded: Recorded
+) -> None:
     batch, first = Batch(), make_v1(vllm_config)
     batch.change([], 4, [])
     for _ in range(6):
         batch.step(first)
     by_v1 = recorded()
-    slots = SlotBatch(make_v2(vllm_config))
+    slots = make_v2(vllm_config)
     for n in range(4):
         slots.add(n, n)
     for _ in range(6):
@@ -431,8 +468,10 @@ def test_the_worker_s_calls_reach_the_sampler_that_vllm_has_built(vllm_config: V
     assert collected.column("position").to_pylist() == [0, 1]
 
 
-def test_the_worker_s_calls_open_and_join_a_link(v1: CrossSamplingV1) -> None:
-    calls, sampler = SamplerCalls(), vllm_plugin._the_sampler()
+def test_the_worker_s_calls_open_and_join_a_link(
+    v1: CrossSamplingV1, samplers: list[CrossSampler]
+) -> None:
+    calls, sampler = SamplerCalls(), samplers[-1]
     meeting = calls.xsample_open("shm", "", 5.0)
     calls.xsample_accept()
     accepted, other = sampler.link, connect(meeting, 5.0)

@@ -18,7 +18,8 @@ import pytest
 
 from engine.store.run_store import RunStore
 from tests.chaos import KINDS, Blow, ChaosRun, Command, stage_of, strike, table
-from tests.support.engines import ENGINES, comes_true, undisturbed
+from tests.support.engines import ENGINES, undisturbed
+from tests.support.waiting import comes_true
 
 SETTINGS: dict[str, object] = {
     "limit": 16, "samples": 4, "direction": "both", "budget": "0,1,4,unlimited", "max-num-seqs": 8,
@@ -48,8 +49,10 @@ def hit(command: Command, name: str, chance: random.Random, loaded: int = 1) -> 
     def is_sampling() -> bool:
         return command.said().count("cross-sampling") >= loaded and command.stage() == "sampling"
 
-    assert comes_true(90, lambda: command.code() is not None or is_sampling()), command.said()
-    assert not comes_true(chance.random(), lambda: command.code() is not None), command.said()
+    assert comes_true(lambda: command.code() is not None or is_sampling()), command.said()
+    assert not comes_true(lambda: command.code() is not None, within=chance.random()), (
+        command.said()
+    )
     blow = strike(command, [kind for kind in KINDS if kind.name == name])
     assert blow and blow.stage == "sampling", (blow, command.said())
     print(f"{name} at {blow.moment:.1f} s: {blow.doing}")

@@ -24,7 +24,7 @@ from engine.errors import RunDirectoryError, StoreError
 from engine.store.run_reader import read_run
 from engine.store.run_store import RunStore
 from engine.store.verify import verify_run
-from tests.engine.store.test_verify import EXPECTED, KEYS, commit
+from tests.support.commits import EXPECTED, KEYS, commit
 
 MANIFEST: dict[str, Any] = {"identity": {"seed": 0}, "expected": EXPECTED}
 BLOCK = 4096

@@ -22,17 +22,9 @@ import pytest
 from engine.run.plan import Plan
 from engine.store.run_store import RunStore
 from engine.store.verify import Verification, verify_run
-from tests.support.engines import (
-    assert_same,
-    comes_true,
-    is_alive,
-    keys_of,
-    of_keys,
-    of_plan,
-    plan_of,
-    undisturbed,
-)
+from tests.support.engines import assert_same, keys_of, of_keys, of_plan, plan_of, undisturbed
 from tests.support.paths import ROOT
+from tests.support.waiting import comes_true, is_alive
 
 PART = {"samples": 2, "budget": "0,4,unlimited", "max_num_seqs": 8}
 MARK = "XSAMPLE_TEST_RUN"
@@ -45,18 +37,21 @@ from engine.run.hosting import Hosting, hosted_by
 from engine.run.recorder import Recorder
 
 class NarratedPair(LeaseRunner):
+    def __init__(self, config):
+        super().__init__(config)
+        self._stream, self.engines.stream = self.engines.stream, self.note
     def start(self, tell):
         print("*loading", flush=True)
         return super().start(tell)
-    def _run_paired(self, *arguments):
-        return self._told("paired", super()._run_paired(*arguments))
-    def _run_tails(self, *arguments):
-        return self._told("solo", super()._run_tails(*arguments))
-    def _told(self, phase, events):
-        for event in events:
+    def note(self, phases):
+        is_paired = any(phase.paired for phase, _ in phases.values())
+        self._phase = "*paired" if is_paired else "*solo"
+        return self._stream(phases)
+    def run(self, jobs, rule):
+        for event in super().run(jobs, rule):
             yield event
             if isinstance(event, Completed):
-                print("*" + phase, flush=True)
+                print(self._phase, flush=True)
 
 class NarratedRecorder(Recorder):
     def finish(self):
@@ -124,7 +119,7 @@ class Command:
 
     def end(self) -> int:
         """Its exit code, once it has ended."""
-        self.output += self._process.communicate(timeout=60)[0]
+        self.output += self._process.communicate(timeout=300)[0]
         return self._process.returncode
 
     def remains(self) -> list[psutil.Process]:
@@ -177,10 +172,8 @@ def test_when_the_command_is_killed_its_engines_end_by_themselves(
         running.read_until("*paired")
         assert len(running.remains()) > 3
         running.signal_driver(signal.SIGKILL)
-        assert comes_true(20, lambda: not running.remains()), running.remains()
-        assert comes_true(5, lambda: shared_memory() <= shared_before), (
-            shared_memory() - shared_before
-        )
+        assert comes_true(lambda: not running.remains()), running.remains()
+        assert comes_true(lambda: shared_memory() <= shared_before), shared_memory() - shared_before
     assert check_committed(plan, store).missing
 
 
@@ -198,10 +191,8 @@ def test_ctrl_c_ends_the_run_cleanly_and_keeps_what_was_made(
         assert running.end() == 130, running.output
         assert "this goes on with it" in running.output
         assert "Traceback" not in running.output
-        assert comes_true(5, lambda: not running.remains()), running.remains()
-        assert comes_true(5, lambda: shared_memory() <= shared_before), (
-            shared_memory() - shared_before
-        )
+        assert comes_true(lambda: not running.remains()), running.remains()
+        assert comes_true(lambda: shared_memory() <= shared_before), shared_memory() - shared_before
     missing = len(check_committed(plan, store).missing)
     if moment in ("starting Ray", "*loading"):
         assert missing == missing_before

@@ -10,11 +10,10 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from engine.sampling import passes
+from engine.sampling import distribution, passes
 from engine.sampling.distribution import (
     Nuclei,
     Sampling,
-    _candidates,
     extrapolate,
     js_divergence,
     log_probabilities,
@@ -22,6 +21,7 @@ from engine.sampling.distribution import (
     nuclei,
     stack,
 )
+from engine.sampling.passes import at_least
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 KINDS = ("normal", "flat", "peaked", "ties", "masked", "wide")
@@ -162,12 +162,22 @@ def test_a_heavy_tail_of_rare_tokens_is_not_cut_short() -> None:
     assert len(nucleus) == pytest.approx(0.7 * (20_000 + np.exp(5)) - np.exp(5), abs=3)
 
 
-def test_a_flat_row_does_not_bring_its_whole_vocabulary_to_the_host() -> None:
+def test_a_flat_row_does_not_bring_its_whole_vocabulary_to_the_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """300 tokens share the first half of the mass, 100,000 the rest."""
     p = torch.cat((torch.full((300,), 0.5 / 300), torch.full((100_000,), 0.5 / 100_000)))
     log_p = p.double().log().float()[None]
-    assert len(_candidates(log_p, Sampling(1.0, 0.449)).row) == 300
+    taken = []
+
+    def count(*arguments: Any) -> Any:
+        flat, value = at_least(*arguments)
+        taken.append(len(flat))
+        return flat, value
+
+    monkeypatch.setattr(distribution, "at_least", count)
     assert nuclei(log_p, Sampling(1.0, 0.449)).size == 270
+    assert taken == [0, 300]
 
 
 @settings(max_examples=40, deadline=None)

@@ -29,7 +29,7 @@ from engine.sampling.exchange import Rows, exchange, exchange_numbers
 from engine.sampling.link import FRAME, Address, Link, Listener, SharedMemoryLink, connect
 
 KINDS = pytest.mark.parametrize("kind", ["shm", "tcp"])
-LONG = 60.0
+LONG = 300.0  # seconds, for whoever is not meant to wait in vain
 
 
 # What the twin does, and this process too, at its own end of the link.
@@ -259,26 +259,30 @@ def test_a_silent_twin_is_an_error_after_the_deadline(twin: Twin, kind: str) -> 
     opening = Listener(kind, "127.0.0.1", 0.4)
     twin.start(opening.meeting, LONG, stay_silent)
     link = opening.accept()
-    started = time.monotonic()
     with pytest.raises(LockstepError, match=r"did not answer within 0\.4 s \(step_timeout\)"):
         link.swap(b"anybody there?")
-    assert 0.35 < time.monotonic() - started < 5
     assert twin.result() is None
     link.close()
 
 
 @KINDS
 def test_what_is_to_be_done_meanwhile_is_done_before_the_twin_has_answered(
-    twin: Twin, kind: str
+    twin: Twin, kind: str, tmp_path: Path
 ) -> None:
+    """The twin answers only when it has been done."""
     opening = Listener(kind, "127.0.0.1", LONG)
-    done: list[float] = []
-    twin.start(opening.meeting, LONG, swap_late, 0.5)
+    twin.start(opening.meeting, LONG, swap_when_there, tmp_path / "done")
     link = opening.accept()
-    began = time.monotonic()
-    assert link.swap(b"early", lambda: done.append(time.monotonic())) == b"late"
-    assert done[0] - began < 0.25 < time.monotonic() - began
+    assert link.swap(b"early", (tmp_path / "done").touch) == b"late"
+    assert twin.result() == b"early"
     link.close()
+
+
+def swap_when_there(link: Link, file: Path) -> bytes:
+    """Swap as soon as there is such a file."""
+    while not file.exists():
+        time.sleep(0.01)
+    return link.swap(b"late")
 
 
 @KINDS
@@ -288,8 +292,12 @@ def test_a_twin_that_stops_in_the_middle_of_a_long_message_is_an_error(
     opening = Listener(kind, "127.0.0.1", LONG)
     twin.start(opening.meeting, 0.3, swap_all, 0, 1, [(1, 10 * FRAME)])
     link = opening.accept()
-    link._send(10 * FRAME, b"x" * FRAME)
-    link._receive()  # and nothing more, of 10 frames
+
+    def stop() -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        link.swap(bytes(10 * FRAME), stop)  # after the first of 10 frames
     assert isinstance(twin.result(), LockstepError)
     link.close()
 
@@ -301,11 +309,9 @@ def test_a_twin_that_dies_is_an_error_at_once_on_tcp() -> None:
     link = opening.accept()
     link.swap(b"x")
     mortal.end()
-    started = time.monotonic()
     with pytest.raises(LockstepError, match="connection to the other engine broke"):
         for _ in range(3):  # what it had sent before it died may still arrive
             link.swap(b"x")
-    assert time.monotonic() - started < 5
     link.close()
 
 
@@ -348,24 +354,23 @@ def hangs_up(address: tuple[str, int]) -> socket.socket:
 def test_a_stranger_does_not_take_the_twin_s_place(
     twin: Twin, stranger: Callable[[tuple[str, int]], socket.socket]
 ) -> None:
-    opening = Listener("tcp", "127.0.0.1", 5.0)
+    """The stranger that says nothing is given a tenth of the time."""
+    opening = Listener("tcp", "127.0.0.1", 30.0)
     host, port = opening.meeting.address.split(":")
     with stranger((host, int(port))):
         twin.start(opening.meeting, LONG, swap_all, 4, 1, [(9, 9)])
-        started = time.monotonic()
         link = opening.accept()
-        assert time.monotonic() - started < 4
         assert swap_all(link, 4, 0, [(9, 9)]) == 0
     assert twin.result() == 0
     link.close()
 
 
 def test_a_stranger_with_the_wrong_secret_is_refused_and_the_twin_is_not(twin: Twin) -> None:
-    opening = Listener("tcp", "127.0.0.1", 10.0)
+    opening = Listener("tcp", "127.0.0.1", LONG)
     with ThreadPoolExecutor(1) as pool:
         accepted = pool.submit(opening.accept)
         with pytest.raises(LockstepError, match="the other engine is not at"):
-            connect(replace(opening.meeting, secret=b"guessed"), 5.0)
+            connect(replace(opening.meeting, secret=b"guessed"), LONG)
         twin.start(opening.meeting, LONG, swap_all, 5, 1, [(9, 9)])
         link = accepted.result()
     assert swap_all(link, 5, 0, [(9, 9)]) == 0
@@ -375,8 +380,8 @@ def test_a_stranger_with_the_wrong_secret_is_refused_and_the_twin_is_not(twin: T
 
 def test_a_slow_twin_is_given_the_whole_deadline_once_it_has_shown_who_it_is(twin: Twin) -> None:
     """The hand-shake's own deadline is short and must not stay on the link."""
-    opening = Listener("tcp", "127.0.0.1", 8.0)
-    twin.start(opening.meeting, LONG, swap_late, 1.5)
+    opening = Listener("tcp", "127.0.0.1", 20.0)
+    twin.start(opening.meeting, LONG, swap_late, 2.5)
     link = opening.accept()
     assert link.swap(b"early") == b"late"
     assert twin.result() == b"early"

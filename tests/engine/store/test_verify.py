@@ -5,41 +5,12 @@ damaged.
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 
 from engine.core import Trajectory
 from engine.store.run_store import RunStore
-from engine.store.schema import RESPONSES, TOKENS, expected_trajectories
 from engine.store.verify import Verification, verify_run
-
-EXPECTED = {"problems": ["a", "b"], "samples": 2, "directions": ["forward"], "budgets": [1, None]}
-KEYS = list(expected_trajectories(EXPECTED))
-LENGTH = 3
-
-
-def table(schema: pa.Schema, rows: list[dict[str, Any]]) -> pa.Table:
-    filled = [
-        {field.name: None if field.nullable else _zero(field.type) for field in schema} | row
-        for row in rows
-    ]
-    return pa.Table.from_pylist(filled, schema=schema)
-
-
-def _zero(kind: pa.DataType) -> Any:
-    if pa.types.is_list(kind):
-        return []
-    return "" if pa.types.is_string(kind) else False if pa.types.is_boolean(kind) else 0
-
-
-def commit(
-    store: RunStore, keys: list[Trajectory], positions: tuple[int, ...] = tuple(range(LENGTH))
-) -> None:
-    tokens = [key._asdict() | {"position": position} for key in keys for position in positions]
-    store.commit(
-        table(TOKENS, tokens),
-        table(RESPONSES, [key._asdict() | {"tokens": LENGTH} for key in keys]),
-    )
+from tests.support.commits import EXPECTED, KEYS, LENGTH, commit
 
 
 @pytest.fixture

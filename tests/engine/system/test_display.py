@@ -143,7 +143,7 @@ def test_the_live_panel_shows_the_stage_while_it_works_and_the_numbers_at_the_en
     display, stream = live()
     with display:
         display.stage("loading [base] and rl")
-        display._live.refresh()
+        display.note("what is written above redraws the panel")
         assert "loading [base] and rl" in stream.getvalue()
         display.update(SNAPSHOT)
         so_far = len(stream.getvalue())

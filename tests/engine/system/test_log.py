@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,12 +15,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.system.log import (
     LogConfig,
-    _JsonLines,
     log_event,
     logger,
     remove_if_empty,
@@ -68,13 +68,23 @@ def test_a_record_has_its_time_level_process_message_and_fields(tmp_path: Path) 
     assert line["time"].endswith("+00:00")
 
 
-@given(st.text())
-def test_whatever_a_message_holds_is_one_line_that_no_terminal_obeys(text: str) -> None:
-    made = _JsonLines("driver").format(
-        logging.LogRecord("xsample", logging.INFO, "", 0, text, None, None)
-    )
-    assert made.isascii() and made.isprintable()
-    assert json.loads(made)["message"] == text
+def test_whatever_a_message_holds_is_one_line_that_no_terminal_obeys(tmp_path: Path) -> None:
+    write_logs(LogConfig(tmp_path / "logs", "driver"))
+    log_event("the first")
+    [file] = (tmp_path / "logs").iterdir()
+
+    with file.open("rb") as written:
+
+        @settings(deadline=None)
+        @given(st.text())
+        def is_one_line(text: str) -> None:
+            written.seek(0, os.SEEK_END)
+            log_event(text)
+            line = written.read().decode("ascii")
+            assert line.endswith("\n") and line[:-1].isprintable()
+            assert json.loads(line)["message"] == text
+
+        is_one_line()
 
 
 def test_libraries_are_recorded_from_warnings_on_and_ours_in_detail_if_asked_for(
@@ -108,7 +118,7 @@ def test_an_engine_s_process_writes_a_log_and_what_libraries_print_beside_it(
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert (done.stdout, done.stderr) == ("", "")
     assert [line["logger"] for line in lines(tmp_path / "logs", "base-0")] == [
@@ -122,7 +132,7 @@ def test_an_engine_s_process_writes_a_log_and_what_libraries_print_beside_it(
 def test_on_a_host_that_does_not_see_the_run_directory_nothing_is_made(tmp_path: Path) -> None:
     folder = tmp_path / "elsewhere"
     done = subprocess.run(
-        [sys.executable, "-c", ENGINE, str(folder), "0"], cwd=ROOT, capture_output=True, timeout=60
+        [sys.executable, "-c", ENGINE, str(folder), "0"], cwd=ROOT, capture_output=True, timeout=300
     )
     assert (done.returncode, folder.exists()) == (0, False)
 
@@ -162,7 +172,11 @@ def test_a_log_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/proc")
     folders = [str(tmp_path / name) for name in ("file", "link", "full")]
     done = subprocess.run(
-        [sys.executable, "-c", FULL, *folders], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", FULL, *folders],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert (done.stdout, done.stderr, done.returncode) == ("goes on\n", "", 0)
 

@@ -26,8 +26,8 @@ from engine.system.session import (
     session,
     session_root,
 )
-from tests.support.engines import comes_true, is_alive
 from tests.support.paths import ROOT
+from tests.support.waiting import comes_true, is_alive
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 # Opens a session, starts a process in it that outlives it, says where and who, and waits.
@@ -41,6 +41,13 @@ with session() as folder:
         )
     print(folder, child.pid, flush=True)
     time.sleep(600)
+"""
+# Is killed while it has a folder for files.
+KILLED = """
+import os, signal
+from engine.system.session import scratch
+with scratch():
+    os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -66,7 +73,7 @@ def start_holder() -> tuple[subprocess.Popen[str], Path, psutil.Process]:
 
 def end(holder: subprocess.Popen[str], how: signal.Signals) -> None:
     holder.send_signal(how)
-    holder.wait(20)
+    holder.wait(300)
     assert holder.stdout
     holder.stdout.close()
 
@@ -90,7 +97,7 @@ def test_what_still_runs_in_it_ends_with_it() -> None:
     assert not any(psutil.pid_exists(one.pid) for one in (inside, stopped))
     outside.kill()
     for one in (inside, stopped, outside):
-        one.wait(10)
+        one.wait(300)
 
 
 def test_the_session_of_a_killed_process_is_removed_by_the_next_with_its_processes(
@@ -101,7 +108,7 @@ def test_the_session_of_a_killed_process_is_removed_by_the_next_with_its_process
     assert folder.exists()
     with session() as other:
         assert list(temporary_root.iterdir()) == [other]
-    assert comes_true(5, lambda: not is_alive(child))
+    assert comes_true(lambda: not is_alive(child))
 
 
 def test_the_session_of_a_living_process_is_left_alone() -> None:
@@ -131,7 +138,7 @@ time.sleep(600)
         assert owner.stdout
         name = owner.stdout.readline().strip()
         assert Path("/dev/shm", name).exists()
-    owner.wait(10)
+    owner.wait(300)
     owner.stdout.close()
     with pytest.raises(FileNotFoundError):
         shared_memory.SharedMemory(name)
@@ -169,9 +176,12 @@ def test_variables_are_as_before_after_the_block(monkeypatch: pytest.MonkeyPatch
 def test_a_folder_for_files_lies_in_tmpdir_however_long_that_is_and_is_swept_too(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED], cwd=ROOT, env=os.environ | {"TMPDIR": str(tmp_path)}
+    )
+    assert killed.returncode == -signal.SIGKILL
+    [abandoned] = tmp_path.iterdir()
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
-    abandoned, lock = engine.system.session._create(tmp_path)
-    os.close(lock)
     with engine.system.session.scratch() as folder:
-        assert list(tmp_path.iterdir()) == [folder]
-    assert not folder.exists() and not abandoned.exists()
+        assert list(tmp_path.iterdir()) == [folder] != [abandoned]
+    assert not folder.exists()

@@ -37,7 +37,7 @@ def run(program: str, *arguments: str) -> tuple[list[str], int]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         start_new_session=True,
     )
     return done.stdout.splitlines(), done.returncode
@@ -245,7 +245,7 @@ try:
     with sigterm_like_ctrl_c():
         Finalised()
         say("goes on")
-        time.sleep(10)
+        time.sleep(300)
 except KeyboardInterrupt as error:
     say(type(error).__name__)
 """)
@@ -268,7 +268,7 @@ try:
         with HeldSignals(), keep_handlers():
             time.sleep(0.05)
             say("whole")
-        time.sleep(10)
+        time.sleep(300)
 except Terminated:
     say("terminated")
 """)

@@ -2,14 +2,16 @@ r"""Traps for answer extraction: what a response says, and the answer it commits
 be taken for one.
 """
 
-import time
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.reading import BROKEN
 from evaluators.grading.extraction import Extraction, extract, last_boxed
 from evaluators.grading.guess import GuessKind
+from tests.support.work import count_lines
 
 BOXED = [
     # the plain case, and what stands around it
@@ -222,28 +224,12 @@ def test_no_text_breaks_extraction_and_what_is_found_is_in_the_text(
     assert said is None or said in text
 
 
-BROKEN = [
-    "\\boxed{",
-    "{",
-    "\\",
-    "Answer:",
-    ". Answer:",
-    "Answer: \\boxed{",
-    "\n",
-    " ",
-    "*",
-    "</think>",
-    "answer",
-    "50",
-]
-BROKEN += ["the answer is ", "\nAnswer: \\boxed{}", "**. ", "- ", "1,"]
-
-
 @pytest.mark.parametrize("piece", BROKEN)
-def test_time_is_linear_in_the_length_of_a_broken_response(piece: str) -> None:
-    start = time.process_time()
+def test_work_is_linear_in_the_length_of_a_broken_response(piece: str) -> None:
+    """What regular expressions add to it, benchmarks/reading measures."""
+    once, twice = (count_lines(partial(extract, piece * n, "number")) for n in (2_000, 4_000))
+    assert twice <= 2.1 * once + 100
     extract(piece * 100_000, "number")
-    assert time.process_time() - start < 1.0
 
 
 def _is_balanced(content: str) -> bool:

@@ -576,7 +576,7 @@ def grade(traps: list[Trap]) -> Iterator[Grade]:
     for name in get_args(GraderName):
         chosen = [(place, trap) for place, trap in enumerate(traps) if trap.grader == name]
         problems = [Problem(str(place), "", trap.gold) for place, trap in chosen]
-        with Grader(problems, name, workers=2, deadline_s=60.0) as grader:
+        with Grader(problems, name, workers=2, deadline_s=300.0) as grader:
             for place, trap in chosen:
                 grader.submit(Trajectory(str(place), 0, "forward", 0), trap.response)
             yield from grader.finish()
@@ -601,7 +601,7 @@ def test_the_order_of_the_responses_and_the_number_of_workers_change_no_grade(
 ) -> None:
     places = [place for place, trap in enumerate(TRAPS) if trap.grader == "math"]
     problems = [Problem(str(place), "", TRAPS[place].gold) for place in places]
-    with Grader(problems, workers=1, deadline_s=60.0) as grader:
+    with Grader(problems, workers=1, deadline_s=300.0) as grader:
         for place in reversed(places):
             grader.submit(Trajectory(str(place), 0, "forward", 0), TRAPS[place].response)
         assert {int(grade.key.problem): grade for grade in grader.finish()} == {

@@ -22,8 +22,7 @@ from rich.console import Console
 
 from engine.core import Grade, Problem, Trajectory
 from engine.errors import RunDirectoryError, StoreError, UsageError, XsampleError
-from engine.store.run_store import RunStore
-from engine.store.schema import RESPONSES, TOKENS
+from engine.store.schema import TOKENS
 from evaluators.inspector.alignment import Aligned, align
 from evaluators.inspector.colours import MAX_JS, NUM_SHADES, palette, shade
 from evaluators.inspector.columns import page_data
@@ -31,160 +30,19 @@ from evaluators.inspector.listing import NUM_DIVERGENT, notable_rows
 from evaluators.inspector.page import inspect_html
 from evaluators.inspector.reading import read_sample
 from evaluators.inspector.redaction import redact
-from evaluators.inspector.sample import HIDDEN, Sample, Traced
+from evaluators.inspector.sample import HIDDEN, Sample
 from evaluators.inspector.terminal import inspect_terminal
-
-TEXTS = [
-    "<eos>",
-    " the",
-    " sum",
-    " is",
-    "\n\n",
-    "4",
-    "5",
-    " so",
-    "\t",
-    "\N{REPLACEMENT CHARACTER}",
-    "",
-]
-HOSTILE = "</script><script>alert(1)</script>\"'&[bold red]\x1b[31m\u202e\u2028\u05d0"
-ZERO = {"string": "x", "int32": 0, "int64": 0, "float": 0.0, "bool": False}
-MODELS = {"base": "models/base", "rl": "models/rl", "stop_token_ids": [0]}
-CONFIG = {
-    "criterion": "js",
-    "threshold": 0.1,
-    "temperature": 1.0,
-    "top_p": 0.7,
-    "budget": [1, None],
-    "match": None,
-}
-
-
-def key(
-    direction: str = "forward", budget: int | None = None, problem: str = "p", sample: int = 0
-) -> Trajectory:
-    return Trajectory(problem, sample, direction, budget)
-
-
-def token(at: Trajectory, position: int, token: int, **values: Any) -> dict[str, Any]:
-    """A row of TOKENS: measured where `values` say so."""
-    known = {"position": position, "token": token, "intervened": False, "effective": False}
-    return {**dict.fromkeys(TOKENS.names), **at._asdict(), **known, **values}
-
-
-def measured(at: Trajectory, tokens: Sequence[int]) -> list[dict[str, Any]]:
-    """Rows with numbers of their own; the third is an effective intervention, the fourth one that
-    is not.
-    """
-    return [
-        token(
-            at,
-            position,
-            taken,
-            js=0.01 * position**2,
-            intervened=position in (2, 3),
-            effective=position == 2,
-            primary_token={2: 3, 3: taken}.get(position),
-            **{
-                f"entropy_{policy}": 0.5 + place + position
-                for place, policy in enumerate(("base", "rl"))
-            },
-            **{
-                f"logp_{policy}": -0.3 - place - position / 7
-                for place, policy in enumerate(("base", "rl"))
-            },
-            **{
-                f"rank_{policy}": 1 + place + position
-                for place, policy in enumerate(("base", "rl"))
-            },
-            **{
-                f"nucleus_{policy}": 11 + place + position
-                for place, policy in enumerate(("base", "rl"))
-            },
-            top1_base=1,
-            top1_rl=2,
-            logp_base_of_top1_rl=-1.25,
-            rank_base_of_top1_rl=4,
-            logp_rl_of_top1_base=-2.5,
-            rank_rl_of_top1_base=7,
-            topk_base=[1, 2, 3] if position == 2 else None,
-            topk_rl=[2, 1, 7] if position == 2 else None,
-        )
-        for position, taken in enumerate(tokens)
-    ]
-
-
-def response(at: Trajectory, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        f.name: None if f.nullable else [] if pa.types.is_list(f.type) else ZERO[str(f.type)]
-        for f in RESPONSES
-    }
-    return (
-        values
-        | at._asdict()
-        | {
-            "prompt_token_ids": [5, 1],
-            "token_ids": [row["token"] for row in rows],
-            "tokens": len(rows),
-            "finish_reason": "stop",
-            "interventions": sum(row["intervened"] for row in rows),
-            "effective_interventions": sum(row["effective"] for row in rows),
-        }
-    )
-
-
-def make_run(
-    path: Path,
-    parts: Sequence[Sequence[Sequence[dict[str, Any]]]],
-    texts: Sequence[str] = TEXTS,
-    gated: bool = False,
-    problem: Problem | None = None,
-    expected: dict[str, Any] | None = None,
-    scored: bool = False,
-    problems: bool = True,
-) -> Path:
-    """A run directory; a part is a list of trajectories, a trajectory the rows of its tokens."""
-    keys = [
-        [Trajectory(*(rows[0][name] for name in Trajectory._fields)) for rows in part]
-        for part in parts
-    ]
-    manifest = {
-        "identity": {"responses": "58ec"} if scored else {},
-        "config": CONFIG,
-        "models": MODELS,
-        "task": {"name": "sums", "gated": gated, "grader": "math"},
-        "expected": expected or {"trajectories": [list(at) for part in keys for at in part]},
-    }
-    with RunStore.open(path, manifest) as store:
-        store.write_problems(
-            [problem or Problem("p", "What is 2 + 2?", "4")] if problems else [], gated
-        )
-        store.write_vocabulary(lambda: texts)
-        for part, of_part in zip(parts, keys, strict=True):
-            tokens = pa.Table.from_pylist([row for rows in part for row in rows], TOKENS)
-            responses = [response(at, rows) for at, rows in zip(of_part, part, strict=True)]
-            store.commit(tokens, pa.Table.from_pylist(responses, RESPONSES))
-    return path
-
-
-def small_run(path: Path, **options: Any) -> Path:
-    """Forward and reverse over two parts, each with budgets 1 and unlimited, and another sample
-    between them.
-    """
-    forward = [
-        measured(key("forward", None), [1, 2, 3, 5, 4, 0]),
-        measured(key("forward", 1), [1, 2, 3, 5, 4, 0]),
-    ]
-    reverse = [
-        measured(key("reverse", None), [1, 2, 7, 6, 0]),
-        measured(key("reverse", 1), [1, 2, 7, 6, 8, 9, 0]),
-    ]
-    return make_run(path, [[*forward, measured(key(sample=1), [5, 0])], reverse], **options)
-
-
-def grade(path: Path, *grades: Grade) -> None:
-    with RunStore.read(path) as store:
-        store.write_grades(grades)
+from tests.support.inspector_runs import (
+    HOSTILE,
+    TEXTS,
+    grade,
+    key,
+    make_run,
+    measured,
+    sample_of,
+    small_run,
+    token,
+)
 
 
 def printed(sample: Sample, show_text: bool = False, width: int = 120, **options: Any) -> str:
@@ -454,30 +312,6 @@ def test_a_policys_own_top_token_has_a_probability_where_a_stored_number_is_that
     [trajectory] = page_data(sample, align({key(): [5, 5, 5]}))["trajectories"]
     assert trajectory["columns"]["logp_base_of_own_top1"] == [-0.5, -0.75, None]
     assert trajectory["columns"]["logp_rl_of_own_top1"] == [-0.25, None, None]
-
-
-def sample_of(rows: list[dict[str, Any]], **values: Any) -> Sample:
-    """A sample of one trajectory that no run holds."""
-    run = {
-        "run": "r",
-        "problem": "p",
-        "sample": 0,
-        "manifest": {},
-        "question": "?",
-        "prompt": "",
-        "answer": "4",
-    }
-    at = Trajectory(*(rows[0][name] for name in Trajectory._fields))
-    traced = [Traced(at, pa.Table.from_pylist(rows, TOKENS), response(at, rows))]
-    return Sample(
-        **{
-            **run,
-            "gated": False,
-            "trajectories": tuple(traced),
-            "texts": dict(enumerate(TEXTS)),
-            **values,
-        }
-    )
 
 
 # Redaction

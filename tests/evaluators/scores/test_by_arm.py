@@ -9,7 +9,7 @@ import pytest
 from engine.errors import XsampleError
 from evaluators.scores.by_arm import GradedRun, accuracy_by_budget, accuracy_differences
 from evaluators.scores.summary import summarise
-from tests.evaluators.scores.test_summary import ROWS, samples, tables
+from tests.support.graded_tables import ROWS, samples, tables
 
 
 def graded(rows: list[tuple[Any, ...]], name: str = "run") -> GradedRun:

@@ -4,64 +4,15 @@ import json
 from collections import Counter
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from rich.console import Console
 
 from engine.errors import XsampleError
-from engine.store.schema import GRADES, RESPONSES
 from evaluators.scores.summary import summarise, summarise_ungraded
 from evaluators.scores.summary_table import render
+from tests.support.graded_tables import ROWS, samples, tables
 
-# direction, budget, problem, sample, tokens, finish_reason, interventions, effective, verdict, and
-# maybe the answer
-ROWS = [
-    ("reverse", 0, "a", 0, 10, "stop", 0, 0, "correct"),
-    ("forward", None, "a", 0, 10, "stop", 4, 2, "correct"),
-    ("forward", None, "a", 1, 20, "stop", 2, 1, "wrong"),
-    ("forward", None, "b", 0, 30, "length", 0, 0, "no_answer"),
-    ("forward", None, "b", 1, 60, "length", 6, 3, "timed_out"),
-    ("forward", 8, "a", 0, 10, "stop", 1, 1, "ungradable"),
-    ("forward", 8, "b", 0, 10, "stop", 1, 0, "correct"),
-    ("forward", 0, "a", 0, 10, "stop", 0, 0, "wrong"),
-]
 NONE_YET = dict.fromkeys(["correct", "wrong", "no_answer", "guessed", "timed_out", "ungradable"], 0)
-
-
-def tables(rows: list[tuple[Any, ...]]) -> tuple[pa.Table, pa.Table]:
-    responses, grades = [], []
-    for (
-        direction,
-        budget,
-        problem,
-        sample,
-        tokens,
-        finish,
-        interventions,
-        effective,
-        verdict,
-        *answer,
-    ) in rows:
-        key = {"direction": direction, "budget": budget, "problem": problem, "sample": sample}
-        text = {
-            "prompt_token_ids": [1],
-            "token_ids": [2] * tokens,
-            "text": "",
-            "forked_from": None,
-            "seed": 0,
-        }
-        counts = {
-            "tokens": tokens,
-            "interventions": interventions,
-            "effective_interventions": effective,
-        }
-        responses.append({**key, **text, **counts, "finish_reason": finish})
-        grades.append(
-            {**key, "answer": answer[0] if answer else None, "verdict": verdict, "correct": None}
-        )
-    return pa.Table.from_pylist(responses, schema=RESPONSES), pa.Table.from_pylist(
-        grades[::-1], schema=GRADES
-    )
 
 
 def arm_of(summary: dict[str, Any], direction: str, budget: int | None) -> dict[str, Any]:
@@ -76,29 +27,6 @@ def rendered(summary: dict[str, Any], width: int = 160) -> str:
     with console.capture() as capture:
         console.print(render(summary))
     return capture.get()
-
-
-def samples(
-    answers: dict[str, list[str | None]], direction: str = "forward", budget: int | None = 0
-) -> list[Any]:
-    """Rows of one arm from the answers to each problem: "gold" is correct, None is no answer."""
-    verdicts = {"gold": "correct", None: "no_answer"}
-    return [
-        (
-            direction,
-            budget,
-            problem,
-            sample,
-            10,
-            "stop",
-            0,
-            0,
-            verdicts.get(answer, "wrong"),
-            answer,
-        )
-        for problem, given in answers.items()
-        for sample, answer in enumerate(given)
-    ]
 
 
 def test_an_arm_holds_the_numbers_worked_out_by_hand() -> None:
