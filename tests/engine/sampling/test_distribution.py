@@ -430,7 +430,7 @@ def test_block_by_block_is_the_same_as_at_once(
     assert torch.equal(
         passes.num_greater(values, bounds), (values[:, None] > bounds[:, :, None]).sum(-1)
     )
-    flat, found = passes.at_least(values, cut)
+    flat, found = passes.find_at_least(values, cut)
     assert flat.tolist() == (values >= cut).flatten().nonzero()[:, 0].tolist()
     assert found.tolist() == values[values >= cut].tolist()
     assert torch.allclose(
