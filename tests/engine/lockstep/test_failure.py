@@ -87,7 +87,7 @@ def run_out_of_memory(step: Any, *arguments: Any) -> Any:
 
 def hand_over_often(worker: PolicyWorker) -> None:
     """The same batches on both sides: they send the same messages."""
-    engine.lockstep.worker._BATCH = 64
+    engine.lockstep.worker.SEQUENCES_PER_MESSAGE = 64
 
 
 def spoil(worker: PolicyWorker, fault: Any, marker: Path) -> None:
@@ -97,7 +97,7 @@ def spoil(worker: PolicyWorker, fault: Any, marker: Path) -> None:
 
     def spoilt(*arguments: Any) -> Any:
         nonlocal num_steps
-        num_steps += sampler._phase.paired
+        num_steps += sampler._state.phase.paired
         if num_steps != FAULTY_STEP:
             return step(*arguments)
         num_steps += 1
@@ -196,7 +196,7 @@ def poison(worker: PolicyWorker, noise_key: int) -> None:
     step = sampler.step
 
     def lose(logits: Any, sequence: Any, emitted: Any, previous: Any) -> Any:
-        kept = (sampler._phase.key[sequence] != noise_key) | (emitted < 10)
+        kept = (sampler._state.phase.key[sequence] != noise_key) | (emitted < 10)
         if kept.all():
             return step(logits, sequence, emitted, previous)
         step(logits[kept], sequence[kept], emitted[kept], previous[kept])
