@@ -95,8 +95,8 @@ def test_init_takes_each_undocumented_argument(name: str) -> None:
 
 
 def test_the_token_loader_of_the_process_can_forget_its_token() -> None:
-    assert inspect.isclass(AuthenticationTokenLoader)
-    assert callable(AuthenticationTokenLoader.instance().reset_cache)
+    loader: Any = AuthenticationTokenLoader
+    assert callable(loader.instance().reset_cache)
     ray_private.forget_token()
 
 
