@@ -20,8 +20,7 @@ from benchmarks.synthetic_tokens import token_columns
 from engine.arrays import Ints
 from engine.core import POLICIES
 from engine.lockstep.fork import branch
-from engine.lockstep.worker import _BATCH as SEQUENCES_PER_MESSAGE
-from engine.lockstep.worker import Decided, Finished, Requests
+from engine.lockstep.worker import SEQUENCES_PER_MESSAGE, Decided, Finished, Requests
 from engine.sampling.sampler import Phase
 
 MEDIAN_LENGTH, SPREAD, MAX_LENGTH = 1_500, 0.6, 8_000  # tokens of a response; lognormal, capped

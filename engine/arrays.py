@@ -1,4 +1,4 @@
-"""The array types of the project, defined once. Imports NumPy and nothing of ours."""
+"""The array types of the project, defined once. This file imports NumPy and no other of ours."""
 
 from __future__ import annotations
 

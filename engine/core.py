@@ -1,6 +1,6 @@
-"""The nouns of the project: what is asked, what is made of it, and what came out. Imports nobody.
+"""The nouns of the project: problems, tasks, trajectories, external responses, grades, failures.
 
-A trajectory is (problem, sample, direction, budget); budget None is unlimited.
+This file imports no other of ours. A trajectory is (problem, sample, direction, budget).
 """
 
 from __future__ import annotations
@@ -37,65 +37,71 @@ def budget_order(budget: Budget) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One problem of a task set.
-
-    id:       unique in its task set, stable between runs (it keys the noise and every table)
-              question: what is asked, without any prompt around it; with its lettered options in
-              multiple choice
-    answer:   the gold answer, as the task's grader takes it; a letter in multiple choice
-    options:  multiple choice only: at place i (letter A + i) stands option options[i] of the
-              source, whose 0 is right
-    """
+    """One problem of a task set."""
 
     id: str
+    """Unique in its task set and stable between runs: it keys the noise and every table."""
     question: str
+    """The question without a prompt around it; with its lettered options in multiple choice."""
     answer: str
+    """The gold answer in the notation of the task's grader; a letter in multiple choice."""
     options: tuple[int, ...] | None = None
+    """In multiple choice, the order of the options.
+
+    The option with letter A + i is option options[i] of the source, whose option 0 is right.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task set, ready to run.
-
-    template:   the user turn; holds `{question}` once, and no other placeholder is replaced
-    samples:    samples a problem when the user gives none max_tokens: length cap of a response, in
-                tokens, when the user gives none
-    grader:     how an answer is compared with the gold one
-    gated:      the text of the problems must not be published: the run directory does not hold it
-                by itself, and reports redact it
-    source:     where the problems come from: a hub id, a path, "embedded"
-    notes:      what the user should know about what was read, a line each
-    """
+    """A task set, ready to run."""
 
     name: str
     problems: tuple[Problem, ...]
     template: str
+    """The user turn. It holds `{question}` once, and no other placeholder is replaced."""
     samples: int
+    """Samples of each problem, if the user gives no number."""
     max_tokens: int
+    """Length cap of a response in tokens, if the user gives none."""
     grader: GraderName = "math"
+    """How an answer is compared with the gold answer."""
     gated: bool = False
+    """Whether the text of the problems must not be published.
+
+    The run directory then does not hold it by itself, and reports redact it.
+    """
     source: str = "embedded"
+    """Where the problems come from: a hub id, a path or "embedded"."""
     notes: tuple[str, ...] = ()
+    """What the user should know about the problems, one line each."""
 
     def user_turn(self, problem: Problem) -> str:
-        """The text of the user's message. Plain replacement: a question may hold braces."""
+        """The text of the user's message."""
+        # Plain replacement, not str.format: a question may hold braces.
         return self.template.replace("{question}", problem.question)
 
 
-GIVEN = "given"  # the direction of a response that was made elsewhere
+GIVEN = "given"
+"""The direction of an external response."""
+
 ALL_DIRECTIONS = (*DIRECTIONS, GIVEN)
-UNLIMITED_CODE = -1  # an unlimited budget where null means something else, or cannot be compared
+
+UNLIMITED_CODE = -1
+"""An unlimited budget where null has another meaning or cannot be compared."""
+
 TRAJECTORY_KEY = ("problem", "sample", "direction", "budget")
+"""The fields of `Trajectory`, which are the first columns of every table."""
 
 
 class Trajectory(NamedTuple):
-    """Key of one trajectory. `budget` None is unlimited; `direction` is "forward", "reverse" or
-    "given".
-    """
+    """Key of one trajectory."""
 
     problem: str
+    """The problem's id."""
     sample: int
     direction: str
+    """"forward", "reverse" or "given"."""
     budget: Budget
 
     def __str__(self) -> str:
@@ -108,35 +114,38 @@ class Trajectory(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ExternalResponse:
-    """One response. prompt, response: token ids; stopped: it ended by itself, else by a length cap.
-
-    where: for messages, the file and row or the run and trajectory that it comes from.
-    """
+    """One response that was generated elsewhere."""
 
     key: Trajectory
     prompt: list[int]
+    """Token ids."""
     response: list[int]
+    """Token ids."""
     stopped: bool
+    """Whether it ended by itself, else by a length cap."""
     where: str
+    """Its file and row, or its run and trajectory, for messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExternalResponses:
-    """Responses from one source, keys unique, and the problems that they answer, as far as gold
-    answers are known.
-    """
+    """Responses from one source."""
 
     name: str
     source: str
     responses: tuple[ExternalResponse, ...]
+    """The responses, with unique keys."""
     problems: tuple[Problem, ...] = ()
+    """The problems that they answer, as far as gold answers are known."""
     grader: GraderName = "math"
     gated: bool = False
+    """Whether the text of the problems must not be published."""
     notes: tuple[str, ...] = ()
+    """What the user should know about the responses, one line each."""
 
 
 class Grade(NamedTuple):
-    """The verdict on one trajectory; the columns of GRADES after the key."""
+    """The verdict on one trajectory: a row of the table of grades."""
 
     key: Trajectory
     answer: str | None
@@ -148,7 +157,7 @@ class Grade(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A trajectory that was given up; the columns of FAILURES after the key."""
+    """A trajectory that was given up: a row of the table of failures."""
 
     key: Trajectory
     attempts: int

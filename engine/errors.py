@@ -18,9 +18,10 @@ A message names the setting, its value and the way out. Any other exception that
 
 
 class XsampleError(Exception):
-    """Root of the tree; `exit_code` is what the command ends with."""
+    """Root of the tree."""
 
     exit_code = 1
+    """Exit status of the command."""
 
 
 class UsageError(XsampleError):
@@ -46,7 +47,7 @@ class RunDirectoryError(UsageError):
 
 
 class StoreError(XsampleError):
-    """The run directory failed under us; names the file."""
+    """The run directory failed during the run; the message names the file."""
 
 
 class EngineError(XsampleError):
@@ -54,7 +55,7 @@ class EngineError(XsampleError):
 
 
 class LostEngineError(EngineError):
-    """An engine died, ran out of memory or fell silent: started again it may work."""
+    """An engine died, ran out of memory or fell silent; a new start may help."""
 
 
 class LockstepError(LostEngineError):
@@ -62,22 +63,24 @@ class LockstepError(LostEngineError):
 
 
 class IncompleteRunError(XsampleError):
-    """Trajectories are missing after all retries; what was committed stays and the run can be
-    resumed.
+    """Trajectories are missing after all retries.
+
+    Those that were committed stay, and the run can be resumed.
     """
 
     exit_code = 3
 
 
 class GivenUpError(IncompleteRunError):
-    """The trajectories that are missing were given up after they had failed again and again; the
-    rest is there.
+    """The missing trajectories were given up after they had failed again and again.
+
+    All others are complete.
     """
 
     exit_code = 4
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message that is not empty, or the error's type."""
+    """The first line of an error's message that is not blank; its type where there is none."""
     lines = (line.strip() for line in str(error).splitlines())
     return next(filter(None, lines), type(error).__name__)

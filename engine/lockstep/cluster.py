@@ -102,7 +102,11 @@ def dead_processes() -> list[str]:
 
 
 def check() -> None:
-    """Raise EngineError if Ray cannot go on."""
+    """Check that Ray can go on.
+
+    Raises:
+        EngineError: One of its processes has died.
+    """
     if dead := dead_processes():
         raise EngineError(f"Ray ended: its {' and '.join(dead)} died, perhaps for want of memory")
 

@@ -19,28 +19,37 @@ from engine.arrays import Bools
 
 
 class Branch(NamedTuple):
-    """How one budget follows from its stem.
-
-    spent:  rows up to the intervention that spends the budget, N if none does; after them the
-            primary is alone shared: rows whose tokens are the stem's; at the next one the stem
-            intervened and changed the token
-    """
+    """How the trajectory of one budget follows from its stem."""
 
     spent: int
+    """Rows up to the intervention that spends the budget; N if none does.
+
+    After them the primary is alone.
+    """
     shared: int
+    """Rows whose tokens are the stem's. At the next one the stem changed the token."""
 
 
 def branch(intervened: Bools, effective: Bools, budget: int) -> Branch:
-    """The branch of `budget` off a stem whose rows [N] have these flags."""
-    at = np.flatnonzero(intervened)
+    """The branch of a budget off its stem.
+
+    Args:
+        intervened: Whether the stem intervened at each row [N].
+        effective: Whether that changed the token [N].
+        budget: Interventions that the branch may have at most.
+    """
+    positions = np.flatnonzero(intervened)
     num_rows = len(intervened)
-    spent = num_rows if len(at) < budget else int(at[budget - 1]) + 1 if budget else 0
+    if budget == 0:
+        spent = 0
+    else:
+        spent = num_rows if len(positions) < budget else int(positions[budget - 1]) + 1
     lacking = np.flatnonzero(effective[spent:])
     return Branch(spent, spent + int(lacking[0]) if len(lacking) else num_rows)
 
 
 def group_forks(keys: Iterable[Hashable | None]) -> list[list[int]]:
-    """Group the indices of equal keys, in the order of their first; None equals nothing."""
+    """Group the indices of equal keys, in the order of their first ones; None equals nothing."""
     groups: dict[Hashable, list[int]] = {}
     for index, key in enumerate(keys):
         groups.setdefault((index,) if key is None else (key, None), []).append(index)

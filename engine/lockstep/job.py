@@ -1,5 +1,7 @@
-"""Jobs, and the segments that they are made of: what a pair is to make, and the phase that asks its
-engines for it.
+"""Jobs, their segments, and the phase that asks a pair's engines for segments.
+
+A job is one trajectory that a pair generates or scores. Stems and tails are segments of it, and a
+phase carries many segments at once.
 
 Dimensions: S segments of a phase, N rows (positions) of a segment.
 """
@@ -16,7 +18,7 @@ import pyarrow as pa
 from engine.arrays import Ints
 from engine.core import Budget
 from engine.lockstep.worker import Requests
-from engine.sampling.criterion import random_positions
+from engine.sampling.criterion import draw_positions
 from engine.sampling.intervention import MAX_INTERVENTIONS
 from engine.sampling.rule import Rule
 from engine.sampling.sampler import Phase, Ragged
@@ -24,7 +26,7 @@ from engine.sampling.sampler import Phase, Ragged
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One trajectory to be made, or one external response to be measured."""
+    """One trajectory to generate, or one external response to score."""
 
     prompt: list[int]
     """Token ids."""
@@ -38,18 +40,18 @@ class Job:
     num_positions: int = 0
     """How many random positions are drawn; interventions end with the budget."""
     external: list[int] | None = None
-    """Token ids of the response, where it is measured and not made."""
+    """Token ids of the response, where it is scored and not generated."""
 
     @property
     def interventions_left(self) -> int:
-        """Interventions that the sampler counts down from."""
+        """The budget as the number that the sampler counts down from."""
         return MAX_INTERVENTIONS if self.budget is None else self.budget
 
     def with_random_positions(self, interventions: int, position_limit: int | None) -> Job:
-        """The job with so many interventions at random positions.
+        """The job with its interventions at random positions.
 
         Args:
-            interventions: How many, or the job's budget if that is less.
+            interventions: How many there are; the job's budget if that is less.
             position_limit: The positions lie below it; None: below the job's max_tokens.
         """
         budget = min(interventions, self.interventions_left)
@@ -64,8 +66,8 @@ class Job:
     def fork_group(self) -> tuple[int, ...] | None:
         """Equal for jobs that differ in their budget only: one of them is the stem of the others.
 
-        None for a job that shares tokens with no other, as an external response. Jobs with random
-        positions share tokens only where these positions are the same.
+        None for a job that shares tokens with no other, such as an external response. Jobs with
+        random positions share tokens only where these positions are the same.
         """
         if self.external is not None:
             return None
@@ -76,21 +78,23 @@ class Job:
 
 
 class Member(NamedTuple):
-    """A job that a stem or a tail makes. Both numbers are indices of the lease."""
+    """A job whose tokens a stem or a tail generates."""
 
     job_index: int
+    """Index of the job in its lease."""
     stem_index: int
-    """The job whose trajectory this one shares its first tokens with; itself if none."""
+    """Index of the job whose first tokens this one shares; its own if there is none."""
     spent: int
     """Rows after which the budget of the job is spent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A continuation to be made: of the trajectory of `job`, after `prefix`, for its members."""
+    """A continuation of the trajectory of `job` after `prefix`."""
 
     job: Job
     members: list[Member]
+    """The jobs that share it."""
     prefix: pa.Table | None = None
     """Merged rows before the segment; None where it begins the response."""
 
@@ -103,14 +107,18 @@ class Segment:
 def phase_of(
     segments: Sequence[Segment], rule: Rule | None, stop_token: int
 ) -> tuple[Phase, Requests]:
-    """The phase, paired under `rule` or solo (None), and what its engines are asked. stop_token:
-    for hand-backs.
+    """The phase that carries some segments, and the requests of its engines.
+
+    Args:
+        segments: The segments; either all of them are scored or none is.
+        rule: The rule of a paired phase; None for a solo phase.
+        stop_token: Hands a sequence back whose budget is spent.
     """
     jobs, prefixes = [segment.job for segment in segments], [segment.tokens for segment in segments]
     offset = np.array([len(prefix) for prefix in prefixes], np.int64)
-    measured = [job.external for job in jobs if job.external is not None]
-    assert len(measured) in (0, len(jobs)), "a phase measures or makes"
-    keeps = bool(measured) or rule is None or rule.trace == "full"
+    responses = [job.external for job in jobs if job.external is not None]
+    assert len(responses) in (0, len(jobs)), "a phase scores or generates"
+    to_the_end = bool(responses) or rule is None or rule.trace == "full"
     phase = Phase(
         paired=rule is not None,
         rule=rule or Rule(),
@@ -118,13 +126,13 @@ def phase_of(
         forward=np.array([job.forward for job in jobs], np.bool_),
         budget=np.array([job.interventions_left for job in jobs], np.int64),
         offset=offset,
-        stop_token=None if keeps else stop_token,
-        chosen=_chosen(jobs, rule) if rule else None,
-        external=_ragged(measured) if measured else None,
+        stop_token=None if to_the_end else stop_token,
+        random_positions=_random_positions(jobs, rule) if rule else None,
+        external=_ragged(responses) if responses else None,
     )
     prompts = [job.prompt + prefix for job, prefix in zip(jobs, prefixes, strict=True)]
-    max_tokens = [job.max_tokens - int(o) for job, o in zip(jobs, offset, strict=True)]
-    return phase, Requests(prompts, max_tokens, stops=not measured)
+    max_tokens = [job.max_tokens - len(prefix) for job, prefix in zip(jobs, prefixes, strict=True)]
+    return phase, Requests(prompts, max_tokens, stops=not responses)
 
 
 def _ragged(arrays: Sequence[Sequence[int]]) -> Ragged:
@@ -134,14 +142,13 @@ def _ragged(arrays: Sequence[Sequence[int]]) -> Ragged:
     )
 
 
-def _chosen(jobs: Sequence[Job], rule: Rule) -> Ints | None:
-    """The random positions of every job, if they have any, as `Phase.chosen` has them."""
+def _random_positions(jobs: Sequence[Job], rule: Rule) -> Ints | None:
+    """The random positions of all jobs, as a `Phase` has them; None if no job has any."""
     if all(job.position_limit is None for job in jobs):
         return None
-    chosen = []
+    parts = []
     for sequence, job in enumerate(jobs):
         stop = min(rule.stop, job.position_limit or 0)
-        chosen.append(
-            (sequence << 32) + random_positions(job.noise_key, job.num_positions, rule.start, stop)
-        )
-    return np.concatenate(chosen)
+        positions = draw_positions(job.noise_key, job.num_positions, rule.start, stop)
+        parts.append((sequence << 32) + positions)
+    return np.concatenate(parts)

@@ -53,11 +53,14 @@ class _Whole(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """Finished sequences of a phase: sequence [F] ascending, stopped [F], handed_back [F]."""
+    """Finished sequences of a phase."""
 
     sequence: Ints
+    """Their indices in the phase [F], ascending."""
     stopped: Bools
+    """Whether each ended by a stop token [F], else by its length."""
     handed_back: Bools
+    """Whether its budget was spent, so that the primary goes on alone [F]."""
     tokens: pa.Table
 
 
@@ -174,7 +177,7 @@ class LeaseRunner:
             batch = _batch(message, merge_sides(base, rl))
             if batch.handed_back.any():
                 raise LockstepError("an engine emitted tokens that its sampler has not recorded")
-            yield _renumbered(batch, index_of[side])
+            yield _renumber(batch, index_of[side])
 
 
 class _Lease:
@@ -205,7 +208,7 @@ class _Lease:
             The members that end with it. The others are queued: as tails where they fork, or all
             of them for another paired phase where random positions must be drawn again.
         """
-        if redrawn := _redrawn(segment.job, rows, self.rule):
+        if redrawn := _redraw(segment.job, rows, self.rule):
             self.paired.append(replace(segment, job=redrawn))
             return []
         ends, forks = _branches(self._jobs, segment, rows, handed_back)
@@ -236,7 +239,7 @@ def _branches(
     return ends, list(forks.values())
 
 
-def _redrawn(job: Job, rows: pa.Table, rule: Rule) -> Job | None:
+def _redraw(job: Job, rows: pa.Table, rule: Rule) -> Job | None:
     """The job with other random positions, where its response has too few interventions.
 
     A response may end before some of its positions, or drop an intervention that proposes a stop
@@ -271,7 +274,7 @@ def _completed(whole: list[_Whole], rule: Rule) -> Completed:
     tokens = pa.concat_tables([finished.rows for finished in whole])
     sequence = pa.array(np.repeat(job, num_rows).astype(np.int32))
     tokens = tokens.set_column(0, "sequence", sequence)
-    tokens = without_twin(tokens, spent, forward, both=rule.trace == "full")
+    tokens = without_twin(tokens, spent, forward, keep_numbers=rule.trace == "full")
     stopped = np.array([finished.stopped for finished in whole], np.bool_)
     return Completed(job, stopped, tokens, np.array([member.stem_index for member in members]))
 
@@ -290,8 +293,8 @@ def _batch(finished: Finished, tokens: pa.Table) -> _Batch:
     return _Batch(sequence, finished.stopped[order], handed_back, tokens)
 
 
-def _renumbered(batch: _Batch, index_of: Ints) -> _Batch:
-    """From numbers of one engine's phase to numbers of all segments, which rise with them."""
+def _renumber(batch: _Batch, index_of: Ints) -> _Batch:
+    """Turn indices of one engine's phase into indices of all segments, which are in their order."""
     numbers = index_of[batch.tokens.column("sequence").to_numpy()].astype(np.int32)
     tokens = batch.tokens.set_column(0, "sequence", pa.array(numbers))
     return batch._replace(sequence=index_of[batch.sequence], tokens=tokens)

@@ -1,7 +1,7 @@
 """Everything that the project uses of Ray beyond its public interface, in one place.
 
-`tests/lockstep/test_ray_private.py` holds the contract: it fails when a release of Ray changes one
-of these names. The supported range of releases in pyproject.toml is what was tried.
+`tests/engine/lockstep/test_ray_private.py` holds the contract: it fails when a release of Ray
+changes one of these names. pyproject.toml supports the minor releases of Ray that were tried.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""CrossSampler as a vLLM logits processor: one thin adapter for each of vLLM's two model runners,
-and the calls by which the worker reaches the sampler in every tensor-parallel rank.
+"""CrossSampler as a vLLM logits processor, with a thin adapter for each of vLLM's model runners.
 
 An adapter only says which sequence each row of the batch is, how many tokens the engine has
-generated for it and which was the last. Everything else is `sampler`. A request carries
+generated for it and which was the last. Everything else is in `sampler`. A request carries
 {"sequence": index in the phase, "num_prompt": tokens of its prompt} in its extra_args; the
-sampler's configuration rides in the engine's additional_config.
+engine's additional_config carries the sampler's configuration. The worker reaches the sampler of
+every tensor-parallel rank by the calls of `SamplerCalls`.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ except ImportError:  # releases before model runner V2 took custom processors
     LogitsProcessorV2 = object
 
 ADDITIONAL_CONFIG = "xsample"
+"""Key of the sampler's configuration in vLLM's additional_config."""
 
-# One engine a process, so one sampler; vLLM makes the processor itself and offers no other way to
-# reach it from a worker extension that both model runners have.
+# A process has one engine, so one sampler. vLLM makes the processor itself. A worker extension of
+# both model runners has no other way to reach it.
 _sampler: CrossSampler | None = None
 
 
@@ -48,22 +49,24 @@ def _make_sampler(vllm_config: VllmConfig) -> CrossSampler:
 
 
 class CrossSamplingV1(LogitsProcessor):
-    """For model runner V1: vLLM reports how its batch changed, and shares the live lists of output
-    tokens.
+    """The adapter for model runner V1.
+
+    vLLM reports how its batch changed and shares the live lists of output tokens.
     """
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
         self._sampler = _make_sampler(vllm_config)
-        self._rows: dict[
-            int, tuple[int, list[int]]
-        ] = {}  # batch index -> (sequence, its output tokens)
+        # Row of the batch -> its sequence and the output tokens of that.
+        self._rows: dict[int, tuple[int, list[int]]] = {}
         self._sequence: Ints = np.empty(0, np.int64)
         self._outputs: list[list[int]] = []
 
     def is_argmax_invariant(self) -> bool:
+        """Greedy sampling takes another token with this processor, so vLLM must not skip it."""
         return False
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
+        """Follow a change of vLLM's batch; None is no change."""
         if batch_update is None:
             return
         rows = self._rows
@@ -72,16 +75,21 @@ class CrossSamplingV1(LogitsProcessor):
         for index, params, _, output in batch_update.added:
             rows[index] = ((params.extra_args or {}).get("sequence", -1), output)
         for source, target, direction in batch_update.moved:
-            a, b = rows.pop(source, None), rows.pop(target, None)
-            if a is not None:
-                rows[target] = a
-            if direction == MoveDirectionality.SWAP and b is not None:
-                rows[source] = b
+            source_row, target_row = rows.pop(source, None), rows.pop(target, None)
+            if source_row is not None:
+                rows[target] = source_row
+            if direction == MoveDirectionality.SWAP and target_row is not None:
+                rows[source] = target_row
         ordered = [rows[index] for index in sorted(rows)]
         self._sequence = np.array([sequence for sequence, _ in ordered], np.int64)
         self._outputs = [output for _, output in ordered]
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
+        """Force the decided tokens in the logits [B, V] of a step.
+
+        Raises:
+            LockstepError: The batch of vLLM is not the one that it has reported.
+        """
         if not len(self._sequence) or self._sequence.min() < 0:
             return logits  # vLLM's own warm-up
         if len(self._sequence) != len(logits):
@@ -94,8 +102,9 @@ class CrossSamplingV1(LogitsProcessor):
 
 
 class CrossSamplingV2(LogitsProcessorV2):
-    """For model runner V2: requests live in slots, and the batch comes as a context on the
-    device.
+    """The adapter for model runner V2.
+
+    Requests live in slots, and a batch comes as a context on the device.
     """
 
     def __init__(self, vllm_config: VllmConfig, req_states: LogitsProcRequestState) -> None:
@@ -105,19 +114,24 @@ class CrossSamplingV2(LogitsProcessorV2):
         self._prefill_len = req_states.prefill_len
 
     def add_request(self, req_idx: int, sampling_params: SamplingParams) -> bool:
+        """Note the request of a slot.
+
+        Returns:
+            Whether it belongs to a phase, so that its rows come to `apply`.
+        """
         extra = sampling_params.extra_args or {}
         self._sequence[req_idx] = extra.get("sequence", -1)
         self._num_prompt[req_idx] = extra.get("num_prompt", 0)
         return "sequence" in extra
 
     def apply(self, logits: torch.Tensor, ctx: LogitsContext) -> torch.Tensor:
+        """Force the decided tokens in the logits [B, V] of a step."""
         slots = ctx.idx_mapping_np[: len(logits)]
         sequence = self._sequence[slots]
         if sequence.min() < 0:
             return logits  # vLLM's own warm-up
         seen = ctx.seq_lens_upper_bound_np[: len(logits)].astype(np.int64)
-        # vLLM throws a row away while its prompt, or after a preemption its prefix, is not wholly
-        # computed.
+        # vLLM throws a row away until its prompt, or after a preemption its prefix, is complete.
         emitted = np.where(seen < self._prefill_len.np[slots], -1, seen - self._num_prompt[slots])
         fed = ctx.input_ids[: len(logits)].cpu().numpy().astype(np.int64)
         return self._sampler.step(logits, sequence, emitted, np.where(emitted > 0, fed, -1))
@@ -126,8 +140,7 @@ class CrossSamplingV2(LogitsProcessorV2):
 def processor_for(vllm_config: VllmConfig) -> str:
     """The adapter for the model runner that vLLM has chosen, as "module:Class".
 
-    Releases whose runner V2 takes no custom processors fall back to V1 by themselves when they are
-    given one.
+    Releases whose runner V2 takes no custom processors fall back to V1 when they get one.
     """
     takes_v2 = LogitsProcessorV2 is not object and getattr(
         vllm_config, "use_v2_model_runner", False
@@ -136,20 +149,26 @@ def processor_for(vllm_config: VllmConfig) -> str:
 
 
 class SamplerCalls:
-    """Mixed into vLLM's worker (worker_extension_cls): what `PolicyWorker` calls in every rank."""
+    """The calls of `PolicyWorker` in every rank.
+
+    The class is mixed into vLLM's worker (worker_extension_cls).
+    """
 
     def xsample_open(self, kind: str, host: str, timeout: float) -> Address:
-        self._xsample_opening = Listener(kind, host, timeout)
-        return self._xsample_opening.meeting
+        """Listen for the other engine's rank of the same number."""
+        self._xsample_listener = Listener(kind, host, timeout)
+        return self._xsample_listener.address
 
     def xsample_accept(self) -> None:
-        _the_sampler().link = self._xsample_opening.accept()
+        """Wait for that rank."""
+        _the_sampler().link = self._xsample_listener.accept()
 
-    def xsample_connect(self, meetings: list[Address], timeout: float) -> None:
-        """Meet the other engine's rank of the same number."""
-        _the_sampler().link = connect(meetings[get_tensor_model_parallel_rank()], timeout)
+    def xsample_connect(self, addresses: list[Address], timeout: float) -> None:
+        """Connect to the other engine's rank of the same number."""
+        _the_sampler().link = connect(addresses[get_tensor_model_parallel_rank()], timeout)
 
     def xsample_begin(self, phase: Phase) -> None:
+        """Begin a phase."""
         _the_sampler().begin(phase)
 
     def xsample_decided(self) -> int:
@@ -162,7 +181,11 @@ class SamplerCalls:
         emitted: Ints,
         last: Ints,
     ) -> pa.RecordBatch | None:
-        """Settle sequences that have ended; their rows from rank 0, None from the others."""
+        """Settle sequences that have ended.
+
+        Returns:
+            Their rows, from rank 0; None from the others.
+        """
         sampler = _the_sampler()
         sampler.end(sequence, emitted, last)
         return sampler.trace.collect(sequence) if sampler.trace else None

@@ -1,8 +1,7 @@
 """PolicyWorker: hosts one vLLM engine, one policy of a pair, in a process of its own (a Ray actor).
 
-It runs phases: a list of sequences that is given whole before the first step, so that vLLM's
-scheduler, which is deterministic, does the same on both sides. It knows nothing of problems,
-budgets or files.
+It runs phases. All sequences of a phase are given before its first step, so that vLLM's scheduler,
+which is deterministic, does the same on both sides. Problems, budgets and files are not known here.
 """
 
 from __future__ import annotations
@@ -24,57 +23,61 @@ from engine.sampling.link import Address
 from engine.sampling.sampler import Phase, SamplerConfig
 from engine.system.log import LogConfig, redirect_streams
 
-# Finished sequences go to the driver when there are so many, or after so many steps: few messages,
-# little to lose. Counted in steps, not seconds, so that both sides of a pair send the same
-# messages.
-_BATCH, _STEPS = 256, 256
-_TELL_SECONDS = 1.0
+SEQUENCES_PER_MESSAGE = 256
+"""Ended sequences go to the driver when there are so many of them.
+
+Messages are then few, and there is little to lose.
+"""
+
+# Or after so many steps. Steps, not seconds, so that both sides of a pair send the same messages.
+_STEPS_PER_MESSAGE = 256
+_SECONDS_PER_SIGN_OF_LIFE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """One engine. engine_args are vLLM's own; stop_token_ids the union of both policies' EOS ids;
-    log: its own.
-
-    hub_token: the user's, for a worker on another node; not in its environment, which Ray puts on
-    command lines.
-    """
+    """How to start one engine."""
 
     sampler: SamplerConfig
     engine_args: dict[str, Any]
+    """Arguments of vLLM's `EngineArgs`."""
     stop_token_ids: tuple[int, ...]
+    """The union of both policies' EOS ids."""
     step_timeout: float
+    """Seconds that the twin may stay silent."""
     log: LogConfig | None = field(default=None, compare=False)
+    """The log of this engine alone."""
     hub_token: str | None = field(default=None, compare=False, repr=False)
+    """The user's token, for a worker on another node.
+
+    It is not in the worker's environment, because Ray puts that on command lines.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """What goes into the engine, in the order of `Phase`: prompts [S] of token ids, and most tokens
-    to generate [S].
-
-    stops: stop tokens end a sequence; a given response may hold them anywhere.
-    """
+    """The requests of a phase to its engine, in the order of the phase's sequences."""
 
     prompts: list[list[int]]
+    """Token ids of each prompt [S]."""
     max_tokens: list[int]
+    """Most tokens to generate for each [S]."""
     stops: bool = True
+    """Whether stop tokens end a sequence; an external response may hold them anywhere."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Some sequences that have left the engine, in the order in which they did; the same on both
-    sides of a pair.
-
-    sequence [F]; emitted [F]: tokens the engine generated, a hand-back's stop token included;
-    stopped [F]: ended by a stop token, else by length. trace: their rows, see
-    `trace.Trace.collect`.
-    """
+    """Sequences that have left the engine, in that order; both sides of a pair send the same."""
 
     sequence: Ints
+    """Their indices in the phase [F]."""
     emitted: Ints
+    """Tokens that the engine generated for each [F], the stop token of a hand-back included."""
     stopped: Bools
+    """Whether each ended by a stop token [F], else by its length."""
     trace: pa.RecordBatch
+    """Their rows, as `Trace.collect` gives them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +90,23 @@ class Decided:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a worker runs. free_gpu_bytes: None without a GPU."""
+    """Where a worker runs."""
 
     node_id: str
+    """The node, in Ray's words."""
     pid: int
     free_gpu_bytes: int | None
+    """None without a GPU."""
 
 
 class PolicyWorker:
-    """One engine. `load`, then `open`/`accept` on one side and `join` on the other, then `run` a
-    phase at a time.
+    """Hosts one engine.
+
+    Call `load`, then `open` and `accept` on one side and `connect` on the other, then `run` once a
+    phase.
+
+    Args:
+        config: How to start the engine.
     """
 
     def __init__(self, config: WorkerConfig) -> None:
@@ -107,7 +117,10 @@ class PolicyWorker:
             redirect_streams(config.log)
 
     def place(self) -> Place:
-        """Where this worker runs; asked before `load`, which needs to know what the twin has."""
+        """Where this worker runs.
+
+        It is asked before `load`, whose KV cache depends on the free memory of both sides.
+        """
         import ray
         import torch
 
@@ -115,12 +128,16 @@ class PolicyWorker:
         return Place(ray.get_runtime_context().get_node_id(), os.getpid(), free)
 
     def load(self, kv_cache_bytes: int | None) -> int:
-        """Build the engine: minutes for a large model. Returns the number of its KV blocks.
+        """Build the engine, which takes minutes for a large model.
 
-        kv_cache_bytes: None where engine_args say the size in blocks.
+        Args:
+            kv_cache_bytes: Size of the KV cache; None where engine_args give it in blocks.
+
+        Returns:
+            The number of its KV blocks.
         """
-        # what is imported stays; looking through it for garbage again and again takes a fifth of
-        # the time
+        # Imported objects stay; searching them for garbage again and again takes a fifth of the
+        # time.
         gc.disable()
         from vllm.engine.arg_utils import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
@@ -132,7 +149,7 @@ class PolicyWorker:
         args = EngineArgs(
             **self._config.engine_args,
             # With the KV size given this only decides whether vLLM refuses a GPU that is partly in
-            # use: by the twin.
+            # use, here by the twin.
             **({"gpu_memory_utilization": 0.01} if kv_cache_bytes else {}),
             kv_cache_memory_bytes=kv_cache_bytes,
             additional_config={ADDITIONAL_CONFIG: asdict(self._config.sampler)},
@@ -149,7 +166,15 @@ class PolicyWorker:
         return config.cache_config.num_gpu_blocks or 0
 
     def open(self, kind: str, host: str) -> list[Address]:
-        """Prepare to meet the twin; a meeting a tensor-parallel rank."""
+        """Listen for the twin.
+
+        Args:
+            kind: "shm" or "tcp".
+            host: The address to listen on for "tcp".
+
+        Returns:
+            One address per tensor-parallel rank.
+        """
         return list(
             self._engine.collective_rpc(
                 "xsample_open", args=(kind, host, self._config.step_timeout)
@@ -157,42 +182,51 @@ class PolicyWorker:
         )
 
     def accept(self) -> None:
-        """Wait for the twin, that has been told the meetings."""
+        """Wait for the twin, which has been told the addresses."""
         self._engine.collective_rpc("xsample_accept")
 
-    def connect(self, meetings: list[Address]) -> None:
-        """Go to where the twin waits."""
-        self._engine.collective_rpc("xsample_connect", args=(meetings, self._config.step_timeout))
+    def connect(self, addresses: list[Address]) -> None:
+        """Connect to the twin, which waits at one address per tensor-parallel rank."""
+        self._engine.collective_rpc("xsample_connect", args=(addresses, self._config.step_timeout))
 
     def close(self) -> None:
         """Let vLLM end its rank processes, which then take their shared memory away."""
         self._engine.engine_core.shutdown()
 
     def run(self, phase: Phase, requests: Requests) -> Iterator[Finished | Decided]:
-        """Carry the sequences of a phase to their end. Both sides of a pair send the same
-        `Finished` messages.
+        """Carry the sequences of a phase to their end.
+
+        Args:
+            phase: What the sampler does with the sequences.
+            requests: What the engine is asked for, in the same order.
+
+        Yields:
+            `Finished` messages, the same ones on both sides of a pair, and `Decided` messages.
+
+        Raises:
+            EngineError: vLLM did not do what it was asked for.
         """
-        # Solo phases leave other blocks in each engine's cache; hits would differ, and with them
-        # the schedules.
+        # Solo phases leave different blocks in the caches of the two engines. Hits would differ,
+        # and with them the schedules.
         if phase.paired and not self._engine.reset_prefix_cache():
             raise EngineError(
                 "vLLM did not reset its prefix cache: requests of an earlier phase are still there"
             )
         self._engine.collective_rpc("xsample_begin", args=(phase,))
         self._admit(requests)
-        done: list[_Ended] = []
-        told = time.monotonic()
+        ended: list[_EndedSequence] = []
+        last_sign = time.monotonic()
         for step in itertools.count(1):
-            for output in self._engine.step():
-                done.append(_ended(output))
-            ended = not self._engine.has_unfinished_requests()
-            if len(done) >= _BATCH or (done and (ended or step % _STEPS == 0)):
-                yield self._collect(done)
-                done = []
-            if ended or time.monotonic() - told > _TELL_SECONDS:
-                told = time.monotonic()
+            ended += map(_ended_sequence, self._engine.step())
+            is_over = not self._engine.has_unfinished_requests()
+            is_due = is_over or step % _STEPS_PER_MESSAGE == 0
+            if len(ended) >= SEQUENCES_PER_MESSAGE or (ended and is_due):
+                yield self._collect(ended)
+                ended = []
+            if is_over or time.monotonic() - last_sign > _SECONDS_PER_SIGN_OF_LIFE:
+                last_sign = time.monotonic()
                 yield Decided(self._engine.collective_rpc("xsample_decided")[0])
-            if ended:
+            if is_over:
                 return
 
     def _admit(self, requests: Requests) -> None:
@@ -213,34 +247,34 @@ class PolicyWorker:
             )
             self._engine.add_request(str(index), {"prompt_token_ids": prompt}, params)
 
-    def _collect(self, done: list[_Ended]) -> Finished:
-        sequence, emitted, last = (
-            np.array(column, np.int64) for column in list(zip(*done, strict=True))[:3]
-        )
+    def _collect(self, ended: list[_EndedSequence]) -> Finished:
+        """Settle ended sequences and fetch their rows."""
+        columns = list(zip(*ended, strict=True))
+        sequence, emitted, last = (np.array(column, np.int64) for column in columns[:3])
         trace = self._engine.collective_rpc("xsample_collect", args=(sequence, emitted, last))[0]
-        return Finished(
-            sequence, emitted, np.array([ended.stopped for ended in done], np.bool_), trace
-        )
+        return Finished(sequence, emitted, np.array(columns[3], np.bool_), trace)
 
 
-class _Ended(NamedTuple):
-    """A sequence that has left the engine: its number, how many tokens it emitted, the last, ended
-    by a stop token?
-    """
+class _EndedSequence(NamedTuple):
+    """A sequence that has left the engine."""
 
     sequence: int
+    """Its index in the phase."""
     emitted: int
+    """Tokens that the engine generated."""
     last: int
+    """The last of them."""
     stopped: bool
+    """Whether it ended by a stop token, else by its length."""
 
 
-def _ended(output: Any) -> _Ended:
+def _ended_sequence(output: Any) -> _EndedSequence:
     result = output.outputs[0]
     if result.finish_reason not in ("stop", "length"):
         raise EngineError(
             f"vLLM ended sequence {output.request_id} with reason {result.finish_reason!r}"
         )
-    return _Ended(
+    return _EndedSequence(
         int(output.request_id),
         len(result.token_ids),
         result.token_ids[-1],

@@ -1,1 +1,1 @@
-"""From two models' logits to one token: nucleus, exchange, criterion, decision, trace."""
+"""Two models' logits to one token: nucleus, exchange, criterion, decision, trace."""

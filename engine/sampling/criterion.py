@@ -1,10 +1,9 @@
-"""The criteria: where the switching rule would intervene, each a pure function of what both
-policies say.
+"""Criteria: where the switching rule would intervene, each a pure function of both policies.
 
-Most need the nuclei alone. Some need numbers of the full distributions, which each side has of its
-own model only: `query` says which, `sampler` exchanges them. js is the rule of "Sparse but
-Critical" (arXiv 2603.22446, section 3); dlogp, entropy, KL and random positions are those of "On
-the Direction of RLVR Updates" (arXiv 2603.22117).
+Most criteria need the nuclei alone. Some need numbers of the full distributions, which each side
+has of its own model only: `query` says which, and `sampler` exchanges them. The criterion js is
+that of "Sparse but Critical" (arXiv 2603.22446, section 3); dlogp, entropy, KL and random positions
+are those of "On the Direction of RLVR Updates" (arXiv 2603.22117).
 
 Dimensions: B rows, Q numbers that a criterion asks of each policy.
 """
@@ -21,24 +20,28 @@ from engine.sampling.coupling import CoupledDraws
 from engine.sampling.noise import POSITIONS, uniform
 from engine.sampling.rule import CriterionName
 
-_MIN_LOG_P = -700.0  # of a token that a model masks, so that p log p is a number
-# Least mass outside the cells: what is below is rounding of the float32 probabilities inside.
+# Log-probability of a token that a model masks, so that p log p is a number.
+_MIN_LOG_P = -700.0
+# Least mass outside the cells: a smaller one is rounding of the float32 probabilities inside.
 _MIN_REST = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a criterion asks of each policy's full distribution: log-probabilities of token [Q] in
-    row [Q].
-    """
+    """The log-probabilities that a criterion asks of each policy's full distribution."""
 
     row: Ints
+    """Row of each one [Q]."""
     token: Ints
+    """Token id of each one [Q]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Both policies' numbers, each [Q], of row [Q]: what `query` asked for, or their entropies."""
+    """Both policies' numbers: the log-probabilities of a `Query`, or one entropy per row, in nats.
+
+    Every array is [Q]; for entropies, Q = B.
+    """
 
     row: Ints
     base: Floats
@@ -46,33 +49,53 @@ class Answers:
 
 
 Fires = Callable[[CoupledDraws, Answers | None, float], Bools]
+"""A criterion: from draws of B rows, answers and the threshold to where it fires [B]."""
 
 ASKS_ENTROPY: tuple[CriterionName, ...] = ("entropy-base", "entropy-rl")
+"""The criteria whose answers are entropies."""
 
 
-def query(criterion: CriterionName, both: CoupledDraws) -> Query | None:
-    """The log-probabilities that the criterion needs of both policies, None if none."""
+def query(criterion: CriterionName, draws: CoupledDraws) -> Query | None:
+    """The log-probabilities that a criterion needs of both policies; None if it needs none."""
     if criterion == "dlogp":
-        return Query(np.arange(len(both.primary)), both.primary)
+        return Query(np.arange(len(draws.primary)), draws.primary)
     if criterion in ("kl", "reverse-kl"):
-        num_rows = len(both.primary)
-        cell = np.unique((both.nuclei.row % num_rows << 32) + both.nuclei.token)
+        num_rows = len(draws.primary)
+        cell = np.unique((draws.nuclei.row % num_rows << 32) + draws.nuclei.token)
         return Query(cell >> 32, cell & 0xFFFFFFFF)
     return None
 
 
 def fires(
-    criterion: CriterionName, threshold: float, both: CoupledDraws, answers: Answers | None
+    criterion: CriterionName, threshold: float, draws: CoupledDraws, answers: Answers | None
 ) -> Bools:
-    """Where the rule would intervene, [B], were there budget. Comparisons are strict."""
-    return _FIRES[criterion](both, answers, threshold)
+    """Where a criterion fires, budget and window aside. Comparisons are strict.
+
+    Args:
+        criterion: Name of the criterion.
+        threshold: Its threshold; criteria without one ignore it.
+        draws: Both policies at B rows.
+        answers: The policies' answers to the criterion's query; None if it has none.
+
+    Returns:
+        Flags [B].
+    """
+    return _FIRES[criterion](draws, answers, threshold)
 
 
-def random_positions(key: int, count: int, start: int, stop: int) -> Ints:
-    """`count` of the positions start ... stop - 1, ascending, all sets equally likely; all of them
-    if they are fewer.
+def draw_positions(key: int, count: int, start: int, stop: int) -> Ints:
+    """Draw distinct positions of a response at random, every set of them equally likely.
 
-    A smaller `stop` keeps those of its positions that were chosen with a larger one.
+    A smaller `stop` keeps those of its positions that a larger one draws.
+
+    Args:
+        key: Noise key of the sample.
+        count: How many positions to draw. The window may hold fewer: all of them are drawn then.
+        start: First position of the window.
+        stop: First position after the window.
+
+    Returns:
+        The positions, ascending.
     """
     position = np.arange(start, max(start, stop))
     ticket = uniform(
@@ -81,30 +104,19 @@ def random_positions(key: int, count: int, start: int, stop: int) -> Ints:
     return np.sort(position[np.argsort(ticket, kind="stable")[:count]])
 
 
-def _js(both: CoupledDraws, _: Answers | None, threshold: float) -> Bools:
-    return both.js > threshold
-
-
-def _kl(both: CoupledDraws, answers: Answers | None, threshold: float) -> Bools:
-    """KL(base || rl), the direction whose reference is the second: "forward" where the base is the
-    target.
-    """
-    assert answers
-    return coarse_kl(answers.row, answers.base, answers.rl) > threshold
-
-
-def _reverse_kl(both: CoupledDraws, answers: Answers | None, threshold: float) -> Bools:
-    """KL(rl || base), the penalty of RL fine-tuning."""
-    assert answers
-    return coarse_kl(answers.row, answers.rl, answers.base) > threshold
-
-
 def coarse_kl(row: Ints, log_p: Floats, log_q: Floats) -> Floats:
-    """KL(p || q) in nats, [B], over the cells given, log-probabilities [Q] of `row` [Q], and one
-    more for all the rest.
+    """KL(p || q) over some cells of each row and one more cell for all the rest.
 
-    Merging outcomes never raises a divergence (data-processing inequality), so this is at most the
-    KL of the full distributions; and it is finite.
+    Merging outcomes never raises a divergence (data-processing inequality), so the result is at
+    most the KL of the full distributions; and it is finite.
+
+    Args:
+        row: Row of each cell [Q].
+        log_p: Log-probability of each cell under p [Q].
+        log_q: Log-probability of each cell under q [Q].
+
+    Returns:
+        Divergences [B] in nats.
     """
     log_p, log_q = np.maximum(log_p, _MIN_LOG_P), np.maximum(log_q, _MIN_LOG_P)
     p, q = np.exp(log_p), np.exp(log_q)
@@ -113,41 +125,56 @@ def coarse_kl(row: Ints, log_p: Floats, log_q: Floats) -> Floats:
     return np.asarray(inside + rest_p * np.log(rest_p / rest_q))
 
 
-def _entropy_base(both: CoupledDraws, answers: Answers | None, threshold: float) -> Bools:
+def _js(draws: CoupledDraws, _: Answers | None, threshold: float) -> Bools:
+    return draws.js > threshold
+
+
+def _kl(draws: CoupledDraws, answers: Answers | None, threshold: float) -> Bools:
+    """KL(base || rl), called forward KL where base is the target."""
+    assert answers
+    return coarse_kl(answers.row, answers.base, answers.rl) > threshold
+
+
+def _reverse_kl(draws: CoupledDraws, answers: Answers | None, threshold: float) -> Bools:
+    """KL(rl || base), the penalty of RL fine-tuning."""
+    assert answers
+    return coarse_kl(answers.row, answers.rl, answers.base) > threshold
+
+
+def _entropy_base(draws: CoupledDraws, answers: Answers | None, threshold: float) -> Bools:
     assert answers
     return answers.base > threshold
 
 
-def _entropy_rl(both: CoupledDraws, answers: Answers | None, threshold: float) -> Bools:
+def _entropy_rl(draws: CoupledDraws, answers: Answers | None, threshold: float) -> Bools:
     assert answers
     return answers.rl > threshold
 
 
-def _dlogp(both: CoupledDraws, answers: Answers | None, threshold: float) -> Bools:
-    """log p_int(y) - log p_prim(y) of the primary's token y: the intervention policy finds it much
-    less likely.
-    """
+def _dlogp(draws: CoupledDraws, answers: Answers | None, threshold: float) -> Bools:
+    """log p_int(y) - log p_prim(y) of the primary's token y: low where p_int finds y unlikely."""
     assert answers
-    return np.where(both.forward, answers.rl - answers.base, answers.base - answers.rl) < threshold
+    rl_minus_base = answers.rl - answers.base
+    return np.where(draws.forward, rl_minus_base, -rl_minus_base) < threshold
 
 
-def _argmax(both: CoupledDraws, _: Answers | None, threshold: float) -> Bools:
-    base, rl = both.nuclei.top1.reshape(2, -1)
+def _argmax(draws: CoupledDraws, _: Answers | None, threshold: float) -> Bools:
+    base, rl = draws.nuclei.top1.reshape(2, -1)
     return np.asarray(base != rl)
 
 
-def _random(both: CoupledDraws, _: Answers | None, threshold: float) -> Bools:
+def _random(draws: CoupledDraws, _: Answers | None, threshold: float) -> Bools:
     return np.asarray(
-        uniform(both.key ^ POSITIONS, both.position, np.zeros_like(both.position)) < threshold
+        uniform(draws.key ^ POSITIONS, draws.position, np.zeros_like(draws.position)) < threshold
     )
 
 
-def _always(both: CoupledDraws, _: Answers | None, threshold: float) -> Bools:
-    return np.ones(len(both.forward), np.bool_)
+def _always(draws: CoupledDraws, _: Answers | None, threshold: float) -> Bools:
+    return np.ones(len(draws.forward), np.bool_)
 
 
-def _never(both: CoupledDraws, _: Answers | None, threshold: float) -> Bools:
-    return np.zeros(len(both.forward), np.bool_)
+def _never(draws: CoupledDraws, _: Answers | None, threshold: float) -> Bools:
+    return np.zeros(len(draws.forward), np.bool_)
 
 
 _FIRES: dict[CriterionName, Fires] = {

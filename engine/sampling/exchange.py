@@ -1,9 +1,8 @@
-"""The exchange between the two samplers of a pair: one message out, the twin's message in, once a
-step.
+"""The exchange between the two samplers of a pair: one message each way, once a step.
 
-Two links carry it: shared memory between processes of one host, TCP between hosts. A link swaps
-frames of bytes under a deadline; `exchange` puts rows and nuclei into them and checks that the twin
-is at the same rows. A twin that is elsewhere, silent or gone is a LockstepError, never a guess.
+A link swaps bytes under a deadline. `exchange` packs rows and nuclei into them and checks that the
+twin is at the same rows. A twin that is elsewhere, silent or gone is a LockstepError, never a
+guess.
 
 Dimensions: B rows, N entries of nuclei.
 """
@@ -27,41 +26,65 @@ Number = TypeVar("Number", bound=np.generic)
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Where each row of a batch stands: sequence, position, and the token before it (-1: none yet),
-    each [B].
+    """Where each row of a batch stands.
+
+    Every array is [B].
     """
 
     sequence: Ints
+    """Index of its sequence in the phase."""
     position: Ints
+    """Position in the response that is decided next."""
     previous: Ints
+    """Token before that position; -1 where there is none yet."""
 
 
 def exchange(link: Link, rows: Rows, mine: Nuclei, meanwhile: Meanwhile | None = None) -> Nuclei:
-    """Send this side's nuclei of `rows`, return the twin's nuclei of the same rows.
+    """Swap nuclei of the same rows with the twin.
 
-    meanwhile: what can be done until they are there; the engines seldom come to one place at the
-    same time. Raises LockstepError when the twin's rows differ in number, order, sequence, position
-    or previous token.
+    Args:
+        link: The link to the twin.
+        rows: The rows that this side is at.
+        mine: This side's nuclei of them.
+        meanwhile: Work to do until the twin's message arrives; the engines seldom come to the
+            exchange at the same time.
+
+    Returns:
+        The twin's nuclei of the rows.
+
+    Raises:
+        LockstepError: The twin's rows differ in number, order, sequence, position or previous
+            token.
     """
-    where = np.array((rows.sequence, rows.position, rows.previous))
-    body = (array.tobytes() for array in (where, mine.size, mine.token, mine.p))
-    theirs = link.swap(b"".join((struct.pack("<q", where.shape[1]), *body)), meanwhile)
-    (num_rows,) = struct.unpack_from("<q", theirs)
-    if num_rows != where.shape[1]:
-        raise LockstepError(f"this engine is at {where.shape[1]} rows, its twin at {num_rows}")
-    head = np.frombuffer(theirs, np.int64, 4 * num_rows, 8).reshape(4, num_rows)
-    if not np.array_equal(head[:3], where):
-        raise LockstepError(_first_difference(where, head[:3]))
+    my_rows = np.array((rows.sequence, rows.position, rows.previous))
+    body = (array.tobytes() for array in (my_rows, mine.size, mine.token, mine.p))
+    message = link.swap(b"".join((struct.pack("<q", my_rows.shape[1]), *body)), meanwhile)
+    (num_rows,) = struct.unpack_from("<q", message)
+    if num_rows != my_rows.shape[1]:
+        raise LockstepError(f"this engine is at {my_rows.shape[1]} rows, its twin at {num_rows}")
+    head = np.frombuffer(message, np.int64, 4 * num_rows, 8).reshape(4, num_rows)
+    if not np.array_equal(head[:3], my_rows):
+        raise LockstepError(_first_difference(my_rows, head[:3]))
     size = head[3]
-    num_entries, at = int(size.sum()), 8 + 32 * num_rows
-    token = np.frombuffer(theirs, np.int64, num_entries, at)
-    return Nuclei(size, token, np.frombuffer(theirs, np.float64, num_entries, at + 8 * num_entries))
+    num_entries, offset = int(size.sum()), 8 + 32 * num_rows
+    token = np.frombuffer(message, np.int64, num_entries, offset)
+    p = np.frombuffer(message, np.float64, num_entries, offset + 8 * num_entries)
+    return Nuclei(size, token, p)
 
 
 def exchange_numbers(link: Link, mine: npt.NDArray[Number], num_theirs: int) -> npt.NDArray[Number]:
-    """Send an array right after an `exchange`, return the twin's of the same type, flat.
+    """Swap arrays of one type with the twin, after an `exchange` of the same step.
 
-    Raises LockstepError unless it has `num_theirs` numbers.
+    Args:
+        link: The link to the twin.
+        mine: This side's numbers.
+        num_theirs: How many numbers the twin sends.
+
+    Returns:
+        The twin's numbers, flat.
+
+    Raises:
+        LockstepError: The twin sent another number of them.
     """
     theirs = link.swap(mine.tobytes())
     if len(theirs) != num_theirs * mine.itemsize:

@@ -22,14 +22,16 @@ from engine.arrays import Floats, Ints, UInts
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
-# XORed into a key: the stream that chooses random positions, apart from the one that chooses
-# tokens. Any constant does.
 POSITIONS = np.uint64(0x8A5CD789635D2DFF)
+"""XORed into a key it gives the stream that chooses random positions, apart from the one that
+chooses tokens. Any constant does.
+"""
 
 
 def stream_key(seed: int, problem: str, sample: int) -> int:
-    """64-bit key of one sample's noise. A cryptographic hash, so that no two problems share a
-    stream by accident.
+    """64-bit key of one sample's noise.
+
+    The hash is a cryptographic one, so that no two problems share a stream by accident.
     """
     digest = blake2b(f"{seed}\0{problem}\0{sample}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
@@ -42,8 +44,12 @@ def _mix(x: UInts) -> UInts:
 
 
 def uniform(key: UInts, position: Ints, token: Ints) -> Floats:
-    """Uniform numbers in the open interval (0, 1); arguments of shape [N], or broadcastable
-    to it.
+    """Uniform numbers in the open interval (0, 1).
+
+    Args:
+        key: Noise key of each entry [N], or an array that broadcasts to it; so are the others.
+        position: Position of each entry in its response.
+        token: Token id of each entry.
     """
     state = _mix(key + position.astype(np.uint64) * _GOLDEN)
     bits = _mix(state + (token.astype(np.uint64) + np.uint64(1)) * _GOLDEN)
@@ -54,8 +60,14 @@ def uniform(key: UInts, position: Ints, token: Ints) -> Floats:
 
 
 def gumbel(key: UInts, position: Ints, token: Ints) -> Floats:
-    """Standard Gumbel noise [N]: argmax over tokens of log p + gumbel is a draw from p
-    (Gumbel-max).
+    """Standard Gumbel noise [N] for the Gumbel-max trick.
+
+    The argmax over tokens of log p + gumbel is a draw from p.
+
+    Args:
+        key: Noise key of each entry [N], or an array that broadcasts to it; so are the others.
+        position: Position of each entry in its response.
+        token: Token id of each entry.
     """
     noise: Floats = -np.log(-np.log(uniform(key, position, token)))
     return noise

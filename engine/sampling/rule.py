@@ -1,7 +1,7 @@
-"""Rule: when a run intervenes, and with what. Nouns only.
+"""Rule: where a run intervenes, and with which policy. Nouns only.
 
-S(x_<t) in {0, 1} says whether the token at a position comes from the intervention policy
-(arXiv 2603.22446, section 3).
+A rule is S(x_<t) in {0, 1} of arXiv 2603.22446, section 3: whether the token at a position comes
+from the intervention policy.
 """
 
 from __future__ import annotations
@@ -29,21 +29,24 @@ TraceMode = Literal["budget", "full"]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """When to intervene, and with what; the same for a whole run.
-
-    threshold: 0 where the criterion takes none; 0 with random: the positions are given, as many as
-    a matched run's. start, stop: positions of the response where it may, stop exclusive.
-    extrapolate: g of (1 + g) log p_to - g log p_other, 0: the intervention policy itself; `to` is
-    extrapolate_to. trace: until when both engines follow a sequence: its budget is spent, or its
-    end.
-    """
+    """Where to intervene, and with which policy; the same for a whole run."""
 
     criterion: CriterionName = "js"
     threshold: float = 0.1
+    """Threshold of the criterion.
+
+    0 where the criterion takes none, and for random positions as many as a matched run's.
+    """
     start: int = 0
+    """First position of a response where an intervention is allowed."""
     stop: int = 2**31 - 1
+    """First position after `start` where it is not allowed any more."""
     eos: EosRule = "keep"
+    """The treatment of an intervention that proposes a stop token."""
     extrapolate: float = 0.0
+    """g of (1 + g) log p_to - g log p_other; 0 is the intervention policy itself."""
     extrapolate_to: Policy = "rl"
+    """The policy `to` of that formula."""
     stop_token_ids: tuple[int, ...] = ()
     trace: TraceMode = "budget"
+    """Until when both engines follow a sequence: its budget is spent, or its end."""

@@ -1,12 +1,13 @@
-"""CrossSampler: from a model's logits to its next token. Nucleus -> exchange -> criterion -> decide
--> force -> trace.
+"""CrossSampler: from a model's logits to its next token.
 
-One of it sits in each engine of a pair (tensor parallel: in each rank). It knows rows, not
-requests; the adapters in `vllm_plugin` turn an engine's batch into rows. It may be called again for
-a row that has not moved on (a prompt prefilled in chunks, a request that was preempted): state
-moves only when the engine shows that the token was taken.
+A step is nucleus -> exchange -> criterion -> decision -> forced token -> trace. Each engine of a
+pair has one sampler (tensor parallel: each rank has one). It knows rows, not requests; the adapters
+in `vllm_plugin` turn an engine's batch into rows. An engine may ask again for a row that has not
+moved on (a prompt prefilled in chunks, a request that was preempted): the state of a sequence moves
+only when the engine shows that it took the token.
 
-Dimensions: S sequences of a phase, B rows of a step, V vocabulary, I rows of a step that intervene.
+Dimensions: S sequences of a phase, B rows of a step, V vocabulary, I rows of a step that intervene,
+F sequences that have ended.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from engine.sampling.coupling import CoupledDraws, couple
 from engine.sampling.criterion import ASKS_ENTROPY, Answers, fires, query
 from engine.sampling.distribution import Nuclei, Sampling, extrapolate, log_probabilities, nuclei
 from engine.sampling.exchange import Rows, exchange, exchange_numbers
-from engine.sampling.intervention import Decisions, allowed, decide, follow, score
+from engine.sampling.intervention import Decisions, allowed_rows, decide, follow, score
 from engine.sampling.link import Link
 from engine.sampling.passes import entropy, put
 from engine.sampling.rule import Rule
@@ -31,242 +32,304 @@ from engine.sampling.trace import Trace
 
 Side = TypeVar("Side")
 
-# An extrapolated distribution is made of so many of the most probable tokens of the policy that it
-# goes towards.
-_EXTRAPOLATED_TOKENS = 1024
+# An extrapolated distribution is made of the most probable tokens of the policy it goes towards.
+_NUM_EXTRAPOLATED_TOKENS = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class SamplerConfig:
-    """What stays the same for a whole run.
-
-    policy: "base" or "rl", whose logits this sampler sees. vocab_size: ids from there on are
-    padding, never sampled.
-    """
+    """The settings of a sampler, the same for a whole run."""
 
     policy: str
+    """The policy whose logits this sampler sees: "base" or "rl"."""
     vocab_size: int
+    """Token ids from this one on are padding, never sampled."""
     sampling: Sampling
     record_threshold: float
+    """Divergence in nats from which on a row of the trace has a top-k list."""
     record_top_k: int
+    """Tokens of such a list."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ragged:
-    """An array a sequence: flat values, and where each sequence's begin [S]."""
+    """One array per sequence, of different lengths."""
 
     values: Ints
+    """All arrays, one after the other."""
     start: Ints
+    """Index of the first value of each sequence [S]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """The sequences that one phase carries, in the order in which both engines get them; arrays are
-    [S].
-
-    key: noise; forward: base is primary; budget: interventions left when the phase starts; offset:
-    tokens of the response that are part of the prompt here. stop_token hands a sequence back that
-    cannot intervene any more; None keeps it to its end. chosen: criterion random intervenes exactly
-    there, (sequence << 32) + position, ascending. given: the whole responses, which are measured
-    and not sampled.
-    """
+    """The sequences that one phase carries, in the order in which both engines get them."""
 
     paired: bool
+    """Whether both engines carry them in lock-step, else this one alone."""
     rule: Rule
     key: UInts
+    """Noise key of each sequence's sample [S]."""
     forward: Bools
+    """Whether base is the primary of each sequence [S], else rl."""
     budget: Ints
+    """Interventions that each sequence has left when the phase begins [S]."""
     offset: Ints
+    """Tokens of each response that are part of its prompt in this phase [S]."""
     stop_token: int | None
-    chosen: Ints | None = None
+    """Hands a sequence back that cannot intervene any more; None keeps it to its end."""
+    random_positions: Ints | None = None
+    """Where criterion random intervenes: (sequence << 32) + position of each one, ascending.
+
+    None where it draws at its rate, and for other criteria.
+    """
     external: Ragged | None = None
+    """Whole external responses, which are scored and not sampled."""
+
+
+_NO_SEQUENCES = Phase(
+    paired=False,
+    rule=Rule(),
+    key=np.empty(0, np.uint64),
+    forward=np.empty(0, np.bool_),
+    budget=np.empty(0, np.int64),
+    offset=np.empty(0, np.int64),
+    stop_token=None,
+)
+
+
+@dataclass(slots=True)
+class _State:
+    """How far the sequences of a phase have come."""
+
+    phase: Phase
+    budget_left: Ints
+    """Interventions left [S]."""
+    position: Ints
+    """Position of the last decision [S]."""
+    token: Ints
+    """Token that was decided there [S]; -1 before the first decision."""
+    intervened: Bools
+    """Whether that decision is an intervention that is not yet taken off `budget_left` [S]."""
+    num_decided: int = 0
+    """Positions decided since they were last asked for."""
+
+    @classmethod
+    def at_start(cls, phase: Phase) -> _State:
+        """The state of a phase that has decided nothing."""
+        return cls(
+            phase,
+            budget_left=phase.budget.copy(),
+            position=phase.offset - 1,
+            token=np.full(len(phase.key), -1, np.int64),
+            intervened=np.zeros(len(phase.key), np.bool_),
+        )
 
 
 class CrossSampler:
-    """Samples one engine's batches, alone or in lock-step with the twin over `link`."""
+    """Samples one engine's batches, alone or in lock-step with the twin over `link`.
+
+    Args:
+        config: The settings of the run.
+        keeps_trace: Whether this sampler records a trace; of the ranks of an engine one does.
+    """
 
     def __init__(self, config: SamplerConfig, keeps_trace: bool = True) -> None:
         self.config = config
         self.link: Link | None = None
         self.trace = Trace(config.record_threshold, config.record_top_k) if keeps_trace else None
+        self._state = _State.at_start(_NO_SEQUENCES)
 
     def begin(self, phase: Phase) -> None:
-        """Forget the last phase. Raises LockstepError when a paired phase has no twin to meet."""
+        """Begin a phase and forget the last one.
+
+        Raises:
+            LockstepError: The phase is paired and this sampler has no link to a twin.
+        """
         if phase.paired and self.link is None:
             raise LockstepError("a paired phase was started before the engines had met")
-        self._phase = phase
-        self._left = phase.budget.copy()
-        self._decided = phase.offset - 1  # position of the last decision of each sequence
-        self._token = np.full(len(phase.key), -1, np.int64)  # what was decided there
-        self._intervened = np.zeros(len(phase.key), np.bool_)  # not yet taken off `_left`
-        self._num_decided = 0
+        self._state = _State.at_start(phase)
         if self.trace:
             self.trace.clear()
 
     def step(
         self, logits: torch.Tensor, sequence: Ints, emitted: Ints, previous: Ints
     ) -> torch.Tensor:
-        """Make the engine's greedy choice in logits [B, V] (float32, changed in place) the token
-        that is decided.
+        """Make the token that is decided the engine's greedy choice.
 
-        sequence [B]; emitted [B]: tokens this engine has generated for it, < 0 while its prompt is
-        not complete; previous [B]: the last of them, -1 if none. Raises LockstepError;
-        FloatingPointError on NaN logits.
+        Args:
+            logits: Logits [B, V] in float32, changed in place.
+            sequence: Index of each row's sequence in the phase [B].
+            emitted: Tokens that this engine has generated for it [B]; < 0 while its prompt is not
+                complete.
+            previous: The last of these tokens [B]; -1 if there is none.
+
+        Returns:
+            The logits.
+
+        Raises:
+            LockstepError: The engine did not take a decided token, or the twin is at other rows,
+                silent or gone.
+            FloatingPointError: The logits hold NaN or infinity.
         """
-        phase = self._phase
+        state, phase = self._state, self._state.phase
         position = phase.offset[sequence] + emitted
-        live = (emitted >= 0) & (position >= self._decided[sequence])
-        self._take(sequence[live], position[live], previous[live])
+        live = (emitted >= 0) & (position >= state.position[sequence])
+        self._settle(sequence[live], position[live], previous[live])
         if phase.paired and phase.stop_token is not None:
-            spent = live & ((self._left[sequence] <= 0) | (position >= phase.rule.stop))
+            spent = live & ((state.budget_left[sequence] <= 0) | (position >= phase.rule.stop))
             if spent.any():
-                self._force(logits, np.flatnonzero(spent), np.full(spent.sum(), phase.stop_token))
-                self._token[sequence[spent]] = phase.stop_token
+                _force(logits, np.flatnonzero(spent), np.full(spent.sum(), phase.stop_token))
+                state.token[sequence[spent]] = phase.stop_token
                 live &= ~spent
-        work = np.flatnonzero(live)
-        if len(work):
-            self._decide(logits, work, Rows(sequence[work], position[work], previous[work]))
+        batch_rows = np.flatnonzero(live)
+        if len(batch_rows):
+            rows = Rows(sequence[batch_rows], position[batch_rows], previous[batch_rows])
+            self._decide(logits, batch_rows, rows)
         return logits
 
     def end(self, sequence: Ints, emitted: Ints, last: Ints) -> None:
-        """The engine has ended these, each [F], with token `last`. Raises LockstepError if that was
-        not decided.
+        """Settle sequences that the engine has ended.
+
+        Args:
+            sequence: Their indices in the phase [F].
+            emitted: Tokens that this engine has generated for each [F].
+            last: The last of these tokens [F].
+
+        Raises:
+            LockstepError: Another token was decided.
         """
-        self._take(sequence, self._phase.offset[sequence] + emitted, last)
+        self._settle(sequence, self._state.phase.offset[sequence] + emitted, last)
 
     def take_num_decided(self) -> int:
         """Positions decided since the last call."""
-        num, self._num_decided = self._num_decided, 0
-        return num
+        num_decided, self._state.num_decided = self._state.num_decided, 0
+        return num_decided
 
-    def _take(self, sequence: Ints, position: Ints, previous: Ints) -> None:
+    def _settle(self, sequence: Ints, position: Ints, previous: Ints) -> None:
         """Settle the last decision of each sequence whose token the engine has taken since."""
-        moved = position > self._decided[sequence]
+        state = self._state
+        moved = position > state.position[sequence]
         sequence, position, previous = sequence[moved], position[moved], previous[moved]
-        wrong = (position > self._decided[sequence] + 1) | (previous != self._token[sequence])
+        wrong = (position > state.position[sequence] + 1) | (previous != state.token[sequence])
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             raise LockstepError(
                 f"the engine went to position {position[row]} of sequence {sequence[row]} with"
-                f" token {previous[row]}; decided was token {self._token[sequence[row]]} at"
-                f" position {self._decided[sequence[row]]}"
+                f" token {previous[row]}; decided was token {state.token[sequence[row]]} at"
+                f" position {state.position[sequence[row]]}"
             )
-        self._left[sequence] -= self._intervened[sequence]
-        self._intervened[sequence] = False
-        self._decided[sequence] = position
+        state.budget_left[sequence] -= state.intervened[sequence]
+        state.intervened[sequence] = False
+        state.position[sequence] = position
 
-    def _decide(self, logits: torch.Tensor, work: Ints, rows: Rows) -> None:
-        own = (
-            logits if len(work) == len(logits) else logits[torch.from_numpy(work).to(logits.device)]
-        )
+    def _decide(self, logits: torch.Tensor, batch_rows: Ints, rows: Rows) -> None:
+        """Decide the rows `batch_rows` of a batch, which stand at `rows`."""
+        state, own = self._state, logits
+        if len(batch_rows) < len(logits):
+            own = logits[torch.from_numpy(batch_rows).to(logits.device)]
         log_p = log_probabilities(own[:, : self.config.vocab_size])
         mine = nuclei(log_p, self.config.sampling)
-        decisions, other_top1 = self._meet(rows, mine, log_p)
-        self._force(logits, work, decisions.token)
-        self._token[rows.sequence] = decisions.token
-        self._intervened[rows.sequence] = decisions.intervened
-        self._num_decided += len(work)
+        if state.phase.paired:
+            decisions, other_top1 = self._decide_with_twin(rows, mine, log_p)
+        else:
+            decisions, other_top1 = self._decide_alone(rows, mine), mine.top1
+        _force(logits, batch_rows, decisions.token)
+        state.token[rows.sequence] = decisions.token
+        state.intervened[rows.sequence] = decisions.intervened
+        state.num_decided += len(batch_rows)
         if self.trace:
             self.trace.append(rows, decisions, mine, other_top1, log_p)
 
-    def _force(self, logits: torch.Tensor, row: Ints, token: Ints) -> None:
-        """Leave greedy argmax no choice: one infinite logit a row, instead of writing the whole
-        vocabulary.
-        """
-        put(logits, row, token, torch.inf)
+    def _decide_alone(self, rows: Rows, mine: Nuclei) -> Decisions:
+        if self.trace:
+            self.trace.catch_up()
+        return follow(mine, self._state.phase.key[rows.sequence], rows.position)
 
-    def _meet(self, rows: Rows, mine: Nuclei, log_p: torch.Tensor) -> tuple[Decisions, Ints]:
-        """Decide with the twin, or alone in a solo phase; also the twin's most probable tokens
-        (alone: one's own).
-        """
-        phase, key = self._phase, self._phase.key[rows.sequence]
-        catch_up = self.trace.catch_up if self.trace else None
-        if not phase.paired:
-            if catch_up:
-                catch_up()
-            return follow(mine, key, rows.position), mine.top1
+    def _decide_with_twin(
+        self, rows: Rows, mine: Nuclei, log_p: torch.Tensor
+    ) -> tuple[Decisions, Ints]:
+        """The decisions, and the twin's most probable tokens [B]."""
         assert self.link, "begin() has checked that the twin is there"
-        theirs = exchange(self.link, rows, mine, catch_up)
-        base, rl = self._base_and_rl(mine, theirs)
+        state, phase = self._state, self._state.phase
+        theirs = exchange(self.link, rows, mine, self.trace.catch_up if self.trace else None)
+        base, rl = self._order(mine, theirs)
         if phase.external:
-            return (
-                score(
-                    base,
-                    rl,
-                    phase.external.values[phase.external.start[rows.sequence] + rows.position],
-                ),
-                theirs.top1,
-            )
-        both = couple(base, rl, phase.forward[rows.sequence], key, rows.position)
-        where = allowed(
-            phase.rule, rows.position, self._fires(rows, both, log_p), self._left[rows.sequence]
-        )
-        extrapolated = (
-            self._extrapolate(log_p, where) if phase.rule.extrapolate and len(where) else None
-        )
-        return decide(phase.rule, both, where, extrapolated), theirs.top1
+            token = phase.external.values[phase.external.start[rows.sequence] + rows.position]
+            return score(base, rl, token), theirs.top1
+        forward, key = phase.forward[rows.sequence], phase.key[rows.sequence]
+        draws = couple(base, rl, forward, key, rows.position)
+        fired, budget_left = self._fires(rows, draws, log_p), state.budget_left[rows.sequence]
+        intervening = allowed_rows(phase.rule, rows.position, fired, budget_left)
+        extrapolated = None
+        if phase.rule.extrapolate and len(intervening):
+            extrapolated = self._extrapolate(log_p, intervening)
+        return decide(phase.rule, draws, intervening, extrapolated), theirs.top1
 
-    def _fires(self, rows: Rows, both: CoupledDraws, log_p: torch.Tensor) -> Bools:
-        """Where the criterion fires, [B]. What it asks of the full distributions goes over the link
-        first.
-        """
-        phase, criterion = self._phase, self._phase.rule.criterion
-        if phase.chosen is not None:
-            return _is_in((rows.sequence << 32) + rows.position, phase.chosen)
+    def _fires(self, rows: Rows, draws: CoupledDraws, log_p: torch.Tensor) -> Bools:
+        """Where the criterion fires [B], after an exchange of the numbers that it asks for."""
+        phase = self._state.phase
+        criterion = phase.rule.criterion
+        if phase.random_positions is not None:
+            return _is_in((rows.sequence << 32) + rows.position, phase.random_positions)
         answers = None
         if criterion in ASKS_ENTROPY:
-            answers = Answers(np.arange(len(log_p)), *self._numbers(entropy(log_p)))
-        elif asked := query(criterion, both):
+            answers = Answers(np.arange(len(log_p)), *self._swap_numbers(entropy(log_p)))
+        elif needed := query(criterion, draws):
             row, token = (
-                torch.from_numpy(index).to(log_p.device) for index in (asked.row, asked.token)
+                torch.from_numpy(index).to(log_p.device) for index in (needed.row, needed.token)
             )
-            answers = Answers(asked.row, *self._numbers(log_p[row, token]))
-        return fires(criterion, phase.rule.threshold, both, answers)
+            answers = Answers(needed.row, *self._swap_numbers(log_p[row, token]))
+        return fires(criterion, phase.rule.threshold, draws, answers)
 
-    def _extrapolate(self, log_p: torch.Tensor, where: Ints) -> Nuclei:
-        """Nuclei of the rows `where` [I], beyond the policy that the rule extrapolates to."""
+    def _extrapolate(self, log_p: torch.Tensor, rows: Ints) -> Nuclei:
+        """Extrapolated nuclei of the given rows [I].
+
+        The side whose policy the rule extrapolates to proposes the tokens.
+        """
         assert self.link
-        rule, own = self._phase.rule, log_p[torch.from_numpy(where).to(log_p.device)]
-        num_tokens = min(_EXTRAPOLATED_TOKENS, own.shape[-1])
-        goes_there = self.config.policy == rule.extrapolate_to
-        self._agree(where)
-        proposed = (
-            own.topk(num_tokens, -1).indices.cpu().numpy() if goes_there else np.empty(0, np.int64)
-        )
-        received = exchange_numbers(
-            self.link, proposed, 0 if goes_there else len(where) * num_tokens
-        )
-        token = proposed if goes_there else received.reshape(len(where), num_tokens)
-        base, rl = self._numbers(own.gather(1, torch.tensor(token, device=own.device)))
+        rule, own = self._state.phase.rule, log_p[torch.from_numpy(rows).to(log_p.device)]
+        shape = (len(rows), min(_NUM_EXTRAPOLATED_TOKENS, own.shape[-1]))
+        self._check_same_rows(rows)
+        if self.config.policy == rule.extrapolate_to:
+            token = own.topk(shape[1], -1).indices.cpu().numpy()
+            exchange_numbers(self.link, token, 0)
+        else:
+            num_tokens = shape[0] * shape[1]
+            token = exchange_numbers(self.link, np.empty(0, np.int64), num_tokens).reshape(shape)
+        base, rl = self._swap_numbers(own.gather(1, torch.tensor(token, device=own.device)))
         to, other = (rl, base) if rule.extrapolate_to == "rl" else (base, rl)
-        shape = token.shape
         return extrapolate(
             to.reshape(shape), other.reshape(shape), token, rule.extrapolate, self.config.sampling
         )
 
-    def _agree(self, where: Ints) -> None:
-        """Raise LockstepError unless the twin intervenes at the same rows."""
+    def _check_same_rows(self, rows: Ints) -> None:
+        """Check that the twin intervenes at the same rows."""
         assert self.link
-        if not np.array_equal(exchange_numbers(self.link, where, len(where)), where):
+        if not np.array_equal(exchange_numbers(self.link, rows, len(rows)), rows):
             raise LockstepError("the engines would intervene at different rows of one step")
 
-    def _numbers(self, own: torch.Tensor) -> tuple[Floats, Floats]:
-        """Base's and rl's numbers, flat, of which `own` are this side's. Both sides get the same
-        bits.
-        """
+    def _swap_numbers(self, own: torch.Tensor) -> tuple[Floats, Floats]:
+        """Base's and rl's numbers, flat; `own` are this side's. Both sides get the same bits."""
         assert self.link
         mine = own.float().cpu().numpy()
         theirs = exchange_numbers(self.link, mine, mine.size)
-        base, rl = self._base_and_rl(mine.ravel(), theirs)
+        base, rl = self._order(mine.ravel(), theirs)
         return base.astype(np.float64), rl.astype(np.float64)
 
-    def _base_and_rl(self, mine: Side, theirs: Side) -> tuple[Side, Side]:
+    def _order(self, mine: Side, theirs: Side) -> tuple[Side, Side]:
+        """This side's and the twin's part, as base's and rl's."""
         return (mine, theirs) if self.config.policy == "base" else (theirs, mine)
 
 
+def _force(logits: torch.Tensor, row: Ints, token: Ints) -> None:
+    """Leave greedy argmax no choice: one infinite logit, not a whole row, is written."""
+    put(logits, row, token, torch.inf)
+
+
 def _is_in(values: Ints, ascending: Ints) -> Bools:
-    """Whether each of `values` is in `ascending`; np.isin would sort all of that at every step."""
+    """Whether each value is in `ascending`, which np.isin would sort anew at every step."""
     if not len(ascending):
         return np.zeros(len(values), np.bool_)
-    at = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
-    return np.asarray(ascending[at] == values)
+    index = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
+    return np.asarray(ascending[index] == values)

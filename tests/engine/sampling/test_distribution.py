@@ -21,7 +21,7 @@ from engine.sampling.distribution import (
     nuclei,
     stack,
 )
-from engine.sampling.passes import at_least
+from engine.sampling.passes import find_at_least
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 KINDS = ("normal", "flat", "peaked", "ties", "masked", "wide")
@@ -171,11 +171,11 @@ def test_a_flat_row_does_not_bring_its_whole_vocabulary_to_the_host(
     taken = []
 
     def count(*arguments: Any) -> Any:
-        flat, value = at_least(*arguments)
+        flat, value = find_at_least(*arguments)
         taken.append(len(flat))
         return flat, value
 
-    monkeypatch.setattr(distribution, "at_least", count)
+    monkeypatch.setattr(distribution, "find_at_least", count)
     assert nuclei(log_p, Sampling(1.0, 0.449)).size == 270
     assert taken == [0, 300]
 
@@ -440,7 +440,7 @@ def test_block_by_block_is_the_same_as_at_once(
     assert torch.equal(
         passes.num_greater(values, bounds), (values[:, None] > bounds[:, :, None]).sum(-1)
     )
-    flat, found = passes.at_least(values, cut)
+    flat, found = passes.find_at_least(values, cut)
     assert flat.tolist() == (values >= cut).flatten().nonzero()[:, 0].tolist()
     assert found.tolist() == values[values >= cut].tolist()
     assert torch.allclose(

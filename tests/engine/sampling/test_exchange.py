@@ -26,7 +26,7 @@ import pytest
 from engine.errors import LockstepError
 from engine.sampling.distribution import Nuclei
 from engine.sampling.exchange import Rows, exchange, exchange_numbers
-from engine.sampling.link import FRAME, Address, Link, Listener, SharedMemoryLink, connect
+from engine.sampling.link import FRAME_BYTES, Address, Link, Listener, SharedMemoryLink, connect
 
 KINDS = pytest.mark.parametrize("kind", ["shm", "tcp"])
 LONG = 300.0  # seconds, for whoever is not meant to wait in vain
@@ -55,9 +55,9 @@ def stay_silent(link: Link) -> None:
 def live(pipe: Connection) -> None:
     """The twin's whole life. Its last link stays open until the next job."""
     while True:
-        meeting, timeout, job, arguments = pipe.recv()
+        address, timeout, job, arguments = pipe.recv()
         try:
-            link = connect(meeting, timeout)
+            link = connect(address, timeout)
             pipe.send(job(link, *arguments))
         except LockstepError as error:
             pipe.send(error)
@@ -73,12 +73,12 @@ class Twin:
         theirs.close()
 
     def start(
-        self, meeting: Address, timeout: float, job: Callable[..., Any], *arguments: Any
+        self, address: Address, timeout: float, job: Callable[..., Any], *arguments: Any
     ) -> None:
         """Let the twin join and do `job(link, *arguments)`; returns at once."""
         while self._num_owed:  # a test that failed has not fetched its result
             self.result()
-        self._pipe.send((meeting, timeout, job, arguments))
+        self._pipe.send((address, timeout, job, arguments))
         self._num_owed += 1
 
     def result(self) -> Any:
@@ -103,9 +103,9 @@ def together(
     twin: Twin, kind: str, job: Callable[..., Any], mine: Any, theirs: Any, timeout: float = LONG
 ) -> Any:
     """Both sides' results, or errors, of `job` at either end of a link."""
-    opening = Listener(kind, "127.0.0.1", timeout)
-    twin.start(opening.meeting, timeout, job, *theirs)
-    link = opening.accept()
+    listener = Listener(kind, "127.0.0.1", timeout)
+    twin.start(listener.address, timeout, job, *theirs)
+    link = listener.accept()
     try:
         here: Any = job(link, *mine)
     except LockstepError as error:
@@ -132,11 +132,11 @@ def assert_equal(a: Nuclei, b: Nuclei) -> None:
     "sizes",
     [
         [(1, 1)],
-        [(FRAME, FRAME)],
-        [(FRAME - 1, FRAME + 1)],
-        [(1, 40 * FRAME + 7)],
-        [(40 * FRAME, 1)],
-        [(5_000_000, 4_000_000), (8, 8), (1, 3 * FRAME), (3 * FRAME, 1)],
+        [(FRAME_BYTES, FRAME_BYTES)],
+        [(FRAME_BYTES - 1, FRAME_BYTES + 1)],
+        [(1, 40 * FRAME_BYTES + 7)],
+        [(40 * FRAME_BYTES, 1)],
+        [(5_000_000, 4_000_000), (8, 8), (1, 3 * FRAME_BYTES), (3 * FRAME_BYTES, 1)],
     ],
     ids=str,
 )
@@ -149,7 +149,9 @@ def test_messages_of_any_two_sizes_arrive_whole(
 @KINDS
 def test_thousands_of_exchanges_of_random_sizes_stay_in_step(twin: Twin, kind: str) -> None:
     rng = np.random.default_rng(0)
-    sizes = [(int(a), int(b)) for a, b in np.exp(rng.uniform(0, np.log(2 * FRAME), (3000, 2)))]
+    sizes = [
+        (int(a), int(b)) for a, b in np.exp(rng.uniform(0, np.log(2 * FRAME_BYTES), (3000, 2)))
+    ]
     assert together(twin, kind, swap_all, (2, 0, sizes), (2, 1, sizes)) == (0, 0)
 
 
@@ -256,9 +258,9 @@ def test_a_twin_at_another_place_is_an_error_on_both_sides(
 
 @KINDS
 def test_a_silent_twin_is_an_error_after_the_deadline(twin: Twin, kind: str) -> None:
-    opening = Listener(kind, "127.0.0.1", 0.4)
-    twin.start(opening.meeting, LONG, stay_silent)
-    link = opening.accept()
+    listener = Listener(kind, "127.0.0.1", 0.4)
+    twin.start(listener.address, LONG, stay_silent)
+    link = listener.accept()
     with pytest.raises(LockstepError, match=r"did not answer within 0\.4 s \(step_timeout\)"):
         link.swap(b"anybody there?")
     assert twin.result() is None
@@ -270,9 +272,9 @@ def test_what_is_to_be_done_meanwhile_is_done_before_the_twin_has_answered(
     twin: Twin, kind: str, tmp_path: Path
 ) -> None:
     """The twin answers only when it has been done."""
-    opening = Listener(kind, "127.0.0.1", LONG)
-    twin.start(opening.meeting, LONG, swap_when_there, tmp_path / "done")
-    link = opening.accept()
+    listener = Listener(kind, "127.0.0.1", LONG)
+    twin.start(listener.address, LONG, swap_when_there, tmp_path / "done")
+    link = listener.accept()
     assert link.swap(b"early", (tmp_path / "done").touch) == b"late"
     assert twin.result() == b"early"
     link.close()
@@ -289,24 +291,24 @@ def swap_when_there(link: Link, file: Path) -> bytes:
 def test_a_twin_that_stops_in_the_middle_of_a_long_message_is_an_error(
     twin: Twin, kind: str
 ) -> None:
-    opening = Listener(kind, "127.0.0.1", LONG)
-    twin.start(opening.meeting, 0.3, swap_all, 0, 1, [(1, 10 * FRAME)])
-    link = opening.accept()
+    listener = Listener(kind, "127.0.0.1", LONG)
+    twin.start(listener.address, 0.3, swap_all, 0, 1, [(1, 10 * FRAME_BYTES)])
+    link = listener.accept()
 
     def stop() -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        link.swap(bytes(10 * FRAME), stop)  # after the first of 10 frames
+        link.swap(bytes(10 * FRAME_BYTES), stop)  # after the first of 10 frames
     assert isinstance(twin.result(), LockstepError)
     link.close()
 
 
 def test_a_twin_that_dies_is_an_error_at_once_on_tcp() -> None:
     mortal = Twin()
-    opening = Listener("tcp", "127.0.0.1", LONG)
-    mortal.start(opening.meeting, LONG, swap_all, 0, 1, [(1, 1)] * 2)
-    link = opening.accept()
+    listener = Listener("tcp", "127.0.0.1", LONG)
+    mortal.start(listener.address, LONG, swap_all, 0, 1, [(1, 1)] * 2)
+    link = listener.accept()
     link.swap(b"x")
     mortal.end()
     with pytest.raises(LockstepError, match="connection to the other engine broke"):
@@ -321,17 +323,17 @@ def test_a_twin_that_never_comes_is_an_error_on_tcp() -> None:
 
 
 @pytest.mark.parametrize(
-    "meeting",
+    "address",
     [
         Address("shm", "/proc/1/fd/987654", b"s"),
         Address("tcp", "127.0.0.1:9", b"s"),
         Address("tcp", "nowhere", b"s"),
     ],
-    ids=lambda meeting: meeting.address,
+    ids=lambda address: address.location,
 )
-def test_a_meeting_where_nobody_waits_is_an_error(meeting: Address) -> None:
-    with pytest.raises(LockstepError, match=f"the other engine is not at {meeting.address}"):
-        connect(meeting, 0.5)
+def test_an_address_where_nobody_waits_is_an_error(address: Address) -> None:
+    with pytest.raises(LockstepError, match=f"the other engine is not at {address.location}"):
+        connect(address, 0.5)
 
 
 def says_nothing(address: tuple[str, int]) -> socket.socket:
@@ -355,23 +357,23 @@ def test_a_stranger_does_not_take_the_twin_s_place(
     twin: Twin, stranger: Callable[[tuple[str, int]], socket.socket]
 ) -> None:
     """The stranger that says nothing is given a tenth of the time."""
-    opening = Listener("tcp", "127.0.0.1", 30.0)
-    host, port = opening.meeting.address.split(":")
+    listener = Listener("tcp", "127.0.0.1", 30.0)
+    host, port = listener.address.location.split(":")
     with stranger((host, int(port))):
-        twin.start(opening.meeting, LONG, swap_all, 4, 1, [(9, 9)])
-        link = opening.accept()
+        twin.start(listener.address, LONG, swap_all, 4, 1, [(9, 9)])
+        link = listener.accept()
         assert swap_all(link, 4, 0, [(9, 9)]) == 0
     assert twin.result() == 0
     link.close()
 
 
 def test_a_stranger_with_the_wrong_secret_is_refused_and_the_twin_is_not(twin: Twin) -> None:
-    opening = Listener("tcp", "127.0.0.1", LONG)
+    listener = Listener("tcp", "127.0.0.1", LONG)
     with ThreadPoolExecutor(1) as pool:
-        accepted = pool.submit(opening.accept)
+        accepted = pool.submit(listener.accept)
         with pytest.raises(LockstepError, match="the other engine is not at"):
-            connect(replace(opening.meeting, secret=b"guessed"), LONG)
-        twin.start(opening.meeting, LONG, swap_all, 5, 1, [(9, 9)])
+            connect(replace(listener.address, secret=b"guessed"), LONG)
+        twin.start(listener.address, LONG, swap_all, 5, 1, [(9, 9)])
         link = accepted.result()
     assert swap_all(link, 5, 0, [(9, 9)]) == 0
     assert twin.result() == 0
@@ -380,9 +382,9 @@ def test_a_stranger_with_the_wrong_secret_is_refused_and_the_twin_is_not(twin: T
 
 def test_a_slow_twin_is_given_the_whole_deadline_once_it_has_shown_who_it_is(twin: Twin) -> None:
     """The hand-shake's own deadline is short and must not stay on the link."""
-    opening = Listener("tcp", "127.0.0.1", 20.0)
-    twin.start(opening.meeting, LONG, swap_late, 2.5)
-    link = opening.accept()
+    listener = Listener("tcp", "127.0.0.1", 20.0)
+    twin.start(listener.address, LONG, swap_late, 2.5)
+    link = listener.accept()
     assert link.swap(b"early") == b"late"
     assert twin.result() == b"early"
     link.close()
@@ -394,14 +396,14 @@ def swap_late(link: Link, seconds: float) -> bytes:
 
 
 def test_the_port_is_open_on_loopback_only() -> None:
-    opening = Listener("tcp", "127.0.0.1", 0.1)
+    listener = Listener("tcp", "127.0.0.1", 0.1)
     listening = [
         c.laddr for c in psutil.Process().net_connections("tcp") if c.status == psutil.CONN_LISTEN
     ]
-    port = int(opening.meeting.address.split(":")[1])
+    port = int(listener.address.location.split(":")[1])
     assert [address.ip for address in listening if address.port == port] == ["127.0.0.1"]
     with pytest.raises(LockstepError):
-        opening.accept()
+        listener.accept()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
 
@@ -413,10 +415,10 @@ def test_nothing_is_left_behind_in_shared_memory(twin: Twin, kind: str) -> None:
     assert set(os.listdir("/dev/shm")) <= before
 
 
-def test_an_opening_s_secret_is_its_own() -> None:
-    meetings = [Listener("shm", "", 1.0).meeting for _ in range(2)]
-    assert len({meeting.secret for meeting in meetings}) == 2
-    assert all(len(meeting.secret) >= 16 and Path(meeting.address).exists() for meeting in meetings)
+def test_the_secret_of_a_listener_is_its_own() -> None:
+    addresses = [Listener("shm", "", 1.0).address for _ in range(2)]
+    assert len({address.secret for address in addresses}) == 2
+    assert all(len(each.secret) >= 16 and Path(each.location).exists() for each in addresses)
 
 
 def test_numbers_come_as_they_were_sent_and_of_another_size_than_expected_are_a_lockstep_error(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from engine.sampling.coupling import couple, sample
 from engine.sampling.criterion import fires
 from engine.sampling.distribution import Nuclei, js_divergence
-from engine.sampling.intervention import MAX_INTERVENTIONS, Decisions, allowed, decide, follow
+from engine.sampling.intervention import MAX_INTERVENTIONS, Decisions, allowed_rows, decide, follow
 from engine.sampling.noise import gumbel, stream_key
 from engine.sampling.rule import EosRule, Rule
 
@@ -54,10 +54,12 @@ def decided_rows(
     base: Nuclei, rl: Nuclei, forward: Array, left: Array, threshold: float = 0.1
 ) -> Decisions:
     key, position = positions(len(left))
-    both = couple(base, rl, forward, key, position)
+    draws = couple(base, rl, forward, key, position)
     rule = Rule(threshold=threshold)
     return decide(
-        rule, both, allowed(rule, position, fires(rule.criterion, threshold, both, None), left)
+        rule,
+        draws,
+        allowed_rows(rule, position, fires(rule.criterion, threshold, draws, None), left),
     )
 
 
@@ -232,10 +234,10 @@ STOP = 1
 
 def proposing(rule: Rule, other: dict[int, float], extrapolated: bool = False) -> Decisions:
     """One row whose primary takes token 2, under a rule that always intervenes with `other`."""
-    both = couple(
+    draws = couple(
         make({2: 1.0}), make({3: 1.0} if extrapolated else other), np.array([True]), *positions(1)
     )
-    return decide(rule, both, np.array([0]), make(other) if extrapolated else None)
+    return decide(rule, draws, np.array([0]), make(other) if extrapolated else None)
 
 
 @pytest.mark.parametrize("extrapolated", [False, True])
@@ -258,9 +260,9 @@ def test_a_stop_token_that_is_proposed_is_kept_dropped_or_drawn_again(
 
 
 def test_the_primarys_own_stop_token_is_nobodys_proposal() -> None:
-    both = couple(make({STOP: 1.0}), make({STOP: 1.0}), np.array([True]), *positions(1))
+    draws = couple(make({STOP: 1.0}), make({STOP: 1.0}), np.array([True]), *positions(1))
     for eos in ("drop", "resample"):
-        decisions = decide(Rule(eos=eos, stop_token_ids=(STOP,)), both, np.array([0]))
+        decisions = decide(Rule(eos=eos, stop_token_ids=(STOP,)), draws, np.array([0]))
         assert decisions.token.tolist() == [STOP]
         assert not decisions.intervened.any()
 
@@ -275,4 +277,4 @@ def test_a_row_intervenes_where_the_criterion_fires_budget_is_left_and_the_windo
 ) -> None:
     fired, left, position = (np.array(column) for column in zip(*rows, strict=True))
     expected = [n for n, (f, b, t) in enumerate(rows) if f and b > 0 and 3 <= t < 7]
-    assert allowed(Rule(start=3, stop=7), position, fired, left).tolist() == expected
+    assert allowed_rows(Rule(start=3, stop=7), position, fired, left).tolist() == expected

@@ -17,7 +17,7 @@ import torch
 from engine.errors import LockstepError
 from engine.sampling.coupling import couple, sample
 from engine.sampling.distribution import Sampling, log_probabilities, nuclei
-from engine.sampling.intervention import MAX_INTERVENTIONS, allowed, decide
+from engine.sampling.intervention import MAX_INTERVENTIONS, allowed_rows, decide
 from engine.sampling.link import Link, Listener, connect
 from engine.sampling.noise import stream_key
 from engine.sampling.rule import Rule
@@ -88,13 +88,12 @@ def oracle(n: int, p: Phase, max_tokens: int = MAX_TOKENS) -> Oracle:
             for policy in ("base", "rl")
         )
         position = np.array([len(made.tokens)])
-        both = couple(base, rl, p.forward[n : n + 1], p.key[n : n + 1], position)
-        one = decide(
-            p.rule, both, allowed(p.rule, position, both.js > p.rule.threshold, np.array([left]))
-        )
-        made.tokens.append(int(one.token[0]))
-        made.intervened.append(bool(one.intervened[0]))
-        left -= int(one.intervened[0])
+        draws = couple(base, rl, p.forward[n : n + 1], p.key[n : n + 1], position)
+        fired = draws.js > p.rule.threshold
+        decision = decide(p.rule, draws, allowed_rows(p.rule, position, fired, np.array([left])))
+        made.tokens.append(int(decision.token[0]))
+        made.intervened.append(bool(decision.intervened[0]))
+        left -= int(decision.intervened[0])
     return made
 
 
@@ -175,8 +174,8 @@ class Engine:
 
 @pytest.fixture
 def links() -> Iterator[Links]:
-    opening = Listener("shm", "", 10.0)
-    pair = opening.accept(), connect(opening.meeting, 10.0)
+    listener = Listener("shm", "", 10.0)
+    pair = listener.accept(), connect(listener.address, 10.0)
     yield pair
     for link in pair:
         link.close()
