@@ -15,7 +15,7 @@ from typing import Any
 from engine.core import GIVEN, ExternalResponse, Task, Trajectory
 from engine.errors import TaskError
 from engine.models.prompt import render_prompts
-from evaluators.external.cells import Cells, find_columns
+from evaluators.external.columns import Cells, find_columns
 from evaluators.tasks.sources.rows import Row
 
 _NO_RESPONSE = "give token_ids (a list of whole numbers) or response (text)"
