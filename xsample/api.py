@@ -156,7 +156,6 @@ def open_run(path: str | PathLike[str]) -> Run:
 def report(
     runs: Sequence[Run | str | PathLike[str]],
     out: str | PathLike[str] | None = None,
-    /,
     *,
     show_text: bool = False,
 ) -> Path:

@@ -5,15 +5,19 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
+import yaml
 from nbclient import NotebookClient
 
+import xsample
 from tests.support.pages import pages, run_page
 from tests.support.paths import ROOT
+from xsample.cli.main import commands
 
 # Its blocks are training code for TRL and verl: tests/recipes/test_trl.py runs them.
 WITH_A_TEST_OF_ITS_OWN = "divergence-weighting.md"
@@ -89,6 +93,28 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert built.returncode == 0, built.stderr
     options = (tmp_path / "site" / "reference" / "options.html").read_text(encoding="utf-8")
     assert "--tensor-parallel-size" in options
+
+
+def test_every_command_is_in_the_readme_and_on_the_page_of_commands() -> None:
+    for page in ("README.md", "docs/reference/commands.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert not [name for name in commands.commands if f"`xsample {name}" not in text], page
+
+
+def test_the_version_stands_in_one_place_and_elsewhere_agrees() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == xsample.__version__
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"\n## {xsample.__version__}\n" in changelog
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert "version" not in project and project["dynamic"] == ["version"]
+
+
+def test_the_workflow_and_the_hook_call_what_contributors_call() -> None:
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")
+    steps = yaml.safe_load(workflow)["jobs"]["ci"]["steps"]
+    assert steps[-1]["run"] == "bash .ci/run"
+    subprocess.run([sys.executable, "-m", "pre_commit", "validate-config"], cwd=ROOT, check=True)
 
 
 def test_the_readme_is_read_to_its_end() -> None:
