@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import ConfigError
-from xsample.results import Run
+from xsample.results import Run, write_report
 
 if TYPE_CHECKING:
     from engine.config.run_config import RunConfig
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from evaluators.tasks.task_set import TaskSet
 
 
-def load_config(file: str | PathLike[str] | None = None, /, **settings: Any) -> RunConfig:
+def load_config(file: str | PathLike[str] | None = None, **settings: Any) -> RunConfig:
     """Load the settings of a run from keywords, a YAML file, or both.
 
     Args:
@@ -28,10 +28,10 @@ def load_config(file: str | PathLike[str] | None = None, /, **settings: Any) -> 
         **settings: Any option of `xsample run`, with `_` for `-`: `max_tokens=8000`.
 
     Returns:
-        The settings, checked and frozen; those that are left out have their defaults.
+        The settings, checked and frozen; those that are not given have their defaults.
 
     Raises:
-        ConfigError: A setting is unknown, or its value is impossible.
+        ConfigError: A setting is not known, or its value is not possible.
 
     Example:
         >>> xsample.load_config("run.yaml", budget=8)
@@ -39,14 +39,14 @@ def load_config(file: str | PathLike[str] | None = None, /, **settings: Any) -> 
     """
     from engine.run.settings import load
 
-    return load(Path(file) if file is not None else None, settings)
+    return load(None if file is None else Path(file), settings)
 
 
-def prepare(config: RunConfig | None = None, /, **settings: Any) -> Plan:
+def prepare(config: RunConfig | str | PathLike[str] | None = None, **settings: Any) -> Plan:
     """Check everything that can be checked before an engine starts, and start nothing.
 
     Args:
-        config: Settings from `load_config`.
+        config: Settings from `load_config`, or a YAML file of settings.
         **settings: Settings that are not in `config`, or override it.
 
     Returns:
@@ -55,35 +55,43 @@ def prepare(config: RunConfig | None = None, /, **settings: Any) -> Plan:
         is worth knowing about the problems that were read.
 
     Raises:
-        UsageError: Something that was given cannot be run as it is.
+        UsageError: A setting, a model, a problem or the run directory cannot be used as it is.
 
     Example:
         >>> plan = xsample.prepare(direction="reverse", budget=8)
         >>> print(plan)
     """
-    from xsample.making import plan_run
+    from xsample.planning import plan_run
 
     return plan_run(_resolve(config, settings))
 
 
-def run(plan: Plan | RunConfig | None = None, /, *, progress: bool = True, **settings: Any) -> Run:
+def run(
+    plan: Plan | RunConfig | str | PathLike[str] | None = None,
+    *,
+    progress: bool = True,
+    **settings: Any,
+) -> Run:
     """Make, grade and summarise the responses of a pair of models.
 
-    The same settings with the same `out` resume a run: what is committed is not made again.
+    The same settings with the same `out` resume a run: what is committed is not made again. After
+    Ctrl-C, too: the engines end, and what was finished is kept.
 
     Args:
-        plan: A plan from `prepare`, or settings from `load_config`.
+        plan: A plan from `prepare`, settings from `load_config`, or a YAML file of settings.
         progress: Whether to show progress, in a terminal as in a notebook.
         **settings: Settings, where no plan is given. Without `base` and `rl` the embedded pair
-                    runs.
+            runs.
 
     Returns:
         The finished run.
 
     Raises:
-        UsageError: Something that was given cannot be run as it is.
-        IncompleteRunError: Trajectories are missing; those that are made are kept and summarised.
+        UsageError: A setting, a model, a problem or the run directory cannot be used as it is.
+        IncompleteRunError: Trajectories are missing; the rest is kept, and the same call with `out`
+            as that run directory goes on. GivenUpError: the missing ones failed again and again.
         EngineError: The engines could not be started.
+        StoreError: The run directory failed, as on a full disk.
 
     Example:
         >>> run = xsample.run(direction="reverse", budget=8, out="runs/first")
@@ -101,9 +109,8 @@ def run(plan: Plan | RunConfig | None = None, /, *, progress: bool = True, **set
 
 
 def score(
-    responses: str | PathLike[str],
-    config: RunConfig | None = None,
-    /,
+    responses: Run | str | PathLike[str],
+    config: RunConfig | str | PathLike[str] | None = None,
     *,
     progress: bool = True,
     **settings: Any,
@@ -111,8 +118,8 @@ def score(
     """Measure responses that exist already, token by token, under a pair.
 
     Args:
-        responses: A run directory, or a JSONL or Parquet file with one row per response.
-        config: Settings from `load_config`. They override those of the run directory.
+        responses: A run or its directory, or a JSONL or Parquet file with one row per response.
+        config: Settings from `load_config`, or a YAML file of them. They override those of the run.
         progress: Whether to show progress.
         **settings: Settings that are not in `config`, or override it.
 
@@ -123,6 +130,7 @@ def score(
         UsageError: A setting or a response cannot be measured as it is.
         IncompleteRunError: Responses are missing; those that are measured are kept.
         EngineError: The engines could not be started.
+        StoreError: The run directory failed, as on a full disk.
 
     Example:
         >>> xsample.score("runs/first", rl="checkpoints/global_step_200", out="runs/step-200")
@@ -130,11 +138,12 @@ def score(
     from engine.config.inheritance import INHERITED_BY_SCORE
     from engine.run.settings import load_for_score, settings_of
     from evaluators.external.reading import is_run
-    from xsample.making import plan_score
+    from xsample.planning import plan_score
 
     place = Path(responses)
     inherited = settings_of(place, INHERITED_BY_SCORE) if is_run(place) else None
-    plan = plan_score(place, load_for_score(None, _user_settings(config) | settings, inherited))
+    file, typed = _file_and_settings(config, settings)
+    plan = plan_score(place, load_for_score(file, typed, inherited))
     return _carry_out(plan, progress)
 
 
@@ -146,6 +155,7 @@ def open_run(path: str | PathLike[str]) -> Run:
 
     Raises:
         RunDirectoryError: It is no run directory.
+        StoreError: Its run.json cannot be read, or parts of another run are in it.
 
     Example:
         >>> xsample.open_run("runs/first").curve()
@@ -154,15 +164,17 @@ def open_run(path: str | PathLike[str]) -> Run:
 
 
 def report(
-    runs: Sequence[Run | str | PathLike[str]],
+    runs: Run | str | PathLike[str] | Sequence[Run | str | PathLike[str]],
     out: str | PathLike[str] | None = None,
     *,
     show_text: bool = False,
 ) -> Path:
     """Write figures, tables and one HTML page of a run, or of several side by side.
 
+    What is missing in the report is a warning, a line each.
+
     Args:
-        runs: Runs, or their directories, in the order in which they are shown.
+        runs: A run or several, or their directories, in the order in which they are shown.
         out: The folder of the report. Of one run it is the folder `report` in the run directory.
         show_text: Also show the text of a gated set, which must not be published.
 
@@ -173,16 +185,11 @@ def report(
         UsageError: A run cannot be read, or the folder cannot be used.
 
     Example:
-        >>> xsample.report(["runs/js", "runs/random"], "reports/control")
+        >>> xsample.report(["runs/js", "runs/random"], out="reports/control")
     """
-    from evaluators.report.build import build_report
-
-    paths = [run.path if isinstance(run, Run) else Path(run) for run in runs]
-    if out is None:
-        if len(paths) != 1:
-            raise ConfigError(f"a report of {len(paths)} runs needs a folder: give out")
-        out = paths[0] / "report"
-    return build_report(paths, Path(out), show_text=show_text).index
+    if isinstance(runs, (Run, str, PathLike)):
+        return write_report([Path(runs)], out, show_text)
+    return write_report([Path(run) for run in runs], out, show_text)
 
 
 def tasks() -> list[TaskSet]:
@@ -194,26 +201,51 @@ def tasks() -> list[TaskSet]:
 
 def _carry_out(plan: Plan, progress: bool) -> Run:
     from engine.shard import WHOLE
+    from engine.system.log import close_logs, logger
     from engine.system.screen import open_display, silent_display
     from evaluators.scores.run_summary import check_complete, summarise_run
     from xsample.making import make
 
-    with open_display() if progress else silent_display() as display:
-        for note in filter(None, [*plan.notes, plan.memory.warning]):
-            display.note(f"note: {note}")
-        store = make(plan, display)
-    if plan.shard == WHOLE:
-        summary = summarise_run(store, plan.grader if plan.problems else None)
-        check_complete(store, summary)
+    try:
+        with open_display() if progress else silent_display() as display:
+            for note in filter(None, [*plan.notes, plan.memory.warning]):
+                display.note(f"note: {note}")
+            store = make(plan, display)
+        if plan.shard == WHOLE:
+            summary = summarise_run(store, plan.grader if plan.problems else None)
+            check_complete(store, summary)
+    except Exception as error:  # the last record of the run's log
+        logger.error(str(error), exc_info=error, extra={"on_screen": True})
+        raise
+    finally:
+        close_logs()
     return Run(store.path)
 
 
-def _resolve(config: RunConfig | None, settings: dict[str, Any]) -> RunConfig:
+def _resolve(config: RunConfig | str | PathLike[str] | None, settings: dict[str, Any]) -> RunConfig:
+    from engine.config.run_config import RunConfig
     from engine.run.settings import load
 
-    return load(None, _user_settings(config) | settings) if settings or config is None else config
+    if isinstance(config, RunConfig) and not settings:
+        return config
+    return load(*_file_and_settings(config, settings))
 
 
-def _user_settings(config: RunConfig | None) -> dict[str, Any]:
-    """The settings of `config` that the user has set; a default must not override anything."""
-    return {name: getattr(config, name) for name in config.model_fields_set} if config else {}
+def _file_and_settings(
+    config: RunConfig | str | PathLike[str] | None, settings: dict[str, Any]
+) -> tuple[Path | None, dict[str, Any]]:
+    """A YAML file to be read, and the settings that override it.
+
+    Defaults of a configuration override nothing. What it has taken over from a run that it matches
+    counts as given, so another `match` would only be followed in part.
+    """
+    if config is None:
+        return None, settings
+    if isinstance(config, (str, PathLike)):
+        return Path(config), settings
+    if config.match and "match" in settings:
+        raise ConfigError(
+            f"match is {str(settings['match'])!r}, but the configuration has taken its settings"
+            f" over from {str(config.match)!r}: give match to load_config"
+        )
+    return None, {name: getattr(config, name) for name in config.model_fields_set} | settings

@@ -7,6 +7,7 @@ set or the models is checked in `engine.run.plan`. Imports nothing heavy.
 
 from __future__ import annotations
 
+from os import PathLike
 from pathlib import Path
 from typing import Literal
 
@@ -364,7 +365,13 @@ class RunConfig(BaseModel):
     @field_validator("out", "prompt_template", "match", mode="before")
     @classmethod
     def _parse_path(cls, value: object) -> object:
-        return Path(value) if isinstance(value, str) else value
+        return Path(value) if isinstance(value, (str, PathLike)) else value
+
+    @field_validator("base", "rl", "task", "task_data", mode="before")
+    @classmethod
+    def _parse_place(cls, value: object) -> object:
+        """A place is a path or a hub id, so it is kept as text."""
+        return str(value) if isinstance(value, Path) else value
 
     @model_validator(mode="after")
     def _check_models_and_task(self) -> RunConfig:

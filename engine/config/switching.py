@@ -35,7 +35,7 @@ def parse_budget(value: object) -> tuple[int | None, ...]:
     Raises:
         ValueError: The value is no budget, or the budgets do not increase.
     """
-    items = value if isinstance(value, (list, tuple)) else str(value).split(",")
+    items = value if isinstance(value, (list, tuple, range)) else str(value).split(",")
     if not items:
         raise ValueError("an empty list names no budget: give whole numbers >= 0, or unlimited")
     budgets = tuple(map(_parse_budget_item, items))

@@ -22,8 +22,7 @@ from engine.lockstep.cluster import dead_processes
 from engine.lockstep.placing import address_of, give_back, reserve
 from engine.lockstep.processes import EngineProcesses
 from engine.lockstep.ray_errors import engine_errors
-from engine.lockstep.worker import Decided as Decided
-from engine.lockstep.worker import Finished, Place, PolicyWorker, Requests, WorkerConfig
+from engine.lockstep.worker import Decided, Finished, Place, PolicyWorker, Requests, WorkerConfig
 from engine.sampling.sampler import Phase
 from engine.system.log import remove_if_empty
 

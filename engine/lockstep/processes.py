@@ -30,6 +30,9 @@ class EngineProcesses:
 
         Where Ray or a process is gone already, what was seen before counts.
         """
+        places = list(places)
+        if not places:
+            return  # asking Ray where this is would start a cluster, where there is none any more
         with suppress(Exception):
             this_node = ray.get_runtime_context().get_node_id()
             for place in places:

@@ -42,4 +42,6 @@ def _as_engine_error(error: Exception, logs: str) -> EngineError:
         return LostEngineError(f"an engine's process died: {first_line(error)}{logs}")
     if isinstance(error, ray.exceptions.GetTimeoutError):
         return LostEngineError(f"an engine did not answer in time{logs}")
-    return EngineError(f"an engine failed: {type(cause).__name__}: {first_line(cause)}{logs}")
+    kind, message = type(cause).__name__, first_line(cause)
+    what = kind if message == kind else f"{kind}: {message}"
+    return EngineError(f"an engine failed: {what}{logs}")

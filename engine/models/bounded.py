@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import os
 import resource
+import select
 import signal
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +20,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from engine.errors import first_line
+
+# How long the call may take by the clock, beside its bound on CPU time: the machine may be busy.
+_WALL_SECONDS, _WALL_FACTOR = 60.0, 20.0
 
 
 def call_bounded(call: Callable[[], Any], cpu_s: int, memory_mib: int) -> Any:
@@ -44,8 +49,7 @@ def call_bounded(call: Callable[[], Any], cpu_s: int, memory_mib: int) -> Any:
         _run_child(writer, call, cpu_s, memory_mib)
     os.close(writer)
     try:
-        with os.fdopen(reader, "rb") as pipe:
-            answer = pipe.read()
+        answer = _read_until(reader, time.monotonic() + _WALL_SECONDS + _WALL_FACTOR * cpu_s)
     finally:  # also after Ctrl-C
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
@@ -56,6 +60,20 @@ def call_bounded(call: Callable[[], Any], cpu_s: int, memory_mib: int) -> Any:
     if error is not None:
         raise ValueError(error)
     return value
+
+
+def _read_until(reader: int, deadline: float) -> bytes:
+    """All that comes out of a pipe; nothing where it is not closed by the deadline.
+
+    A fork beside threads may wait forever for a lock that one of them held, and takes no CPU time.
+    """
+    with os.fdopen(reader, "rb", buffering=0) as pipe:
+        answer = b""
+        while select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            if not (block := pipe.read(1 << 16)):
+                return answer
+            answer += block
+    return b""
 
 
 def _run_child(writer: int, call: Callable[[], Any], cpu_s: int, memory_mib: int) -> NoReturn:

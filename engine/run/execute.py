@@ -30,6 +30,8 @@ from engine.system.signals import HeldSignals
 def execute(plan: Plan, grader: Grader | None, display: Display) -> RunStore:
     """Make every trajectory of the plan's shard that is not made yet.
 
+    Whatever happens, what was committed stays.
+
     Args:
         plan: The run, checked.
         grader: What grades the responses. None where no gold answer is known, and for a shard:
@@ -44,9 +46,8 @@ def execute(plan: Plan, grader: Grader | None, display: Display) -> RunStore:
         EngineError: No engine could be started.
         StoreError: The run directory failed.
         RunDirectoryError: The run directory cannot be used.
+        ConfigError: There is no Ray cluster at ray_address, or no folder for temporary files.
         KeyboardInterrupt: Ctrl-C or SIGTERM came; everything is cleaned up.
-
-    Whatever happens, what was committed stays.
     """
     with RunStore.open(plan.out, manifest_of(plan), plan.shard) as store:
         if store.note:

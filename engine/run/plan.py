@@ -171,5 +171,8 @@ def _plan(
     device = config.device
     if device == "auto":
         device = "cuda" if visible_gpus() else "cpu"
-    out = config.out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    out = config.out
+    if out is None:  # milliseconds, for plans that are made in one second
+        now = datetime.now()
+        out = Path("runs") / f"{name}-{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03}"
     return Plan(config, work, rule, pair, max_model_len, memory, device, out)

@@ -1,4 +1,4 @@
-"""The folder of a run: where one can go, and what is one."""
+"""The folder of a run: where a run can go, which folder holds one, and the lock of its writers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ from engine.system.files import is_temporary, reason
 
 
 def create_folder(path: Path) -> None:
-    """Make the folder of a run, if it is not there. Raises RunDirectoryError where no run can
-    go.
+    """Create the folder of a run, if it does not exist.
+
+    Args:
+        path: The run directory.
+
+    Raises:
+        RunDirectoryError: No run can go there.
     """
     contents(path)
     try:
@@ -27,8 +32,16 @@ def create_folder(path: Path) -> None:
 
 
 def contents(path: Path) -> set[str]:
-    """What is in the folder, if there is one. Raises RunDirectoryError where no run can go."""
-    if os.path.exists(path) and not os.path.isdir(path):  # unlike those of Path, these never raise
+    """The names in a folder, without locks and temporary files; none if it does not exist.
+
+    Args:
+        path: The run directory.
+
+    Raises:
+        RunDirectoryError: No run can go there: it is a file, cannot be read, or holds other files.
+    """
+    # The functions of os.path never raise, unlike the methods of Path.
+    if os.path.exists(path) and not os.path.isdir(path):
         raise RunDirectoryError(f"--out {path} is a file: give a folder")
     try:
         children = path.iterdir() if os.path.isdir(path) else ()
@@ -49,29 +62,42 @@ def contents(path: Path) -> set[str]:
 
 
 def check_is_run(path: Path) -> None:
-    """Raise RunDirectoryError where no run.json is to be read."""
-    if not os.path.isfile(path / "run.json"):
-        is_there = os.path.exists(path)
-        what = (
-            "holds no run.json"
-            if os.path.isdir(path)
-            else "is a file"
-            if is_there
-            else "does not exist"
-        )
-        raise RunDirectoryError(
-            f"run directory {path} {what}: give the --out folder of an `xsample run`"
-        )
+    """Check that a folder holds a run.json.
+
+    Args:
+        path: The run directory.
+
+    Raises:
+        RunDirectoryError: There is no run.json.
+    """
+    if os.path.isfile(path / "run.json"):
+        return
+    if os.path.isdir(path):
+        fault = "holds no run.json"
+    elif os.path.exists(path):
+        fault = "is a file"
+    else:
+        fault = "does not exist"
+    raise RunDirectoryError(
+        f"run directory {path} {fault}: give the --out folder of an `xsample run`"
+    )
 
 
 class FolderLock:
-    """Held from its making to `close`. Raises RunDirectoryError where somebody else holds it.
+    """The lock of a run directory, held from its creation until `close`.
 
-    note: what the user should know of it, if anything.
+    Args:
+        path: The run directory.
+        shard: The shard that this process writes; shards of the same total share the lock.
+
+    Raises:
+        RunDirectoryError: Another process holds the lock, or the folder cannot be written.
     """
 
     def __init__(self, path: Path, shard: Shard = WHOLE) -> None:
-        self._path, self._shard, self.note = path, shard, ""
+        self._path, self._shard = path, shard
+        self.note = ""
+        """What the user should know of the lock; empty if nothing."""
         self._descriptors: list[int] = []
         try:
             if shard.total > 1:
@@ -84,7 +110,7 @@ class FolderLock:
             raise
 
     def close(self) -> None:
-        """Let go."""
+        """Release the lock."""
         while self._descriptors:
             os.close(self._descriptors.pop())
 
@@ -97,13 +123,13 @@ class FolderLock:
         return f"{self._shard.total} shards"
 
     def _share(self) -> None:
-        """Beside other shards, as long as they are of the same number."""
+        """Lock the folder together with other shards, if they are of the same total."""
         gate = self._open(".lock-shards")
         try:
-            with suppress(OSError):  # without flock there is no lock either, and `_take` says so
-                fcntl.flock(
-                    gate, fcntl.LOCK_EX
-                )  # for milliseconds: one shard at a time makes the lock, or joins it
+            # Without flock there is no lock either, and `_take` says so.
+            with suppress(OSError):
+                # For milliseconds: one shard at a time creates the lock, or joins it.
+                fcntl.flock(gate, fcntl.LOCK_EX)
             try:
                 self._admit_others(self._take(".lock", fcntl.LOCK_EX, self._shards))
             except RunDirectoryError:
@@ -114,17 +140,17 @@ class FolderLock:
             os.close(gate)
 
     def _admit_others(self, lock: int) -> None:
+        """Turn the exclusive lock into a shared one."""
         try:
-            _try(
-                lock, fcntl.LOCK_SH
-            )  # which lets go of it for a moment: a whole run may get in between
+            # flock releases the lock for a moment: a whole run may get in between.
+            _try(lock, fcntl.LOCK_SH)
         except BlockingIOError:
             raise self._in_use(_read(lock)) from None
         except OSError:
-            pass  # there is no flock, as was said
+            pass  # there is no flock, as `_take` has noted
 
     def _take(self, name: str, kind: int, note: str | None) -> int:
-        """Lock a file of the folder, and write into it who holds it."""
+        """Lock a file of the folder and, with a note, write into it who holds the lock."""
         lock = self._open(name)
         try:
             _try(lock, kind)
@@ -132,13 +158,15 @@ class FolderLock:
             holder = _read(lock)
             os.close(lock)
             raise self._in_use(holder) from None
-        except OSError as error:  # some cluster file systems are mounted without flock
+        except OSError as error:
+            # Some cluster file systems are mounted without flock.
             self.note = (
                 f"{self._path} cannot be locked ({reason(error)}): start no second run with it"
             )
         self._descriptors.append(lock)
         if note is not None:
-            with suppress(OSError):  # only for whoever is refused
+            # The note only serves the process that is refused.
+            with suppress(OSError):
                 os.truncate(lock, 0)
                 os.pwrite(lock, f"{note}\n".encode(), 0)
         return lock
@@ -163,9 +191,14 @@ class FolderLock:
 
 
 def _read(lock: int) -> str:
+    """Who holds the lock, by the note in its file."""
     return os.pread(lock, 200, 0).decode(errors="replace").strip()
 
 
 def _try(lock: int, kind: int) -> None:
-    """Raises BlockingIOError where somebody else has it."""
+    """Lock a file without waiting.
+
+    Raises:
+        BlockingIOError: Another process holds the lock.
+    """
     fcntl.flock(lock, kind | fcntl.LOCK_NB)

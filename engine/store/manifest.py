@@ -1,5 +1,6 @@
-"""What a run.json says of its run. It is read with care: someone may have edited it, or an older
-version written it.
+"""The sections of a run.json, and the digests that identify a run.
+
+A run.json is read with care: a user may have edited it, or an older version may have written it.
 """
 
 from __future__ import annotations
@@ -12,41 +13,47 @@ from typing import Any
 
 from engine.errors import RunDirectoryError
 
-MAX_TRAJECTORIES = 10_000_000  # of a run; a number in run.json must not take all memory
+MAX_TRAJECTORIES = 10_000_000
+"""Of one run: a number in run.json must not take all memory."""
 
 
 def section(manifest: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """An object of run.json; empty where it is not there, or is something else."""
-    found = manifest.get(name)
-    return found if isinstance(found, dict) else {}
+    """An object of run.json; empty if it is missing or is no object."""
+    value = manifest.get(name)
+    return value if isinstance(value, dict) else {}
 
 
 def is_scored(manifest: Mapping[str, Any]) -> bool:
-    """Whether the responses are given ones that `xsample score` measured."""
+    """Whether the responses come from elsewhere and `xsample score` measured them."""
     return "responses" in section(manifest, "identity")
 
 
 def is_gated(manifest: Mapping[str, Any]) -> bool:
-    """Whether the text of the problems must not be published; where run.json does not say, it must
-    not.
-    """
+    """Whether the text of the problems must not be published; true if run.json does not say."""
     return section(manifest, "task").get("gated") is not False
 
 
 def expected_section(manifest: Mapping[str, Any], run: Path) -> dict[str, Any]:
-    """What `engine.store.schema.expected_trajectories` takes. Raises RunDirectoryError where
-    run.json has something else.
+    """The section `expected`, as `engine.store.schema.expected_trajectories` takes it.
+
+    Args:
+        manifest: The run.json.
+        run: The run directory, for the error.
+
+    Raises:
+        RunDirectoryError: The section is missing, malformed, or asks for too many trajectories.
     """
-    found = section(manifest, "expected")
-    if _is_list(found) or _is_product(found):
-        return found
+    expected = section(manifest, "expected")
+    if _is_list(expected) or _is_product(expected):
+        return expected
     raise RunDirectoryError(
-        f"{run}/run.json does not say which trajectories the run has (expected is {found!r:.60}):"
+        f"{run}/run.json does not say which trajectories the run has (expected is {expected!r:.60}):"
         " put back the run.json that it was made with"
     )
 
 
 def _is_list(expected: dict[str, Any]) -> bool:
+    """Whether `expected` lists its trajectories one by one."""
     keys = expected.get("trajectories")
     return isinstance(keys, list) and all(
         isinstance(key, list) and len(key) == 4 and _is_key(*key) for key in keys
@@ -54,12 +61,13 @@ def _is_list(expected: dict[str, Any]) -> bool:
 
 
 def _is_product(expected: dict[str, Any]) -> bool:
+    """Whether `expected` gives problems, samples, directions and budgets, all to be combined."""
     samples: Any = expected.get("samples")
     lists: list[Any] = [expected.get(name) for name in ("problems", "directions", "budgets")]
     if (
         "trajectories" in expected
         or type(samples) is not int
-        or not all(isinstance(one, list) for one in lists)
+        or not all(isinstance(values, list) for values in lists)
     ):
         return False
     problems, directions, budgets = lists
@@ -77,12 +85,12 @@ def _is_key(problem: object, sample: object, direction: object, budget: object) 
 
 
 def digest_rows(rows: Iterable[tuple[Any, ...]]) -> str:
-    """16 hexadecimal digits; the values of a row are those that JSON knows."""
+    """A digest of rows of JSON values, whatever their order: 16 hexadecimal digits."""
     return _digits(sorted(rows))
 
 
 def digest_object(value: Mapping[str, Any]) -> str:
-    """The same of one object, whatever the order of its keys."""
+    """A digest of a JSON object, whatever the order of its keys: 16 hexadecimal digits."""
     return _digits(value)
 
 

@@ -1,7 +1,7 @@
-"""The parts of a run directory: their numbers, whose they are, and what a killed run left of them.
+"""The parts of a run directory: their numbers, the run that they are of, and a killed run's debris.
 
 A part is a file of tokens and the file of responses of the same number, which is the completion
-marker. Each says in its metadata which run it belongs to.
+marker. The metadata of each file says which run it belongs to.
 """
 
 from __future__ import annotations
@@ -20,26 +20,29 @@ from engine.system.files import is_temporary, reason, remove
 
 FOLDERS = ("tokens", "responses")
 _RUN = b"xsample.run"
-_NUMBER = re.compile(r"part-([0-9]{6}|[1-9][0-9]{6,8})\.parquet")  # one name a number
+# A number has exactly one name: it is padded to six digits, and never further.
+_NUMBER = re.compile(r"part-([0-9]{6}|[1-9][0-9]{6,8})\.parquet")
 
 
 class PartFiles(NamedTuple):
-    """The two files of one part, which have the same name."""
+    """The two files of one part."""
 
     name: str
+    """The file name that both have, each in its own folder."""
     tokens: Path
     responses: Path
 
 
 def part_name(number: int) -> str:
-    """File name of a part."""
+    """The file name of the part with this number."""
     return f"part-{number:06d}.parquet"
 
 
 def part_numbers(folder: Path) -> dict[int, str]:
-    """Number -> file name of the parts in `folder`; hidden and foreign files are not parts."""
-    numbered = ((_NUMBER.fullmatch(part.name), part.name) for part in folder.glob("part-*.parquet"))
-    return {int(match[1]): name for match, name in numbered if match}
+    """Number -> file name of the parts in `folder`; files with other names are not parts."""
+    names = (file.name for file in folder.glob("part-*.parquet"))
+    matches = ((_NUMBER.fullmatch(name), name) for name in names)
+    return {int(match[1]): name for match, name in matches if match}
 
 
 def list_parts(run: Path) -> list[PartFiles]:
@@ -49,13 +52,21 @@ def list_parts(run: Path) -> list[PartFiles]:
 
 
 def marked(table: pa.Table, run: str) -> pa.Table:
-    """`table` as a part of the run with this fingerprint."""
+    """A table with the fingerprint of its run in the metadata.
+
+    Args:
+        table: The rows of one file of a part.
+        run: The fingerprint of the run.
+    """
     return table.replace_schema_metadata({**table.schema.metadata, _RUN: run.encode()})
 
 
 def foreign_parts(path: Path, run: str) -> Iterator[Path]:
-    """Committed files of `path` that say they belong to another run; those that cannot be read say
-    nothing.
+    """The committed files that say they belong to another run; unreadable files are skipped.
+
+    Args:
+        path: The run directory.
+        run: The fingerprint of its own run.
     """
     for part in list_parts(path):
         for file in (part.tokens, part.responses):
@@ -64,7 +75,14 @@ def foreign_parts(path: Path, run: str) -> Iterator[Path]:
 
 
 def refuse_unreadable(path: Path) -> None:
-    """Raise StoreError where the footer of a part cannot be read."""
+    """Check the footers of all committed files.
+
+    Args:
+        path: The run directory.
+
+    Raises:
+        StoreError: A footer cannot be read.
+    """
     for name in part_numbers(path / "responses").values():
         for file in (path / folder / name for folder in FOLDERS):
             try:
@@ -77,8 +95,15 @@ def refuse_unreadable(path: Path) -> None:
 
 
 def drop_uncommitted(path: Path, shard: Shard = WHOLE) -> None:
-    """Remove what a killed run, or this shard of it, left: temporary files, and tokens whose
-    responses never came.
+    """Remove what a killed run left: temporary files, and tokens without their responses.
+
+    Args:
+        path: The run directory.
+        shard: The shard whose tokens are removed. Temporary files are removed only if it is the
+            whole run.
+
+    Raises:
+        StoreError: The tokens of committed responses are missing, or a file cannot be removed.
     """
     committed = part_numbers(path / "responses")
     written = part_numbers(path / "tokens")
@@ -90,10 +115,11 @@ def drop_uncommitted(path: Path, shard: Shard = WHOLE) -> None:
             )
     debris = [
         path / "tokens" / name
-        for n, name in written.items()
-        if n not in committed and shard.owns(n)
+        for number, name in written.items()
+        if number not in committed and shard.owns(number)
     ]
-    if shard == WHOLE:  # else they may be those of another shard that is at work
+    # Beside other shards, a temporary file may be one that another shard is writing.
+    if shard == WHOLE:
         debris += [
             file
             for folder in ("", *FOLDERS)
@@ -105,6 +131,7 @@ def drop_uncommitted(path: Path, shard: Shard = WHOLE) -> None:
 
 
 def _run_of(file: Path) -> str | None:
+    """The fingerprint of the run that a file says it is of; None if it says none or is damaged."""
     try:
         metadata = pq.read_metadata(file).metadata or {}
     except (OSError, pa.ArrowException, ValueError):

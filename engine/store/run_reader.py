@@ -128,6 +128,13 @@ class RunReader:
             )
         return cast(GraderName, name)
 
+    @property
+    def graded_by(self) -> GraderName:
+        """What graded the run: as its summary says, which a re-grade replaces, or else run.json."""
+        summary = or_note(self.summary, None, notes=[]) or {}
+        names = (summary.get("grader"), section(self.manifest, "task").get("grader"))
+        return cast(GraderName, next((name for name in names if name in GRADERS), "math"))
+
     def expected(self) -> dict[Trajectory, None]:
         """The trajectories of the whole run, in its order.
 

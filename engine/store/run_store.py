@@ -1,10 +1,10 @@
-"""RunStore: one run directory on disk; what was committed there, and how more is added without ever
-losing it.
+"""RunStore: one run directory on disk, and how a run adds to it without ever losing a response.
 
 A commit is a tokens part, then the responses part of the same number. The responses part is the
 completion marker: without it the tokens part does not count. Every file is written under a hidden
-name in its own folder, synced, and renamed. One process writes (a lock that the kernel releases),
-any number read. Knows nothing of models or Ray, and keeps nothing of what it wrote in memory.
+name in its own folder, synced, and renamed. One process writes, or one per shard, under a lock that
+the kernel releases; any number of processes read. The store knows nothing of models or Ray, and
+keeps no copy in memory of the parts that it wrote.
 """
 
 from __future__ import annotations
@@ -45,21 +45,19 @@ from engine.store.schema import (
 from engine.store.tables import conform, from_rows, write_table
 from engine.system.files import reason, remove, sync_folder, write_json
 
-ROWS_PER_GROUP = {
-    "tokens": 1 << 17,
-    "responses": 256,
-}  # both a few MiB: what a reader of one response must decode
+# Both are a few MiB: a reader of one response must decode a whole group.
+ROWS_PER_GROUP = {"tokens": 1 << 17, "responses": 256}
 _ABSENT = "nothing"
 
 
 class RunStore(RunReader):
-    """A run directory to write and read: `open` to make or resume a run, `read` to grade one.
+    """A run directory to write and read: `open` creates or resumes a run, `read` is for grading.
 
     Args:
         path: The run directory.
         manifest: Its run.json.
-        lock: What keeps other writers out; None where no parts are written.
-        shard: The share of the run that is written here.
+        lock: The lock that keeps other writers out; None if no parts are written.
+        shard: The shard of the run that this process writes.
     """
 
     def __init__(
@@ -72,14 +70,23 @@ class RunStore(RunReader):
         super().__init__(path, manifest)
         self._lock, self._shard, self._grows = lock, shard, lock is not None
         self.note = lock.note if lock else ""
+        """What the user should know of the lock; empty if nothing."""
         self._next_part = shard.first_part(part_numbers(path / "responses"))
 
     @classmethod
     def open(cls, path: Path, manifest: dict[str, Any], shard: Shard = WHOLE) -> RunStore:
-        """Create the run directory, or resume the same run; shards of one number may have it open
-        together.
+        """Create the run directory, or resume the same run.
 
-        Raises RunDirectoryError if it cannot be used, StoreError if it is damaged.
+        Shards of the same total may have it open together.
+
+        Args:
+            path: The run directory.
+            manifest: The run.json of the run; its `schema_version` is added.
+            shard: The shard of the run that this process writes.
+
+        Raises:
+            RunDirectoryError: The directory cannot be used, is in use, or holds another run.
+            StoreError: A part is missing, cannot be read, or belongs to another run.
         """
         create_folder(path)
         lock = FolderLock(path, shard)
@@ -96,17 +103,29 @@ class RunStore(RunReader):
 
     @classmethod
     def check(cls, path: Path, manifest: dict[str, Any]) -> None:
-        """Raise RunDirectoryError if `open` would refuse what is at `path` now; changes nothing."""
+        """Check that `path` is free or holds the same run; change nothing there.
+
+        Args:
+            path: The run directory.
+            manifest: The run.json of the run, as for `open`.
+
+        Raises:
+            RunDirectoryError: The directory cannot be used, or holds another run.
+            StoreError: Its run.json cannot be read.
+        """
         if contents(path) and (path / "run.json").exists():
             _refuse_difference(path, read_manifest(path), _plain(manifest))
 
     @classmethod
     def read(cls, path: Path) -> RunStore:
-        """A run directory as it is now, to grade and summarise, also while it grows.
+        """Open a run directory as it is now, to grade and summarise it, also while it grows.
+
+        Args:
+            path: The run directory.
 
         Raises:
             RunDirectoryError: There is no run directory, or one of another version.
-            StoreError: run.json cannot be read, or parts of another run are in the directory.
+            StoreError: run.json cannot be read, or a part belongs to another run.
         """
         check_is_run(path)
         store = cls(path, read_manifest(path))
@@ -114,11 +133,14 @@ class RunStore(RunReader):
         return store
 
     def parts(self) -> list[PartFiles]:
-        """The committed parts. Who writes sees them all; who only reads, those of the opening."""
+        """The committed parts, in the order of their numbers.
+
+        A writer sees all of them; a reader sees those that were there when it opened the run.
+        """
         return list_parts(self.path) if self._grows else super().parts()
 
     def close(self) -> None:
-        """Let go of the lock. Nothing is pending: every commit is on disk when it returns."""
+        """Release the lock. Nothing is pending: a commit is on disk when it returns."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -135,14 +157,19 @@ class RunStore(RunReader):
         self.close()
 
     def commit(self, tokens: pa.Table, responses: pa.Table) -> None:
-        """Add one part. When this returns it is on disk; when it raises StoreError it is there
-        whole, or not at all.
+        """Add one part, which is on disk when this returns.
+
+        Args:
+            tokens: The tokens of the responses, with the columns of `TOKENS`.
+            responses: Complete responses, with the columns of `RESPONSES`.
+
+        Raises:
+            StoreError: A file cannot be written; the part is there whole, or not at all.
         """
         assert self._lock is not None, "commit needs a store from RunStore.open that is not closed"
         name = part_name(self._next_part)
-        self._next_part += (
-            self._shard.total
-        )  # first: a number is never used again, whatever became of its files
+        # Before the writes: a number is never used again, whatever became of its files.
+        self._next_part += self._shard.total
         tables = (conform(tokens, TOKENS), conform(responses, RESPONSES))
         for folder, table in zip(FOLDERS, tables, strict=True):
             write_table(
@@ -150,16 +177,28 @@ class RunStore(RunReader):
             )
 
     def write_problems(self, problems: Iterable[Problem], gated: bool) -> None:
-        """Keep what grading needs of the problems, if it is not there: a re-grade must not depend
-        on a hub.
+        """Write problems.parquet, unless it exists, so that a re-grade needs no hub.
+
+        Args:
+            problems: The problems of the run.
+            gated: Whether their questions must not be published; if so, they are left out.
+
+        Raises:
+            StoreError: The file cannot be written.
         """
         if not (self.path / "problems.parquet").exists():
             rows = [(p.id, None if gated else p.question, p.answer, p.options) for p in problems]
             write_table(self.path / "problems.parquet", from_rows(rows, PROBLEMS), 1 << 10)
 
     def write_vocabulary(self, decode: Callable[[], Sequence[str]]) -> None:
-        """Keep the text of every token id, if it is not there: who reads the run need not have the
-        models.
+        """Write vocabulary.parquet, unless it exists, so that a reader needs no tokenizer.
+
+        Args:
+            decode: Returns the text of every token id, in the order of the ids. It is only called
+                if the file does not exist.
+
+        Raises:
+            StoreError: The file cannot be written.
         """
         if not (self.path / "vocabulary.parquet").exists():
             write_table(
@@ -169,8 +208,13 @@ class RunStore(RunReader):
             )
 
     def write_failures(self, failures: Iterable[Failure]) -> None:
-        """Replace failures.parquet: the trajectories that were given up, and why; without any there
-        is no file.
+        """Replace failures.parquet; no file is left if there are none.
+
+        Args:
+            failures: The trajectories that were given up, and why.
+
+        Raises:
+            StoreError: The file cannot be written or removed.
         """
         rows = [(*failure.key, *failure[1:]) for failure in failures]
         if rows:
@@ -179,18 +223,32 @@ class RunStore(RunReader):
             remove(self.path / "failures.parquet")
 
     def write_grades(self, grades: Iterable[Grade]) -> None:
-        """Replace grades.parquet, in the order of the keys: the same grades are the same bytes."""
+        """Replace grades.parquet, sorted by trajectory: the same grades give the same bytes.
+
+        Args:
+            grades: The grades of the run, in any order.
+
+        Raises:
+            StoreError: The file cannot be written.
+        """
         table = from_rows([(*grade.key, *grade[1:]) for grade in grades], GRADES)
         ordered = table.sort_by([(name, "ascending") for name in TRAJECTORY_KEY])
         write_table(self.path / "grades.parquet", ordered, 1 << 16)
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        """Replace summary.json; numbers that are not finite become null."""
+        """Replace summary.json; numbers that are not finite become null.
+
+        Args:
+            summary: The summary of the run, of values that JSON knows.
+
+        Raises:
+            StoreError: The file cannot be written.
+        """
         write_json(self.path / "summary.json", summary)
 
 
 def _plain(manifest: dict[str, Any]) -> dict[str, Any]:
-    """As it comes back from disk: tuples are lists."""
+    """The manifest as it comes back from disk: tuples become lists."""
     plain: dict[str, Any] = json.loads(json.dumps(manifest))
     return plain
 
@@ -198,9 +256,8 @@ def _plain(manifest: dict[str, Any]) -> dict[str, Any]:
 def _resume_or_start(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     try:
         if not (path / "run.json").exists():
-            write_json(
-                path / "run.json", manifest, replace=False
-            )  # another shard may just have done so
+            # Not replaced: another shard may just have written it.
+            write_json(path / "run.json", manifest, replace=False)
         stored = read_manifest(path)
         _refuse_difference(path, stored, manifest)
         for folder in FOLDERS:
@@ -215,13 +272,15 @@ def _resume_or_start(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     return stored
 
 
-def _refuse_difference(path: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
-    stored, wanted = section(there, "identity"), section(here, "identity")
+def _refuse_difference(
+    path: Path, stored_manifest: dict[str, Any], manifest: dict[str, Any]
+) -> None:
+    stored, wanted = section(stored_manifest, "identity"), section(manifest, "identity")
     if stored and ("responses" in stored) != ("responses" in wanted):
-        made, now = ("score", "run") if "responses" in stored else ("run", "score")
+        maker, command = ("score", "run") if "responses" in stored else ("run", "score")
         raise RunDirectoryError(
-            f"--out {path} was made by `xsample {made}`, this is `xsample {now}`: give another"
-            " --out"
+            f"--out {path} was made by `xsample {maker}`, this is `xsample {command}`: give"
+            " another --out"
         )
     keys = [*stored, *(key for key in wanted if key not in stored)]
     differing = [

@@ -17,8 +17,14 @@ SCHEMA_VERSION = 4
 
 
 def expected_trajectories(expected: dict[str, Any]) -> dict[Trajectory, None]:
-    """All that a manifest's `expected` asks for, in its order: a list, or problems x samples x
-    directions x budgets.
+    """The trajectories that `expected` lists, in its order.
+
+    Args:
+        expected: The section of a manifest. Its `trajectories` are the list; without these, the
+            list is problems x samples x directions x budgets.
+
+    Returns:
+        The trajectories as keys, so that each is there once and quick to look up.
     """
     if "trajectories" in expected:
         return dict.fromkeys(Trajectory(*key) for key in expected["trajectories"])
@@ -61,9 +67,7 @@ _KEY = [
 
 
 def _per_model(stem: str, type_: pa.DataType, unit: str, meaning: str) -> list[pa.Field]:
-    """The same column for each policy; null where that policy did not see the position (solo
-    phase).
-    """
+    """The same column for each policy; null where it did not see the position (solo phase)."""
     return [
         _field(f"{stem}_{policy}", type_, unit, f"{meaning}, under {policy}", True)
         for policy in POLICIES

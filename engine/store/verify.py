@@ -1,8 +1,8 @@
-"""Is every expected trajectory of a run there, once, whole? Reads part by part, so memory does not
-grow with the run.
+"""Whether every expected trajectory of a run is there, once and whole.
 
-A tokens part and the responses part of the same number were committed together: the rows of a
-trajectory are counted against its own part.
+Parts are read one at a time: memory holds the keys of all trajectories, but the tokens of only one
+part. A tokens part and the responses part of the same number were committed together, so the token
+rows of a trajectory are counted in its own part.
 """
 
 from __future__ import annotations
@@ -20,30 +20,31 @@ from engine.store.run_reader import RunReader
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What a run should hold and what it holds.
-
-    double:     trajectories that are there more than once
-    unexpected: trajectories that this run does not ask for
-    miscounted: trajectories whose token rows are not the positions 0 ... tokens - 1, each once
-    unreadable: parts that cannot be decoded; their trajectories count as missing
-    foreign:    parts that belong to another run; their trajectories do not count
-    failed:     those missing that were given up, after failing again and again
-    """
+    """How the trajectories that a run holds differ from those that it should hold."""
 
     num_expected: int
+    """Trajectories of the whole run."""
     num_tokens: int
+    """Tokens of all responses in parts that are readable and of this run."""
     missing: tuple[Trajectory, ...]
+    """Expected trajectories that are not there."""
     double: tuple[Trajectory, ...]
+    """Trajectories that are there more than once."""
     unexpected: tuple[Trajectory, ...]
+    """Trajectories that are there but not expected."""
     miscounted: tuple[Trajectory, ...]
+    """Trajectories whose token rows are not the positions 0 ... tokens - 1, each once."""
     unreadable: tuple[Path, ...]
+    """Files that cannot be decoded; the trajectories of their parts count as missing."""
     foreign: tuple[Path, ...] = ()
+    """Files that belong to another run; the trajectories of their parts do not count."""
     failed: tuple[str, ...] = ()
+    """A line for each missing trajectory that was given up after repeated failures."""
 
     @property
     def complete(self) -> bool:
         """Whether nothing is wrong."""
-        wrong = (
+        faults = (
             self.missing,
             self.double,
             self.unexpected,
@@ -51,11 +52,18 @@ class Verification:
             self.unreadable,
             self.foreign,
         )
-        return not any(wrong)
+        return not any(faults)
 
 
 def verify_run(run: RunReader) -> Verification:
-    """Compare the run with what its manifest expects."""
+    """Compare the trajectories of a run with those that its manifest expects.
+
+    Args:
+        run: The run; all its files are read.
+
+    Raises:
+        RunDirectoryError: run.json does not say which trajectories are expected.
+    """
     unreadable, foreign = run.unreadable(), tuple(foreign_parts(run.path, run.fingerprint))
     failures = [] if run.path / "failures.parquet" in unreadable else run.failures()
     num_copies: Counter[Trajectory] = Counter()
@@ -100,11 +108,11 @@ def _lengths(responses: Path) -> dict[Trajectory, int]:
 
 
 def _whole(tokens: Path) -> dict[Trajectory, int]:
-    """Trajectory -> its number of token rows, or -1 where positions are missing or doubled."""
+    """Trajectory -> its number of token rows, or -1 if positions are missing or repeated."""
     rows = pq.read_table(tokens, columns=[*TRAJECTORY_KEY, "position"], partitioning=None)
-    measured = [("position", name) for name in ("count", "count_distinct", "min", "max")]
+    aggregates = [("position", name) for name in ("count", "count_distinct", "min", "max")]
     whole = {}
-    for row in rows.group_by(list(TRAJECTORY_KEY)).aggregate(measured).to_pylist():
+    for row in rows.group_by(list(TRAJECTORY_KEY)).aggregate(aggregates).to_pylist():
         count = row["position_count"]
         is_whole = (
             row["position_count_distinct"] == count == row["position_max"] + 1

@@ -66,6 +66,18 @@ def _link(temporary: Path, target: Path) -> bool:
     return True
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder if it is not there.
+
+    Raises:
+        StoreError: It cannot be made.
+    """
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be made: {reason(error)}") from error
+
+
 def remove(file: Path) -> None:
     """Remove a file if it exists.
 

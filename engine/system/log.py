@@ -57,14 +57,21 @@ def log_event(
 
 def write_logs(config: LogConfig) -> None:
     """Let this process write its log from now on; a log that it wrote before is closed."""
+    close_logs()
+    with suppress(OSError):
+        logging.getLogger().addHandler(_File(config))
+    logger.setLevel(_OUR_LEVELS[config.verbose])
+    logging.getLogger("vllm").setLevel(_VLLM_LEVELS[config.verbose])
+
+
+def close_logs() -> None:
+    """Close the log of this process, and leave logging as a library leaves it."""
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, _File)]:
         root.removeHandler(handler)
         handler.close()
-    with suppress(OSError):
-        root.addHandler(_File(config))
-    logger.setLevel(_OUR_LEVELS[config.verbose])
-    logging.getLogger("vllm").setLevel(_VLLM_LEVELS[config.verbose])
+    for name in (logger.name, "vllm"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 def redirect_streams(config: LogConfig) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from engine.system.display import Display, Snapshot, collapse_whitespace, facts
 
 _UPDATE_SECONDS = 0.5
+_MAX_NOTES = 50
 
 
 def in_notebook() -> bool:
@@ -39,7 +40,7 @@ class NotebookDisplay(Display):
             self._draw()
 
     def note(self, text: str) -> None:
-        self._notes.append(collapse_whitespace(text))
+        self._notes = [*self._notes[-_MAX_NOTES:], collapse_whitespace(text)]
         self._draw()
 
     def __exit__(

@@ -1,9 +1,9 @@
-"""Which parts of a run directory can be read, judged by their footers, or by all that they hold.
-Knows no DuckDB.
+"""Which parts of a run directory can be read, judged by their footers or by all their pages.
 
 A part is a file of responses and the file of tokens of the same number. Runs of older schema
-versions lack columns and are welcome; a part is left out, and a note says why, where a file or a
-column that names its rows is missing or is of a type that ours cannot hold without loss.
+versions lack columns and are welcome. A part is left out, and a note says why, in three cases: a
+file is missing or damaged, it lacks a column that identifies its rows, or a column has a type whose
+values ours cannot hold. Knows no DuckDB.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ _UNREADABLE = (OSError, pa.ArrowException, ValueError)
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One readable part: its files, and the columns of ours that each of them holds, with their
-    types, by folder.
-    """
+    """A readable part: its two files and, for each, which of our columns it has."""
 
     files: dict[str, Path]
+    """By folder: `tokens`, `responses`."""
     schemas: dict[str, pa.Schema]
+    """By folder: those of our columns that the file has, with the types that it has them in."""
 
 
 class _LeftOutError(Exception):
-    """Why a part is left out; goes no further than `readable_parts`."""
+    """Why a part is left out; `readable_parts` makes a note of it."""
 
 
 def readable_parts(parts: Sequence[PartFiles], decode: bool) -> tuple[list[Part], list[str]]:
-    """The parts that can be read, and a note for each one that is left out.
+    """The parts that can be read, and a note for each part that is left out.
 
     Args:
         parts: The committed parts of a run.
@@ -60,7 +60,7 @@ def readable_parts(parts: Sequence[PartFiles], decode: bool) -> tuple[list[Part]
 
 
 def missing_columns(parts: Sequence[Part]) -> list[str]:
-    """A note for each column of the tokens that some of the parts lack, and others have."""
+    """A note for each column of the tokens that some parts lack and others have."""
     lacking = {
         name: sum(name not in part.schemas["tokens"].names for part in parts)
         for name in TOKENS.names
@@ -78,42 +78,50 @@ def _part(files: dict[str, Path], decode: bool) -> Part:
 
 
 def _schema(folder: str, file: Path) -> pa.Schema:
-    """The columns of ours that the file's footer names. Raises _LeftOutError."""
+    """Those of our columns that the footer of a file names.
+
+    Raises:
+        _LeftOutError: The footer cannot be read, lacks a column, or has one of an unfit type.
+    """
     ours = _SCHEMAS[folder]
     try:
-        found = pq.read_schema(file).remove_metadata()
+        stored = pq.read_schema(file).remove_metadata()
     except _UNREADABLE as error:
         raise _LeftOutError(f"{folder}/{file.name} cannot be read ({reason(error)})") from None
-    known = [field for field in found if field.name in ours.names]
+    known = [field for field in stored if field.name in ours.names]
     for field in known:
         wanted = ours.field(field.name).type
         if not _holds(wanted, field.type):
             raise _LeftOutError(
                 f"{folder}/{file.name} has {field.name} as {field.type}, not {wanted}"
             )
-    lacking = [name for name in _ESSENTIAL[folder] if name not in found.names]
+    lacking = [name for name in _ESSENTIAL[folder] if name not in stored.names]
     if lacking:
         raise _LeftOutError(f"{folder}/{file.name} has no column {', '.join(lacking)}")
     return pa.schema(known)
 
 
-def _holds(ours: pa.DataType, found: pa.DataType) -> bool:
-    """Whether every value of type `found` is one of type `ours`; a float may lose digits."""
+def _holds(ours: pa.DataType, stored: pa.DataType) -> bool:
+    """Whether every value of type `stored` is one of type `ours`; a float may lose digits."""
     kinds = pa.types
-    if kinds.is_dictionary(found):
-        return _holds(ours, found.value_type)
+    if kinds.is_dictionary(stored):
+        return _holds(ours, stored.value_type)
     if kinds.is_list(ours):
-        is_list = kinds.is_list(found) or kinds.is_large_list(found)
-        return is_list and _holds(ours.value_type, found.value_type)
+        is_list = kinds.is_list(stored) or kinds.is_large_list(stored)
+        return is_list and _holds(ours.value_type, stored.value_type)
     if kinds.is_signed_integer(ours):
-        return bool(kinds.is_signed_integer(found) and found.bit_width <= ours.bit_width)
+        return bool(kinds.is_signed_integer(stored) and stored.bit_width <= ours.bit_width)
     if kinds.is_string(ours):
-        return bool(kinds.is_string(found) or kinds.is_large_string(found))
-    return bool(kinds.is_floating(found) if kinds.is_floating(ours) else ours == found)
+        return bool(kinds.is_string(stored) or kinds.is_large_string(stored))
+    return bool(kinds.is_floating(stored) if kinds.is_floating(ours) else ours == stored)
 
 
 def _decode(file: Path, columns: list[str]) -> None:
-    """Raises _LeftOutError where a page of these columns cannot be decoded."""
+    """Decode every page of these columns.
+
+    Raises:
+        _LeftOutError: A page cannot be decoded, or rows are missing.
+    """
     try:
         with pq.ParquetFile(file, page_checksum_verification=True) as parquet:
             num_rows = sum(batch.num_rows for batch in parquet.iter_batches(columns=columns))

@@ -1,8 +1,7 @@
-"""The tables of one run as DuckDB views, whatever of them is readable; all measurements scan
-through here.
+"""The readable tables of one run as DuckDB views, which all measurements scan.
 
-DuckDB, because it streams Parquet parts with a hard memory limit, spills what does not fit, unites
-parts of different schemas, and a measurement is one readable SQL query.
+Why DuckDB: it streams Parquet parts within a hard memory limit, spills to disk beyond it, and
+unites parts of different schemas; and a measurement is one readable SQL query.
 """
 
 from __future__ import annotations
@@ -36,50 +35,68 @@ class NotMeasurable(XsampleError):
 
 
 class MissingColumns(NotMeasurable):
-    """It needs columns that no part of the run holds."""
+    """A measurement needs columns that no part of the run holds."""
 
 
 class OutOfMemory(NotMeasurable):
-    """It needs more memory than it may have."""
+    """A measurement needs more memory than `MEMORY_LIMIT_MIB`."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunTables:
-    """One run. The views are named in SQL; all have the columns of `engine.store.schema`, null
-    where a part lacks them.
+    """The tables of one run, as views that are given by their names in SQL.
 
-    name:          what the run is called in tables and figures, unique among the runs of a report
-    path:          its directory;  manifest: its run.json, empty where that is unreadable
-    responses:     view of the committed responses that are readable
-    tokens:        view of their tokens arm_responses: view of the responses of the arms that are
-                   looked at: of each direction the one with the largest budget (null, unlimited, is
-                   the largest), whose stem holds what the smaller ones share. A direction has one
-                   arm there, so (problem, sample, direction) is a trajectory
-    arm_tokens:    view of their tokens
-    measured:      view of those that both policies have measured: js is neither null nor NaN
-    columns:       columns of `tokens` that at least one part holds
+    A view has all columns of its table in `engine.store.schema`, null where a part lacks them.
     """
 
     database: duckdb.DuckDBPyConnection
     name: str
+    """The name of the run in tables and figures, unique among the runs of a report."""
     path: Path
+    """The run directory."""
     manifest: dict[str, Any]
+    """Its run.json; empty if that cannot be read."""
     responses: str
+    """View of the committed responses that are readable."""
     tokens: str
+    """View of the tokens of `responses`."""
     arm_responses: str
+    """View of the responses of one arm per direction: the one with the largest budget.
+
+    Null, unlimited, is the largest. The arms with smaller budgets share their first tokens with
+    this one. With one arm per direction, (problem, sample, direction) identifies a trajectory.
+    """
     arm_tokens: str
+    """View of the tokens of `arm_responses`."""
     measured: str
+    """View of those of `arm_tokens` that both policies measured: js is neither null nor NaN."""
     columns: frozenset[str]
+    """Columns of `tokens` that at least one part holds."""
 
     def query(self, sql: str) -> pa.Table:
-        """The rows of a query, all at once. Raises StoreError where a part turns out to be damaged;
-        OutOfMemory.
+        """The rows of a query, all at once.
+
+        Args:
+            sql: The query.
+
+        Raises:
+            StoreError: A part turns out to be damaged.
+            OutOfMemory: The query needs more than `MEMORY_LIMIT_MIB`.
         """
         with self._failures():
             return interruptibly(self.database, lambda: self.database.sql(sql).to_arrow_table())
 
     def batches(self, sql: str, rows: int = 1 << 16) -> Iterator[pa.RecordBatch]:
-        """The rows of a query, streamed. Raises StoreError where a part turns out to be damaged."""
+        """The rows of a query, streamed.
+
+        Args:
+            sql: The query.
+            rows: Rows per batch, at most.
+
+        Raises:
+            StoreError: A part turns out to be damaged.
+            OutOfMemory: The query needs more than `MEMORY_LIMIT_MIB`.
+        """
         with self._failures():
             reader = interruptibly(
                 self.database, lambda: self.database.sql(sql).to_arrow_reader(rows)
@@ -88,11 +105,20 @@ class RunTables:
                 yield batch
 
     def kept(self, name: str, sql: str) -> str:
-        """The table of a query, by its name in SQL: counted once however many measurements ask for
-        it.
+        """Keep the rows of a query as a table, so that several measurements share one scan.
 
-        For counts, not for rows: it stays until the run is opened anew. Raises StoreError as
-        `query` does.
+        For counts, not for rows: the table stays until the run is opened anew.
+
+        Args:
+            name: The name of the table. If the run has such a table, the query is not run again.
+            sql: The query.
+
+        Returns:
+            The name of the table in SQL.
+
+        Raises:
+            StoreError: A part turns out to be damaged.
+            OutOfMemory: The query needs more than `MEMORY_LIMIT_MIB`.
         """
         table = f"{schema_of(self.name)}.{name}"
         with self._failures():
@@ -101,8 +127,13 @@ class RunTables:
         return table
 
     def require(self, *columns: str) -> None:
-        """Raises MissingColumns where no part of the run holds one of these columns of the
-        tokens.
+        """Check that the run has these columns of the tokens.
+
+        Args:
+            columns: Names of columns of `engine.store.schema.TOKENS`.
+
+        Raises:
+            MissingColumns: No part of the run holds one of them.
         """
         missing = [name for name in columns if name not in self.columns]
         if missing:
@@ -114,6 +145,7 @@ class RunTables:
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
+        """Translate errors of DuckDB and Arrow into ours."""
         try:
             yield
         except (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException):
@@ -130,20 +162,25 @@ class RunTables:
 
 
 def interruptibly(database: duckdb.DuckDBPyConnection, work: Callable[[], T]) -> T:
-    """What `work` returns, done in a thread: Ctrl-C and SIGTERM reach this one at once, and end the
-    query.
+    """Run `work` in a thread, so that Ctrl-C and SIGTERM interrupt the query at once.
 
-    In the main thread DuckDB would make a RuntimeError of them, and let its own threads go on to
+    In the main thread DuckDB would turn them into a RuntimeError, while its own threads went on to
     the end of the query.
+
+    Args:
+        database: The connection that `work` queries.
+        work: Runs the query.
+
+    Returns:
+        The result of `work`.
     """
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(work)
         try:
             return future.result()
         except KeyboardInterrupt:
-            while (
-                not future.done()
-            ):  # a query that has not begun yet would forget that it is interrupted
+            # Again and again: a query that has not begun yet forgets that it was interrupted.
+            while not future.done():
                 database.interrupt()
                 wait([future], timeout=0.05)
             raise
@@ -154,18 +191,16 @@ class OpenedRun:
     """A run as far as it can be read."""
 
     reader: RunReader
-    """Everything but the parts; its manifest is empty where run.json cannot be read."""
+    """Reads all but the parts; its manifest is empty if run.json cannot be read."""
     tables: RunTables | None
-    """None where no response can be read."""
+    """None if no response can be read."""
     notes: tuple[str, ...]
-    """What is missing or left out, a line each."""
+    """What is missing or left out, one line each."""
 
 
 @contextmanager
 def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB of our own in memory that spills into a temporary folder and loads nothing from a
-    network.
-    """
+    """Open a DuckDB in memory, which spills to a temporary folder and never uses the network."""
     with scratch() as spill:
         settings: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": f"{MEMORY_LIMIT_MIB}MiB",
@@ -182,12 +217,19 @@ def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
 def open_run(
     database: duckdb.DuckDBPyConnection, path: Path, name: str, decode: bool = False
 ) -> OpenedRun:
-    """The run at `path`, called `name` in `database`, also while it is being written; a run of that
-    name is replaced.
+    """Open a run as views in a database, also while the run is being written.
 
-    Takes what the footers call readable. Where a query then raises StoreError, open the run once
-    more with `decode`: every page is decoded first, and parts that are damaged are left out. Raises
-    RunDirectoryError where there is no run.json.
+    By default the footers decide which parts are readable. If a query then raises a StoreError,
+    open the run again with `decode`.
+
+    Args:
+        database: The database, from `open_database`.
+        path: The run directory.
+        name: The name of the run in the database; a run of the same name is replaced.
+        decode: Decode every page first, and leave out the parts that are damaged.
+
+    Raises:
+        RunDirectoryError: There is no run.json.
     """
     reader = read_run(path, strict=False)
     parts, left_out = readable_parts(reader.parts(), decode)
@@ -204,7 +246,7 @@ def open_run(
             None,
             (*notes, f"{path}: its tables cannot be read: {reason(error)[:300]}"),
         )
-    columns = frozenset().union(*(one.schemas["tokens"].names for one in parts))
+    columns = frozenset().union(*(part.schemas["tokens"].names for part in parts))
     tables = RunTables(
         database=database, name=name, path=path, manifest=reader.manifest, columns=columns, **views
     )

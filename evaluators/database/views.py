@@ -1,5 +1,6 @@
-"""The views of a run in SQL, over those of its parts that are readable. Every file's name and value
-is quoted here.
+"""The SQL of a run's views, over its readable parts.
+
+All file names and values that go into SQL are quoted here.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from engine.core import budget_order
 from engine.store.schema import RESPONSES, TOKENS
 from evaluators.database.parts import Part
 
-# neither null nor NaN; `BETWEEN` may be answered from a part's statistics, which know no NaN
+# Neither null nor NaN. Not `BETWEEN`: a part's statistics, which know no NaN, may answer that.
 IS_MEASURED = "isfinite(js)"
+"""SQL condition for the tokens that both policies measured."""
 _SQL_TYPES = {
     "string": "VARCHAR",
     "bool": "BOOLEAN",
@@ -31,10 +33,18 @@ _SQL_TYPES = {
 def create_views(
     database: duckdb.DuckDBPyConnection, run: str, parts: Sequence[Part]
 ) -> dict[str, str]:
-    """The views that RunTables describes, by its names for them; they replace those of a run of the
-    same name.
+    """Create the views that RunTables describes, in place of those of a run of the same name.
 
-    Raises duckdb.Error where a part is not what its footer says.
+    Args:
+        database: The database.
+        run: The name of the run.
+        parts: Its readable parts, at least one.
+
+    Returns:
+        Field of RunTables -> name of the view in SQL.
+
+    Raises:
+        duckdb.Error: A part is not what its footer says.
     """
     schema = schema_of(run)
     database.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE; CREATE SCHEMA {schema}")
@@ -62,21 +72,22 @@ def create_views(
 
 
 def schema_of(run: str) -> str:
-    """The DuckDB schema of a run; a run has one of its own, so that several share a database."""
+    """The DuckDB schema of a run; each run has its own, so that several share a database."""
     return '"' + f"run {run}".replace('"', '""') + '"'
 
 
 def literal(path: Path) -> str:
-    """A file's name in SQL, for read_parquet, which would take `*`, `?` and `[` for wildcards."""
+    """A file name as a SQL literal for read_parquet, with the wildcards `*`, `?` and `[` escaped."""
     return quoted(re.sub(r"([*?\[])", r"[\1]", str(path)))
 
 
 def quoted(text: str) -> str:
-    """A text in SQL."""
+    """A text as a SQL literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def _select(folder: str, schema: pa.Schema, parts: Sequence[Part]) -> str:
+    """The query for all rows of one table of the parts, with every column of `schema`."""
     held = frozenset().union(*(part.schemas[folder].names for part in parts))
     columns = [
         f"CAST({field.name if field.name in held else 'NULL'} AS {_SQL_TYPES[str(field.type)]}) AS"
@@ -84,7 +95,8 @@ def _select(folder: str, schema: pa.Schema, parts: Sequence[Part]) -> str:
         for field in schema
     ]
     files = ", ".join(literal(part.files[folder]) for part in parts)
-    # Uniting reads all footers for each query; else the types of the first part are those of all.
+    # With `union_by_name` each query reads all footers; without, the first part's types must be
+    # those of all.
     unite = any(part.schemas[folder] != parts[0].schemas[folder] for part in parts)
     return (
         f"SELECT {', '.join(columns)} FROM read_parquet([{files}], union_by_name = {unite},"
@@ -93,9 +105,7 @@ def _select(folder: str, schema: pa.Schema, parts: Sequence[Part]) -> str:
 
 
 def _of_arms(arms: list[tuple[str, int | None]]) -> str:
-    """Which rows are of the arms that are looked at. Nothing is asked of the rows where that is all
-    of them.
-    """
+    """SQL condition for the largest budget of each direction; `true` if every arm is kept."""
     largest: dict[str, float] = {}
     for direction, budget in arms:
         largest[direction] = max(largest.get(direction, 0.0), budget_order(budget))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from engine.core import TRAJECTORY_KEY, GraderName
-from engine.errors import RunDirectoryError
+from engine.core import GRADERS, TRAJECTORY_KEY, GraderName
+from engine.errors import ConfigError, RunDirectoryError
 from engine.store.run_store import RunStore
 from evaluators.grading.grader import grade_responses
 
@@ -30,7 +30,10 @@ def regrade(
 
     Raises:
         RunDirectoryError: The run has no gold answers, or no responses yet.
+        ConfigError: There is no such grader.
     """
+    if grader is not None and grader not in GRADERS:
+        raise ConfigError(f"grader is {grader!r}: give one of {', '.join(GRADERS)}")
     problems, grader = store.problems(), grader or store.grader
     if not problems:
         raise RunDirectoryError(

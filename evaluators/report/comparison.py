@@ -11,7 +11,6 @@ from engine.errors import XsampleError
 from engine.run.match import fingerprint, read_match
 from engine.store.manifest import expected_section
 from engine.store.schema import expected_trajectories
-from evaluators.report.grades import grader_of
 from evaluators.report.runs import Run
 from evaluators.shifts.evolution import same_responses, step_of
 
@@ -90,7 +89,7 @@ def compared_with(
 def differing_settings(run: Run, other: Run) -> str:
     """The settings that differ, so that samples of both runs are no pairs; empty if none does."""
     differing = [name for key, name in _PAIRED.items() if not _same(run, other, (key,))]
-    if grader_of(run) != grader_of(other):
+    if run.reader.graded_by != other.reader.graded_by:
         differing.append("grader")
     return ", ".join(differing)
 

@@ -5,12 +5,11 @@ it.
 from __future__ import annotations
 
 import shlex
-from typing import cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.core import GRADERS, TRAJECTORY_KEY, GraderName
+from engine.core import TRAJECTORY_KEY
 from engine.errors import StoreError, XsampleError
 from engine.store.run_reader import or_note
 from engine.store.schema import SCHEMA_VERSION
@@ -42,7 +41,7 @@ def read_graded(run: Run) -> tuple[GradedRun | None, list[str]]:
         notes = [_missing(run, num_without, responses.num_rows)] if num_without else []
         if not graded.num_rows:
             return None, notes
-        return GradedRun.of(run.name, graded, grades, grader_of(run)), notes
+        return GradedRun.of(run.name, graded, grades, run.reader.graded_by), notes
     except StoreError:
         again = f"xsample grade {shlex.quote(one_line(run.path))}"
         return None, [
@@ -51,13 +50,6 @@ def read_graded(run: Run) -> tuple[GradedRun | None, list[str]]:
         ]
     except XsampleError as error:
         return None, [f"{run.name}: there is no accuracy, as {error}"]
-
-
-def grader_of(run: Run) -> GraderName:
-    """What graded the run: as its summary says, which a re-grade replaces, or else its run.json."""
-    summary = or_note(run.reader.summary, None, notes=[]) or {}
-    names = (summary.get("grader"), run.section("task").get("grader"))
-    return cast(GraderName, next((name for name in names if name in GRADERS), "math"))
 
 
 def _with_grade(responses: pa.Table, grades: pa.Table) -> tuple[pa.Table, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,7 +39,15 @@ def test_a_run_has_its_tables_with_units(run: xsample.Run) -> None:
     assert run.grades().num_rows == 32 and run.problems().num_rows == 4
     assert run.failures().num_rows == 0
     assert run.settings["direction"] == "both"
-    assert "32 of 32" in repr(run)
+    assert repr(run) == f"Run({str(run.path)!r})"
+
+
+def test_columns_that_a_table_does_not_have_are_refused_by_name(run: xsample.Run) -> None:
+    with pytest.raises(xsample.ConfigError, match="did you mean 'intervened'"):
+        run.tokens(["interveened"])
+    with pytest.raises(xsample.ConfigError, match="columns has 'nope'"):
+        run.responses(["nope"])
+    assert run.responses("text").column_names == ["text"]
 
 
 def test_the_curve_is_the_summary_as_a_table(run: xsample.Run) -> None:
@@ -94,6 +103,29 @@ def test_keywords_go_over_the_file_and_unknown_ones_are_refused(tmp_path: Path) 
         xsample.load_config(budgets=8)
 
 
+def test_a_file_of_settings_serves_where_a_configuration_does(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("seed: 3\nlimit: 2\n")
+    plan = xsample.prepare(tmp_path / "run.yaml", limit=1)
+    assert (plan.config.seed, plan.config.limit) == (3, 1)
+
+
+def test_plans_without_a_folder_do_not_share_one(tmp_path: Path) -> None:
+    assert len({xsample.prepare(limit=1, samples=1, seed=seed).out for seed in range(3)}) == 3
+
+
+def test_a_plan_for_the_folder_of_another_run_is_refused(run: xsample.Run) -> None:
+    with pytest.raises(xsample.RunDirectoryError, match="holds another run"):
+        xsample.prepare(**SMALL | {"limit": 2}, out=run.path)
+
+
+def test_paths_are_taken_as_objects_too(tmp_path: Path) -> None:
+    (tmp_path / "sums.csv").write_text("id,question,answer\n1,11+22=?,33\n")
+    plan = xsample.prepare(
+        task=tmp_path / "sums.csv", budget=range(3), max_tokens=64, out=tmp_path / "run"
+    )
+    assert len(plan.problems) == 1 and plan.config.budget == (0, 1, 2)
+
+
 def test_settings_of_a_configuration_can_be_overridden_and_its_defaults_override_nothing(
     tmp_path: Path,
 ) -> None:
@@ -142,6 +174,16 @@ def test_report_and_page_are_written_where_they_are_said_to_be(
 def test_a_run_is_graded_again_to_the_same_grades(run: xsample.Run) -> None:
     before = run.grades()
     assert run.grade().grades().equals(before)
+
+
+def test_an_unknown_grader_is_refused(run: xsample.Run) -> None:
+    with pytest.raises(xsample.ConfigError, match="grader is 'foo': give one of math"):
+        run.grade("foo")  # type: ignore[arg-type]
+
+
+def test_a_run_leaves_logging_as_it_was(run: xsample.Run) -> None:
+    assert not [handler for handler in logging.getLogger().handlers if "logs" in repr(handler)]
+    assert logging.getLogger("xsample").level == logging.NOTSET
 
 
 def test_a_growing_run_is_read_as_it_was_when_it_was_opened(

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 import evaluators.report.build
 import xsample.making
+import xsample.planning
 from engine.config.inheritance import INHERITED_BY_SCORE, REFUSED_BY_SCORE
 from engine.config.run_config import PANELS, RunConfig
 from engine.core import Problem, Trajectory
@@ -172,7 +173,7 @@ def resolved(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
         seen.append(config)
         raise EngineError("far enough")
 
-    monkeypatch.setattr(xsample.making, "prepare", prepare)
+    monkeypatch.setattr(xsample.planning, "prepare", prepare)
     return seen
 
 
@@ -538,7 +539,7 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[RunConfig]:
         seen.append(config)
         raise EngineError("far enough")
 
-    monkeypatch.setattr(xsample.making, "prepare_score", prepare_score)
+    monkeypatch.setattr(xsample.planning, "prepare_score", prepare_score)
     return seen
 
 

@@ -57,7 +57,7 @@ def run_command(
     with the same --out resumes a run.
     """
     from engine.run.settings import load
-    from xsample.making import plan_run
+    from xsample.planning import plan_run
 
     plan = plan_run(load(config, typed_settings(ctx)))
     _announce(plan)
@@ -94,7 +94,7 @@ def score_command(
     """
     from engine.run.settings import load_for_score, settings_of
     from evaluators.external.reading import is_run
-    from xsample.making import plan_score
+    from xsample.planning import plan_score
 
     inherited = settings_of(responses, INHERITED_BY_SCORE) if is_run(responses) else None
     plan = plan_score(responses, load_for_score(config, typed_settings(ctx), inherited))
@@ -114,10 +114,6 @@ def _show_plan(plan: Plan) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from engine.run.run_json import manifest_of
-    from engine.store.run_store import RunStore
-
-    RunStore.check(plan.out, manifest_of(plan))
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in plan.describe():
         table.add_row(Text(name), Text(visible(value)))

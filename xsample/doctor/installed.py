@@ -24,7 +24,7 @@ LIBRARIES = ("transformers", "ray", "pyarrow", "math-verify")
 """The libraries that are checked, in the ranges that the installed xsample asks for."""
 _PYTHON_RANGE = ">=3.11,<3.14"
 _COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
-_IMPORT_NAMES = ("engine", "evaluators")
+_IMPORT_NAMES = ("engine", "evaluators", "xsample")
 _IMPORT_SECONDS = 180
 
 
