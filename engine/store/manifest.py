@@ -47,8 +47,8 @@ def expected_section(manifest: Mapping[str, Any], run: Path) -> dict[str, Any]:
     if _is_list(expected) or _is_product(expected):
         return expected
     raise RunDirectoryError(
-        f"{run}/run.json does not say which trajectories the run has (expected is {expected!r:.60}):"
-        " put back the run.json that it was made with"
+        f"{run}/run.json does not say which trajectories the run has (expected is"
+        f" {expected!r:.60}): put back the run.json that it was made with"
     )
 
 

@@ -20,7 +20,7 @@ from engine.system.files import is_temporary, reason, remove
 
 FOLDERS = ("tokens", "responses")
 _RUN = b"xsample.run"
-# A number has exactly one name: it is padded to six digits, and never further.
+# A number has exactly one name: zeros pad it to six digits, never beyond.
 _NUMBER = re.compile(r"part-([0-9]{6}|[1-9][0-9]{6,8})\.parquet")
 
 

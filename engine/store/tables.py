@@ -62,10 +62,10 @@ def write_table(target: Path, table: pa.Table, rows_per_group: int) -> None:
         StoreError: The file cannot be written.
     """
     leaves = dict(_leaves(table.schema))
-    # Numbers hardly repeat: a dictionary only adds to them. Ids, counts and entropies are smallest
-    # with their bytes split into one stream per byte position. js and log-probabilities are not:
-    # where a policy is sure, whole values repeat. zstd compresses the streams separately only if
-    # each fills its blocks of 128 KiB: hence one page per group, not one per 20,000 rows.
+    # Measured floats hardly repeat: a dictionary only adds to them. Ids, counts and entropies are
+    # smallest with their bytes split into one stream per byte position. js and log-probabilities
+    # are not: where a policy is sure, whole values repeat. zstd compresses the streams separately
+    # only if each fills its blocks of 128 KiB: hence one page per group, not one per 20,000 rows.
     write_whole(
         target,
         lambda file: pq.write_table(

@@ -31,7 +31,7 @@ MEMORY_LIMIT_MIB = 1536
 
 
 class NotMeasurable(XsampleError):
-    """A measurement cannot be made of a run that is not damaged."""
+    """A measurement cannot be made of this run, though the run is not damaged."""
 
 
 class MissingColumns(NotMeasurable):

@@ -77,7 +77,7 @@ def schema_of(run: str) -> str:
 
 
 def literal(path: Path) -> str:
-    """A file name as a SQL literal for read_parquet, with the wildcards `*`, `?` and `[` escaped."""
+    """A file name as a SQL literal for read_parquet, with its wildcards `*`, `?`, `[` escaped."""
     return quoted(re.sub(r"([*?\[])", r"[\1]", str(path)))
 
 
