@@ -12,6 +12,7 @@ import re
 import secrets
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -46,6 +47,9 @@ def address(store: RunStore) -> Iterator[str]:
         pytest.MonkeyPatch.context() as patch,
         tempfile.TemporaryDirectory(prefix="ray-") as folder,
     ):
+        # Where Ray notes the address of the cluster, which the folder of the nodes is not.
+        patch.setenv("RAY_TMPDIR", folder)
+        (Path(folder) / "ray").mkdir()
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
         ray_private.forget_token()
