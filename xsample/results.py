@@ -256,7 +256,7 @@ def write_report(
 
 
 def _known_columns(columns: Sequence[str] | None, names: Sequence[str]) -> list[str] | None:
-    """The columns that are asked for, or None for all. Raises ConfigError for an unknown one."""
+    """The columns that are asked for, each known to the table; None for all."""
     if columns is None:
         return None
     wanted = [columns] if isinstance(columns, str) else list(columns)

@@ -1,10 +1,9 @@
-"""All that a run directory holds of one (problem, sample). What is missing of it, or damaged, is a
-note.
+"""Read all that a run directory holds of one sample of a problem.
 
-Refused is a run whose run.json is not there, cannot be read or has another schema version: what its
-tables mean is not known. Responses are looked through part by part, and only the parts that hold
-the sample are opened for their tokens, with the filter pushed down: the run may be far larger than
-memory.
+What is damaged or missing becomes a note. A run is refused only where its run.json cannot be read
+or has another schema version: then the meaning of its tables is not known. Responses are read part
+by part, and of the tokens only the parts that hold the sample, with the filter pushed down: a run
+may be far larger than memory.
 """
 
 from __future__ import annotations
@@ -37,11 +36,18 @@ _RESPONSE = (*TRAJECTORY_KEY, "prompt_token_ids", "token_ids", "finish_reason", 
 
 
 def read_sample(run: Path, problem: str, sample: int) -> Sample:
-    """All trajectories of one (problem, sample).
+    """Read all trajectories of one sample of a problem.
 
-    Raises UsageError where the run has no such problem or sample, RunDirectoryError where nothing
-    of it is there yet, `run` is no run directory or of another schema version, StoreError where its
-    run.json cannot be read.
+    Args:
+        run: The run directory.
+        problem: Id of the problem.
+        sample: Number of the sample, from 0.
+
+    Raises:
+        UsageError: The run has no such problem or sample.
+        RunDirectoryError: Nothing of the sample is made yet, or `run` is no run directory, or one
+            of another schema version.
+        StoreError: Its run.json cannot be read.
     """
     reader = read_run(run)
     expected = _expected(reader)
@@ -66,7 +72,7 @@ def read_sample(run: Path, problem: str, sample: int) -> Sample:
         run, responses, _grades(reader, problem, sample, problems, notes), notes
     )
     texts = _texts(reader, notes)
-    asked = next((one for one in problems or () if one.id == problem), None)
+    asked = next((known for known in problems or () if known.id == problem), None)
     prompt = next(row["prompt_token_ids"] or [] for row, _ in responses.values())
     return Sample(
         run=str(run),
@@ -84,7 +90,7 @@ def read_sample(run: Path, problem: str, sample: int) -> Sample:
 
 
 def _expected(reader: RunReader) -> list[Trajectory]:
-    """What the run asks for; nothing where run.json does not say so."""
+    """The trajectories of the run; none where run.json does not say which."""
     try:
         return list(reader.expected())
     except RunDirectoryError:
@@ -112,7 +118,7 @@ def _check_known(run: Path, expected: Iterable[Trajectory], problem: str, sample
 
 
 def _ranges(numbers: Iterable[int]) -> str:
-    """`0`, `0 to 7`, or for numbers with gaps their first and last."""
+    """Sample numbers in words: one alone, or the first and the last."""
     ordered = sorted(numbers)
     gaps = ", with gaps" if ordered[-1] - ordered[0] >= len(ordered) else ""
     return (
@@ -123,10 +129,10 @@ def _ranges(numbers: Iterable[int]) -> str:
 
 
 def _nothing_there(run: Path, problem: str, sample: int, notes: Sequence[str]) -> str:
-    found = f" ({'; '.join(notes)})" if notes else ""
+    details = f" ({'; '.join(notes)})" if notes else ""
     return (
         f"run directory {run} holds no responses of problem {problem!r}, sample "
-        f"{sample}{found}: the command that made "
+        f"{sample}{details}: the command that made "
         f"it, again with --out {run}, makes them"
     )
 
@@ -134,18 +140,21 @@ def _nothing_there(run: Path, problem: str, sample: int, notes: Sequence[str]) -
 def _responses(
     reader: RunReader, problem: str, sample: int, notes: list[str]
 ) -> dict[Trajectory, tuple[dict[str, Any], str]]:
-    """The rows of RESPONSES by trajectory, each with the name of its part; of doubles the first."""
+    """Response and name of its part by trajectory; the first where there are several."""
     schema = pa.schema([RESPONSES.field(name) for name in _RESPONSE])
-    found: dict[Trajectory, tuple[dict[str, Any], str]] = {}
+    responses: dict[Trajectory, tuple[dict[str, Any], str]] = {}
     for part in reader.parts():
         for row in _read(part.responses, schema, problem, sample, notes).to_pylist():
-            found.setdefault(Trajectory(*(row[name] for name in TRAJECTORY_KEY)), (row, part.name))
-    return found
+            responses.setdefault(
+                Trajectory(*(row[name] for name in TRAJECTORY_KEY)), (row, part.name)
+            )
+    return responses
 
 
 def _read(part: Path, schema: pa.Schema, problem: str, sample: int, notes: list[str]) -> pa.Table:
-    """The rows of the sample; columns that the part lacks are null, and a part that cannot be read
-    is a note.
+    """The rows of a sample in one file; a file that cannot be read is a note.
+
+    Columns that the file lacks are null.
     """
     where = (
         (ds.field("problem") == problem)
@@ -189,7 +198,7 @@ def _trajectories(
 def _rows(
     key: Trajectory, response: dict[str, Any], tokens: pa.Table, notes: list[str]
 ) -> pa.Table:
-    """The rows of a trajectory, if they are those of its tokens; else rows of its tokens alone."""
+    """The rows of a trajectory if they match its token ids, else rows of its token ids alone."""
     budget = (
         pc.is_null(tokens["budget"])
         if key.budget is None
@@ -240,9 +249,7 @@ def _texts(reader: RunReader, notes: list[str]) -> dict[int, str]:
 
 
 def _shortened(text: str) -> str:
-    """A token's text: no tokenizer has one of a thousand characters, and it may be shown a thousand
-    times.
-    """
+    """A token's text, cut where a damaged vocabulary holds pages of it."""
     return text if len(text) <= _MAX_CHARS else f"{text[: _MAX_CHARS - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
