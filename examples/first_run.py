@@ -20,8 +20,8 @@ def main(folder: Path) -> None:
     config = xsample.load_config(
         direction="reverse",
         budget=[0, 1, 4],
-        limit=40,
-        samples=4,
+        limit=16,
+        samples=2,
         out=str(folder / "reverse"),
     )
     print(xsample.prepare(config))

@@ -16,7 +16,7 @@ import xsample
 def main(folder: Path) -> None:
     """Make a run and its matched control, and put both into one report."""
     chosen = xsample.run(
-        direction="forward", budget=[0, 4], limit=40, samples=4, out=str(folder / "chosen")
+        direction="forward", budget=[0, 4], limit=16, samples=2, out=str(folder / "chosen")
     )
     control = xsample.run(criterion="random", match=str(chosen.path), out=str(folder / "random"))
     for name, run in (("high divergence", chosen), ("random positions", control)):

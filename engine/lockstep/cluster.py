@@ -7,6 +7,7 @@ business of whoever started it.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import socket
 from collections.abc import Iterator
@@ -27,6 +28,10 @@ _SETTINGS: dict[str, str | None] = {
     "RAY_worker_niceness": "0",  # 15 else: an engine would stand behind all else on its cores
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+
+
+# In a notebook Ray asks for a package that nothing here needs.
+logging.getLogger("ray.widgets.util").setLevel(logging.ERROR)
 
 
 @contextmanager
