@@ -8,7 +8,6 @@ through.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,7 +15,7 @@ from typing import Any
 
 from engine.lockstep.engine_pair import EnginePair, PairConfig
 from engine.lockstep.lease_runner import LeaseRunner
-from engine.lockstep.worker import PolicyWorker
+from engine.lockstep.worker import Loaded, PolicyWorker
 from engine.sampling.link import Address
 
 # Of the GPUs that a pair would take by itself, the shares of lock-step and of the plain engines, so
@@ -28,28 +27,13 @@ _GPU_SHARES = (0.6, 0.4)
 class PlainWorker(PolicyWorker):
     """An ordinary vLLM engine, which meets nobody."""
 
-    def load(self, kv_cache_bytes: int | None) -> int:
-        """Build the engine as PolicyWorker does, without its logits processor. Returns the number
-        of its KV blocks.
-        """
-        gc.disable()
-        from vllm.engine.arg_utils import EngineArgs
-        from vllm.v1.engine.llm_engine import LLMEngine
+    def load(self, kv_cache_bytes: int | None) -> Loaded:
+        """Build the engine as PolicyWorker does, with vLLM's own sampler."""
+        from engine.lockstep.vllm_engine import make_engine
 
-        gc.freeze()
-        gc.enable()
-        args = EngineArgs(
-            **self._config.engine_args,
-            **({"gpu_memory_utilization": 0.01} if kv_cache_bytes else {}),
-            kv_cache_memory_bytes=kv_cache_bytes,
-            skip_tokenizer_init=True,
-            generation_config="vllm",
-            async_scheduling=False,
-            disable_log_stats=True,
-        )
-        config = args.create_engine_config()
-        self._engine = LLMEngine.from_vllm_config(config, disable_log_stats=True)
-        return config.cache_config.num_gpu_blocks or 0
+        self._engine, config = make_engine(self._config.engine_args, kv_cache_bytes, False)
+        cache = config.cache_config
+        return Loaded(cache.num_gpu_blocks or 0, cache.block_size, "its own sampler")
 
     def open(self, kind: str, host: str) -> list[Address]:
         return []

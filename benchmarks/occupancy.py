@@ -26,7 +26,7 @@ from benchmarks.result import Result, spread
 from engine.core import POLICIES
 from engine.lockstep.job import Job
 from engine.lockstep.lease_runner import Completed, LeaseRunner
-from engine.lockstep.worker import Decided, Finished, PolicyWorker, Requests
+from engine.lockstep.worker import Decided, Finished, Loaded, PolicyWorker, Requests
 from engine.run.placement import pair_config, ray_cluster
 from engine.run.plan import Plan, prepare
 from engine.run.scheduler import Done, Scheduler
@@ -50,9 +50,9 @@ Phases = dict[
 class OccupancyWorker(PolicyWorker):
     """PolicyWorker, and how many sequences its engine has computed in each step."""
 
-    def load(self, kv_cache_bytes: int | None) -> int:
+    def load(self, kv_cache_bytes: int | None) -> Loaded:
         """As it is, with vLLM's scheduler watched."""
-        blocks = super().load(kv_cache_bytes)
+        loaded = super().load(kv_cache_bytes)
         self._phases: list[tuple[bool, list[int]]] = []
         scheduler = self._engine.engine_core.engine_core.scheduler
         schedule = scheduler.schedule
@@ -64,7 +64,7 @@ class OccupancyWorker(PolicyWorker):
             return step
 
         scheduler.schedule = counted
-        return blocks
+        return loaded
 
     def run(self, phase: Phase, requests: Requests) -> Iterator[Finished | Decided]:
         """As it is; a phase begins."""

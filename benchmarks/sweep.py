@@ -24,7 +24,7 @@ from benchmarks import result
 from benchmarks.result import Result, machine, row, speed_up, spread
 from engine.core import Trajectory
 from engine.lockstep.lease_runner import Completed, LeaseRunner
-from engine.lockstep.worker import PolicyWorker
+from engine.lockstep.worker import Loaded, PolicyWorker
 from engine.run.placement import pair_config, ray_cluster
 from engine.run.plan import Plan, prepare
 from engine.run.settings import load
@@ -36,9 +36,9 @@ Responses = dict[Trajectory, list[int]]
 class CountingWorker(PolicyWorker):
     """PolicyWorker, and how many tokens its engine has computed."""
 
-    def load(self, kv_cache_bytes: int | None) -> int:
+    def load(self, kv_cache_bytes: int | None) -> Loaded:
         """As it is, with vLLM's scheduler watched."""
-        blocks = super().load(kv_cache_bytes)
+        loaded = super().load(kv_cache_bytes)
         self._computed = 0
         scheduler = self._engine.engine_core.engine_core.scheduler
         schedule = scheduler.schedule
@@ -49,7 +49,7 @@ class CountingWorker(PolicyWorker):
             return step
 
         scheduler.schedule = counted
-        return blocks
+        return loaded
 
     def computed(self) -> int:
         """Tokens since the last call."""

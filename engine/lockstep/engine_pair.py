@@ -19,20 +19,26 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from engine.core import POLICIES
 from engine.errors import EngineError, LockstepError
 from engine.lockstep.cluster import dead_processes
+from engine.lockstep.kv_cache import KvCacheNeeds, kv_cache_bytes
 from engine.lockstep.placing import address_of, give_back, reserve
 from engine.lockstep.processes import EngineProcesses
 from engine.lockstep.ray_errors import engine_errors
-from engine.lockstep.worker import Decided, Finished, Place, PolicyWorker, Requests, WorkerConfig
+from engine.lockstep.worker import (
+    Decided,
+    Finished,
+    Loaded,
+    Place,
+    PolicyWorker,
+    Requests,
+    WorkerConfig,
+)
 from engine.sampling.sampler import Phase
 from engine.system.log import remove_if_empty
 
-# Share of a GPU's free memory, less the weights, that the KV cache gets: activations and CUDA
-# graphs need the rest.
-_KV_SHARE = 0.8
 _PLACING_SECONDS, _LOADING_SECONDS, _CLOSING_SECONDS = 300.0, 3600.0, 5.0
 _GRACE_SECONDS = 30.0
 # Settings of the user's shell that workers on other nodes must have too.
-_PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME", "VLLM_USE_V2_MODEL_RUNNER")
+_PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME", "VLLM_USE_V2_MODEL_RUNNER", "VLLM_BATCH_INVARIANT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +54,8 @@ class PairConfig:
     weight_bytes: int
     """Bytes of all weights that share one device."""
     kv_cache_bytes: int | None
-    """KV cache of one engine on one device; None: as much as the free GPU memory allows."""
+    """KV cache of one engine on one device; None: as the free memory of the GPU allows."""
+    kv_cache_needs: KvCacheNeeds
     rendezvous: str
     """How the samplers meet: "auto", "shm" or "tcp"."""
     cores: Mapping[str, str]
@@ -100,7 +107,7 @@ class EnginePair:
             EngineError: An engine cannot be loaded, or the two would not stay in lock-step.
         """
         with engine_errors(self._logs):
-            num_blocks = self._load()
+            num_blocks = self._load_engines()
             self._connect()
             self._processes.remember(self.places.values())
         return num_blocks
@@ -158,23 +165,18 @@ class EnginePair:
             for policy, worker in self.workers.items()
         }
 
-    def _load(self) -> int:
+    def _load_engines(self) -> int:
         kv_bytes = self._kv_cache_bytes()
         if self._config.share_gpu:  # one after the other: each measures what the other leaves
-            num_blocks = [
+            loaded = [
                 ray.get(worker.load.remote(kv_bytes), timeout=_LOADING_SECONDS)
                 for worker in self.workers.values()
             ]
         else:
             loading = [worker.load.remote(kv_bytes) for worker in self.workers.values()]
-            num_blocks = ray.get(loading, timeout=_LOADING_SECONDS)
-        if len(set(num_blocks)) > 1:
-            raise EngineError(
-                f"the engines have KV caches of different size ({num_blocks[0]} and"
-                f" {num_blocks[1]} blocks) and would not stay in lock-step: give --num-kv-blocks"
-                f" {min(num_blocks)}"
-            )
-        return int(num_blocks[0])
+            loaded = ray.get(loading, timeout=_LOADING_SECONDS)
+        check_alike(*loaded)
+        return int(loaded[0].num_kv_blocks)
 
     def _kv_cache_bytes(self) -> int | None:
         """KV cache of one engine on one device: as configured, else by the free GPU memory."""
@@ -183,12 +185,7 @@ class EnginePair:
         if config.kv_cache_bytes is not None or not free:
             return config.kv_cache_bytes
         num_engines = 2 if config.share_gpu else 1
-        size = int(_KV_SHARE * (min(free) - config.weight_bytes) / num_engines)
-        if size <= 0:
-            raise EngineError(
-                f"{min(free)} bytes are free on a GPU, the weights need {config.weight_bytes}"
-            )
-        return size
+        return kv_cache_bytes(min(free), config.weight_bytes, num_engines, config.kv_cache_needs)
 
     def _on_one_host(self) -> bool:
         base, rl = (self.places[policy] for policy in POLICIES)
@@ -244,6 +241,31 @@ class EnginePair:
                 del pending[ready[0]]
                 continue
             yield pending[ready[0]], ray.get(reference)
+
+
+def check_alike(base: Loaded, rl: Loaded) -> None:
+    """Check that both engines have become the same, else they would not stay in lock-step.
+
+    Raises:
+        EngineError: They differ.
+    """
+    if base.model_runner != rl.model_runner:
+        raise EngineError(
+            f"vLLM runs base by model runner {base.model_runner} and rl by {rl.model_runner}, which"
+            " would not stay in lock-step: set VLLM_USE_V2_MODEL_RUNNER=0 for both"
+        )
+    if base.kv_block_size != rl.kv_block_size:
+        raise EngineError(
+            f"the engines have KV blocks of {base.kv_block_size} and {rl.kv_block_size} tokens and"
+            " would not stay in lock-step: their attention backends differ, so the two models are"
+            " not of one architecture"
+        )
+    if base.num_kv_blocks != rl.num_kv_blocks:
+        raise EngineError(
+            f"the engines have KV caches of different size ({base.num_kv_blocks} and"
+            f" {rl.num_kv_blocks} blocks) and would not stay in lock-step: give --num-kv-blocks"
+            f" {min(base.num_kv_blocks, rl.num_kv_blocks)}"
+        )
 
 
 def _environment(config: PairConfig, policy: str) -> dict[str, str]:

@@ -2,9 +2,9 @@
 
 An adapter only says which sequence each row of the batch is, how many tokens the engine has
 generated for it and which was the last. Everything else is in `sampler`. A request carries
-{"sequence": index in the phase, "num_prompt": tokens of its prompt} in its extra_args; the
-engine's additional_config carries the sampler's configuration. The worker reaches the sampler of
-every tensor-parallel rank by the calls of `SamplerCalls`.
+{"sequence": index in the phase, "num_prompt": tokens of its prompt} in its extra_args. The worker
+makes and reaches the sampler of every tensor-parallel rank by the calls of `SamplerCalls`; vLLM's
+own configuration carries none of its settings, since vLLM compiles anew for each that it does.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from vllm.sampling_params import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDirectionality
 
 from engine.arrays import Ints
-from engine.errors import LockstepError
-from engine.sampling.distribution import Sampling
+from engine.errors import EngineError, LockstepError
 from engine.sampling.link import Address, Listener, connect
-from engine.sampling.sampler import CrossSampler, Phase, SamplerConfig
+from engine.sampling.sampler import CrossSampler, Phase, Progress, SamplerConfig
 
 try:
     from vllm.v1.worker.gpu.sample.logits_processor import (
@@ -32,20 +31,10 @@ try:
 except ImportError:  # releases before model runner V2 took custom processors
     LogitsProcessorV2 = object
 
-ADDITIONAL_CONFIG = "xsample"
-"""Key of the sampler's configuration in vLLM's additional_config."""
-
-# A process has one engine, so one sampler. vLLM makes the processor itself. A worker extension of
-# both model runners has no other way to reach it.
+# A process has one engine, so one adapter and one sampler. vLLM makes the adapter itself; a worker
+# extension of both model runners has no other way to know of it.
+_model_runner: str | None = None
 _sampler: CrossSampler | None = None
-
-
-def _make_sampler(vllm_config: VllmConfig) -> CrossSampler:
-    global _sampler
-    settings = dict(vllm_config.additional_config[ADDITIONAL_CONFIG])
-    config = SamplerConfig(**settings | {"sampling": Sampling(**settings["sampling"])})
-    _sampler = CrossSampler(config, keeps_trace=get_tensor_model_parallel_rank() == 0)
-    return _sampler
 
 
 class CrossSamplingV1(LogitsProcessor):
@@ -55,7 +44,7 @@ class CrossSamplingV1(LogitsProcessor):
     """
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
-        self._sampler = _make_sampler(vllm_config)
+        _note_model_runner("V1")
         # Row of the batch -> its sequence and the output tokens of that.
         self._rows: dict[int, tuple[int, list[int]]] = {}
         self._sequence: Ints = np.empty(0, np.int64)
@@ -98,7 +87,7 @@ class CrossSamplingV1(LogitsProcessor):
             )
         emitted = np.fromiter(map(len, self._outputs), np.int64, len(self._outputs))
         previous = np.array([output[-1] if output else -1 for output in self._outputs], np.int64)
-        return self._sampler.step(logits, self._sequence, emitted, previous)
+        return _the_sampler().step(logits, self._sequence, emitted, previous)
 
 
 class CrossSamplingV2(LogitsProcessorV2):
@@ -108,7 +97,7 @@ class CrossSamplingV2(LogitsProcessorV2):
     """
 
     def __init__(self, vllm_config: VllmConfig, req_states: LogitsProcRequestState) -> None:
-        self._sampler = _make_sampler(vllm_config)
+        _note_model_runner("V2")
         self._sequence = np.full(req_states.max_num_reqs, -1, np.int64)
         self._num_prompt = np.zeros(req_states.max_num_reqs, np.int64)
         self._prefill_len = req_states.prefill_len
@@ -134,7 +123,7 @@ class CrossSamplingV2(LogitsProcessorV2):
         # vLLM throws a row away until its prompt, or after a preemption its prefix, is complete.
         emitted = np.where(seen < self._prefill_len.np[slots], -1, seen - self._num_prompt[slots])
         fed = ctx.input_ids[: len(logits)].cpu().numpy().astype(np.int64)
-        return self._sampler.step(logits, sequence, emitted, np.where(emitted > 0, fed, -1))
+        return _the_sampler().step(logits, sequence, emitted, np.where(emitted > 0, fed, -1))
 
 
 def processor_for(vllm_config: VllmConfig) -> str:
@@ -154,6 +143,24 @@ class SamplerCalls:
     The class is mixed into vLLM's worker (worker_extension_cls).
     """
 
+    def xsample_configure(self, config: SamplerConfig) -> str:
+        """Make this rank's sampler.
+
+        Returns:
+            The model runner that calls it: "V1" or "V2".
+
+        Raises:
+            EngineError: The model runner has taken no logits processor.
+        """
+        global _sampler
+        if _model_runner is None:
+            raise EngineError(
+                "vLLM's model runner has not taken xsample's logits processor: with"
+                " VLLM_USE_V2_MODEL_RUNNER=1 that needs vLLM 0.31 or newer; unset it"
+            )
+        _sampler = CrossSampler(config, keeps_trace=get_tensor_model_parallel_rank() == 0)
+        return _model_runner
+
     def xsample_open(self, kind: str, host: str, timeout: float) -> Address:
         """Listen for the other engine's rank of the same number."""
         self._xsample_listener = Listener(kind, host, timeout)
@@ -171,9 +178,9 @@ class SamplerCalls:
         """Begin a phase."""
         _the_sampler().begin(phase)
 
-    def xsample_decided(self) -> int:
-        """Positions decided since the last call."""
-        return _the_sampler().take_num_decided()
+    def xsample_decided(self) -> Progress:
+        """How far this rank has come since the last call."""
+        return _the_sampler().take_progress()
 
     def xsample_collect(
         self,
@@ -191,6 +198,11 @@ class SamplerCalls:
         return sampler.trace.collect(sequence) if sampler.trace else None
 
 
+def _note_model_runner(name: str) -> None:
+    global _model_runner
+    _model_runner = name
+
+
 def _the_sampler() -> CrossSampler:
-    assert _sampler, "the engine was built without its logits processor"
+    assert _sampler, "the worker has not called xsample_configure"
     return _sampler

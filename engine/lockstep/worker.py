@@ -6,22 +6,22 @@ which is deterministic, does the same on both sides. Problems, budgets and files
 
 from __future__ import annotations
 
-import gc
 import itertools
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from engine.arrays import Bools, Ints
-from engine.errors import EngineError
+from engine.errors import EngineError, LockstepError
 from engine.sampling.link import Address
 from engine.sampling.sampler import Phase, SamplerConfig
 from engine.system.log import LogConfig, redirect_streams
+from engine.system.machine import free_gpu_memory
 
 SEQUENCES_PER_MESSAGE = 256
 """Ended sequences go to the driver when there are so many of them.
@@ -96,7 +96,18 @@ class Place:
     """The node, in Ray's words."""
     pid: int
     free_gpu_bytes: int | None
-    """None without a GPU."""
+    """Free memory of its GPU, the least of several; None without a GPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What an engine has become, as far as its twin must have become the same."""
+
+    num_kv_blocks: int
+    kv_block_size: int
+    """Tokens of a KV block."""
+    model_runner: str
+    """vLLM's model runner: "V1" or "V2"."""
 
 
 class PolicyWorker:
@@ -122,48 +133,31 @@ class PolicyWorker:
         It is asked before `load`, whose KV cache depends on the free memory of both sides.
         """
         import ray
-        import torch
 
-        free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else None
+        # The engine of one rank is in this process, which will have a CUDA context anyway. Ranks
+        # have processes of their own, and a context here would take half a GiB from one of them.
+        own_process = self._config.engine_args["tensor_parallel_size"] > 1
+        free = free_gpu_memory(own_process)
         return Place(ray.get_runtime_context().get_node_id(), os.getpid(), free)
 
-    def load(self, kv_cache_bytes: int | None) -> int:
+    def load(self, kv_cache_bytes: int | None) -> Loaded:
         """Build the engine, which takes minutes for a large model.
 
         Args:
             kv_cache_bytes: Size of the KV cache; None where engine_args give it in blocks.
 
         Returns:
-            The number of its KV blocks.
+            What the engine has become. In lock-step both sides' are equal.
+
+        Raises:
+            EngineError: vLLM refuses its settings, or its model runner xsample's sampler.
         """
-        # Imported objects stay; searching them for garbage again and again takes a fifth of the
-        # time.
-        gc.disable()
-        from vllm.engine.arg_utils import EngineArgs
-        from vllm.v1.engine.llm_engine import LLMEngine
+        from engine.lockstep.vllm_engine import make_engine
 
-        from engine.lockstep.vllm_plugin import ADDITIONAL_CONFIG, SamplerCalls, processor_for
-
-        gc.freeze()
-        gc.enable()
-        args = EngineArgs(
-            **self._config.engine_args,
-            # With the KV size given this only decides whether vLLM refuses a GPU that is partly in
-            # use, here by the twin.
-            **({"gpu_memory_utilization": 0.01} if kv_cache_bytes else {}),
-            kv_cache_memory_bytes=kv_cache_bytes,
-            additional_config={ADDITIONAL_CONFIG: asdict(self._config.sampler)},
-            worker_extension_cls=f"{SamplerCalls.__module__}.{SamplerCalls.__qualname__}",
-            skip_tokenizer_init=True,  # token ids in, token ids out
-            # a model's own sampling defaults would differ between the two
-            generation_config="vllm",
-            async_scheduling=False,  # the next batch must depend on this one's tokens
-            disable_log_stats=True,
-        )
-        config = args.create_engine_config()
-        config.model_config.logits_processors = [processor_for(config)]
-        self._engine = LLMEngine.from_vllm_config(config, disable_log_stats=True)
-        return config.cache_config.num_gpu_blocks or 0
+        self._engine, config = make_engine(self._config.engine_args, kv_cache_bytes)
+        runners = self._engine.collective_rpc("xsample_configure", args=(self._config.sampler,))
+        cache = config.cache_config
+        return Loaded(cache.num_gpu_blocks or 0, cache.block_size, runners[0])
 
     def open(self, kind: str, host: str) -> list[Address]:
         """Listen for the twin.
@@ -225,7 +219,7 @@ class PolicyWorker:
                 ended = []
             if is_over or time.monotonic() - last_sign > _SECONDS_PER_SIGN_OF_LIFE:
                 last_sign = time.monotonic()
-                yield Decided(self._engine.collective_rpc("xsample_decided")[0])
+                yield Decided(self._num_decided())
             if is_over:
                 return
 
@@ -246,6 +240,16 @@ class PolicyWorker:
                 extra_args={"sequence": index, "num_prompt": len(prompt)},
             )
             self._engine.add_request(str(index), {"prompt_token_ids": prompt}, params)
+
+    def _num_decided(self) -> int:
+        """Positions decided since the last call; every rank must have decided the same tokens."""
+        by_rank = self._engine.collective_rpc("xsample_decided")
+        if len(set(by_rank)) > 1:
+            raise LockstepError(
+                "the tensor-parallel ranks of an engine have decided different tokens: their GPUs"
+                " must be of one type"
+            )
+        return int(by_rank[0].num_tokens)
 
     def _collect(self, ended: list[_EndedSequence]) -> Finished:
         """Settle ended sequences and fetch their rows."""

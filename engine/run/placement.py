@@ -10,6 +10,7 @@ from engine.config.run_config import CPU_KV_CACHE_GIB
 from engine.core import POLICIES, Policy
 from engine.lockstep.cluster import joined_cluster, own_cluster
 from engine.lockstep.engine_pair import PairConfig
+from engine.lockstep.kv_cache import KvCacheNeeds
 from engine.lockstep.worker import WorkerConfig
 from engine.run.plan import Plan
 from engine.sampling.distribution import Sampling
@@ -35,6 +36,9 @@ def pair_config(plan: Plan, number: int) -> PairConfig:
         share_gpu=config.share_gpu,
         weight_bytes=plan.memory.weights,
         kv_cache_bytes=int(kv_gib * 2**30) if kv_gib else None,
+        kv_cache_needs=KvCacheNeeds(
+            plan.memory.kv_per_sequence, config.max_num_seqs, plan.pair.vocab_size
+        ),
         rendezvous=config.rendezvous,
         cores={} if on_gpu else core_binding(plan, number),
         number=number + 1,

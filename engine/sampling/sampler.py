@@ -13,7 +13,8 @@ F sequences that have ended.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -98,6 +99,18 @@ _NO_SEQUENCES = Phase(
 )
 
 
+class Progress(NamedTuple):
+    """What a sampler has decided over some steps."""
+
+    num_tokens: int
+    checksum: int
+    """CRC-32 of all tokens in their order, equal on all ranks of an engine."""
+
+    def after(self, token: Ints) -> Progress:
+        """The progress after one more step, which has decided the tokens [B]."""
+        return Progress(self.num_tokens + len(token), crc32(token.tobytes(), self.checksum))
+
+
 @dataclass(slots=True)
 class _State:
     """How far the sequences of a phase have come."""
@@ -111,8 +124,8 @@ class _State:
     """Token that was decided there [S]; -1 before the first decision."""
     intervened: Bools
     """Whether that decision is an intervention that is not yet taken off `budget_left` [S]."""
-    num_decided: int = 0
-    """Positions decided since they were last asked for."""
+    progress: Progress
+    """What was decided since it was last asked for."""
 
     @classmethod
     def at_start(cls, phase: Phase) -> _State:
@@ -123,6 +136,7 @@ class _State:
             position=phase.offset - 1,
             token=np.full(len(phase.key), -1, np.int64),
             intervened=np.zeros(len(phase.key), np.bool_),
+            progress=Progress(0, 0),
         )
 
 
@@ -201,10 +215,10 @@ class CrossSampler:
         """
         self._settle(sequence, self._state.phase.offset[sequence] + emitted, last)
 
-    def take_num_decided(self) -> int:
-        """Positions decided since the last call."""
-        num_decided, self._state.num_decided = self._state.num_decided, 0
-        return num_decided
+    def take_progress(self) -> Progress:
+        """What was decided since the last call."""
+        progress, self._state.progress = self._state.progress, Progress(0, 0)
+        return progress
 
     def _settle(self, sequence: Ints, position: Ints, previous: Ints) -> None:
         """Settle the last decision of each sequence whose token the engine has taken since."""
@@ -237,7 +251,7 @@ class CrossSampler:
         _force(logits, batch_rows, decisions.token)
         state.token[rows.sequence] = decisions.token
         state.intervened[rows.sequence] = decisions.intervened
-        state.num_decided += len(batch_rows)
+        state.progress = state.progress.after(decisions.token)
         if self.trace:
             self.trace.append(rows, decisions, mine, other_top1, log_p)
 

@@ -7,7 +7,10 @@ that plain system calls do not show. Imports nothing of ours and nothing heavy.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,6 +67,51 @@ def visible_gpus() -> list[Gpu]:
         torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())
     ]
     return [Gpu(device.name, device.total_memory) for device in devices]
+
+
+def free_gpu_memory(in_own_process: bool = False) -> int | None:
+    """Free bytes of the visible GPU that has the least of them; None without a GPU.
+
+    Waits until the number is steady: an engine that was killed gives its memory back over some
+    time.
+
+    Args:
+        in_own_process: Ask in a process of its own, since asking makes a CUDA context, half a GiB
+            on each GPU, in the process that asks.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    if in_own_process:
+        code = f"import {__name__} as machine; print(machine.free_gpu_memory())"
+        command = [sys.executable, "-c", code]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    def least() -> int:
+        devices = range(torch.cuda.device_count())
+        return min(int(torch.cuda.mem_get_info(device)[0]) for device in devices)
+
+    return steady(least)
+
+
+def steady(
+    read: Callable[[], int], wait: Callable[[float], object] = time.sleep, seconds: int = 10
+) -> int:
+    """A number that other processes may still be raising, once it has not risen for a second.
+
+    Args:
+        read: Reads the number.
+        wait: Waits for some seconds.
+        seconds: How long to wait at most.
+    """
+    number = read()
+    for _ in range(seconds):
+        wait(1.0)
+        last, number = number, read()
+        if number <= last:
+            break
+    return number
 
 
 def _groups(root: Path) -> Iterator[Path]:

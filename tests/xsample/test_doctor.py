@@ -21,7 +21,6 @@ from packaging.specifiers import SpecifierSet
 from rich.console import Console
 
 from engine.models.pair_info import TINY_PAIR
-from engine.system import machine
 from engine.system.session import MAX_ROOT_BYTES
 from tests.support.paths import ROOT
 from xsample.doctor import diagnose as doctor
@@ -515,29 +514,3 @@ def test_a_missing_half_of_the_embedded_pair_is_named(tmp_path: Path) -> None:
     (tmp_path / "base" / "model.safetensors").write_bytes(b"")
     assert installed.find_pair(tmp_path).value == "rl/model.safetensors missing"
     assert installed.find_pair(TINY_PAIR).ok
-
-
-def test_cores_are_never_more_than_the_affinity() -> None:
-    assert 1 <= machine.usable_cores() <= len(os.sched_getaffinity(0))
-
-
-@pytest.mark.parametrize("quota", ["50000 100000", "100000 100000", "199999 100000"])
-def test_a_cpu_quota_of_less_than_two_cores_is_one_core(tmp_path: Path, quota: str) -> None:
-    (tmp_path / "cpu.max").write_text(quota)
-    assert machine.usable_cores(tmp_path) == 1
-
-
-def test_a_quota_without_a_limit_limits_nothing(tmp_path: Path) -> None:
-    (tmp_path / "cpu.max").write_text("max 100000")
-    (tmp_path / "memory.max").write_text("max")
-    assert machine.usable_cores(tmp_path) == len(os.sched_getaffinity(0))
-    assert machine.available_memory(tmp_path) > 1 << 20
-
-
-def test_memory_is_what_the_control_group_leaves_and_its_cache_counts_as_free(
-    tmp_path: Path,
-) -> None:
-    (tmp_path / "memory.max").write_text("1000000\n")
-    (tmp_path / "memory.current").write_text("900000\n")
-    (tmp_path / "memory.stat").write_text("anon 700000\ninactive_file 50000\n")
-    assert machine.available_memory(tmp_path) == 150_000

@@ -23,7 +23,7 @@ import engine.run.scheduler
 from engine.core import POLICIES
 from engine.errors import EngineError, GivenUpError, LockstepError, LostEngineError
 from engine.lockstep.lease_runner import LeaseRunner
-from engine.lockstep.worker import PolicyWorker
+from engine.lockstep.worker import Loaded, PolicyWorker
 from engine.run.placement import pair_config
 from engine.run.plan import Plan
 from engine.run.rows import token_rows
@@ -223,7 +223,7 @@ def test_a_pair_that_ran_out_of_memory_while_loading_is_started_again(
     plan, marker = plan_of(**PART, limit=1, samples=1), tmp_path / "tried"
 
     class ShortOfMemory(PolicyWorker):
-        def load(self, kv_cache_bytes: int | None) -> int:
+        def load(self, kv_cache_bytes: int | None) -> Loaded:
             if not marker.exists():
                 marker.touch()
                 raise MemoryError("cannot allocate 20 GiB")

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from importlib.util import find_spec, module_from_spec
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.errors import LockstepError
+from engine.errors import EngineError, LockstepError
 from engine.sampling.distribution import Sampling
 from engine.sampling.link import Listener, connect
 from engine.sampling.noise import stream_key
@@ -40,7 +41,6 @@ with warnings.catch_warnings():
 
     from engine.lockstep import vllm_plugin
     from engine.lockstep.vllm_plugin import (
-        ADDITIONAL_CONFIG,
         CrossSamplingV1,
         CrossSamplingV2,
         SamplerCalls,
@@ -85,7 +85,7 @@ def vllm_config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmConfig
     """A real configuration, and the tensor-parallel group of one rank that a worker would have."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        config = VllmConfig(additional_config={ADDITIONAL_CONFIG: asdict(CONFIG)})
+        config = VllmConfig()
         store = tmp_path_factory.mktemp("distributed") / "store"
         with set_current_vllm_config(config):
             init_distributed_environment(1, 0, f"file://{store}", 0, "gloo")
@@ -110,9 +110,15 @@ def v1(vllm_config: VllmConfig) -> CrossSamplingV1:
     return make_v1(vllm_config)
 
 
+def begin_solo() -> None:
+    """A new sampler in a phase of many sequences."""
+    SamplerCalls().xsample_configure(CONFIG)
+    SamplerCalls().xsample_begin(SOLO)
+
+
 def make_v1(config: VllmConfig) -> CrossSamplingV1:
     made = CrossSamplingV1(config, torch.device("cpu"), False)
-    SamplerCalls().xsample_begin(SOLO)
+    begin_solo()
     return made
 
 
@@ -125,7 +131,7 @@ def make_v2(config: VllmConfig) -> SlotBatch:
         torch.device("cpu"), SLOTS, VOCAB, nothing, nothing, prefill_len, nothing
     )
     made = CrossSamplingV2(config, states)
-    SamplerCalls().xsample_begin(SOLO)
+    begin_solo()
     return SlotBatch(made, prefill_len.np)
 
 
@@ -459,8 +465,8 @@ def test_the_worker_s_calls_reach_the_sampler_that_vllm_has_built(vllm_config: V
     batch.change([], 3, [])
     batch.step(adapter)
     last = batch.step(adapter)[1][2]
-    assert calls.xsample_decided() == 6
-    assert calls.xsample_decided() == 0
+    assert calls.xsample_decided().num_tokens == 6
+    assert calls.xsample_decided().num_tokens == 0
     with pytest.raises(LockstepError, match="decided was token"):
         calls.xsample_collect(np.array([0]), np.array([2]), np.array([VOCAB]))
     collected = calls.xsample_collect(np.array([1]), np.array([2]), np.array([last]))
@@ -483,3 +489,19 @@ def test_the_worker_s_calls_open_and_join_a_link(
     assert sampler.link is not accepted
     assert sampler.link
     sampler.link.close()
+
+
+def test_a_model_runner_that_takes_no_processor_is_named() -> None:
+    spec: Any = find_spec(vllm_plugin.__name__)
+    as_in_a_new_process: Any = module_from_spec(spec)
+    spec.loader.exec_module(as_in_a_new_process)
+    with pytest.raises(EngineError, match=r"VLLM_USE_V2_MODEL_RUNNER=1 that needs vLLM 0\.31"):
+        as_in_a_new_process.SamplerCalls().xsample_configure(CONFIG)
+
+
+@pytest.mark.parametrize(("make", "name"), [(make_v1, "V1"), (make_v2, "V2")])
+def test_the_worker_is_told_which_model_runner_calls(
+    vllm_config: VllmConfig, make: Callable[[VllmConfig], object], name: str
+) -> None:
+    make(vllm_config)
+    assert SamplerCalls().xsample_configure(CONFIG) == name

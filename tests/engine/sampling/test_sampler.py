@@ -312,7 +312,7 @@ def test_a_spent_sequence_is_handed_back_without_asking_the_twin(links: Links) -
         torch.randn(2, PADDED), np.array([0, 1]), np.array([0, 0]), np.array([-1, -1])
     )
     assert forced.argmax(-1).tolist() == [STOP, STOP]
-    assert sampler.take_num_decided() == 0
+    assert sampler.take_progress().num_tokens == 0
 
 
 def test_padding_of_the_vocabulary_is_never_sampled(links: Links) -> None:
@@ -398,11 +398,11 @@ def stepper(links: Links) -> tuple[CrossSampler, CrossSampler, Callable[..., lis
 def test_rows_whose_prompt_is_not_complete_are_left_alone(links: Links) -> None:
     base, _, step = stepper(links)
     step([0, 1], [0, -7], [-1, -1])
-    assert base.take_num_decided() == 1
+    assert base.take_progress().num_tokens == 1
     for missing in (3, 1):
         left, _ = step([1], [-missing], [-1])
         assert torch.equal(left[0], logits_of("base", 1, [missing]))
-    assert base.take_num_decided() == 0
+    assert base.take_progress().num_tokens == 0
 
 
 def test_positions_that_an_engine_computes_again_after_a_preemption_are_left_alone(
@@ -413,11 +413,11 @@ def test_positions_that_an_engine_computes_again_after_a_preemption_are_left_alo
     for position in range(4):
         forced, _ = step([0], [position], tokens[-1:] or [-1])
         tokens.append(int(forced[0].argmax()))
-    base.take_num_decided()
+    base.take_progress()
     for stale in (1, 2):
         left, _ = step([0], [stale], [tokens[stale - 1]])
         assert torch.equal(left[0], logits_of("base", 0, [stale]))
-    assert base.take_num_decided() == 0
+    assert base.take_progress().num_tokens == 0
     again, _ = step([0], [3], [tokens[2]])
     assert int(again[0].argmax()) == tokens[3]
     forced, _ = step([0], [4], [tokens[3]])
@@ -489,10 +489,10 @@ def test_a_new_phase_forgets_the_last(links: Links) -> None:
 def test_positions_are_counted_as_they_are_decided(links: Links) -> None:
     p = phase(6, 2)
     _, pair = run_pair(links, p)
-    assert [engine.sampler.take_num_decided() for engine in pair] == [
+    assert [engine.sampler.take_progress().num_tokens for engine in pair] == [
         engine.trace().num_rows for engine in pair
     ]
-    assert pair[0].sampler.take_num_decided() == 0
+    assert pair[0].sampler.take_progress().num_tokens == 0
 
 
 def test_a_rank_that_keeps_no_trace_decides_the_same(links: Links) -> None:
