@@ -1,7 +1,7 @@
 """Engines that play prepared messages back: what two workers would send, without a model, as fast
 as it is taken.
 
-`Playback` stands where `pair.LeaseRunner` has its `launch.EnginePair`. One lease of responses is
+`Playback` stands where a `LeaseRunner` has its `EnginePair`. One lease of responses is
 made up, of the synthetic run's tokens, and comes again in every lease; the messages of a phase are
 cut out of it once, as `worker.PolicyWorker` would have collected them, and kept. So a warm-up over
 one lease makes all that is ever sent.
@@ -74,7 +74,7 @@ class Lease:
 
 
 class Playback:
-    """As `launch.EnginePair`: the phases that it is asked for, answered out of a lease."""
+    """As `EnginePair`: the phases that it is asked for, answered out of a lease."""
 
     def __init__(self, lease: Lease) -> None:
         self._lease, self._response_of = lease, dict[tuple[int, bool], int]()

@@ -22,15 +22,14 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import cache
 from io import StringIO
 from pathlib import Path
 from pstats import Stats
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
-from unittest.mock import patch
+from typing import Any, NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -43,7 +42,10 @@ from benchmarks.memory import Watch
 from benchmarks.playback import Lease, Playback
 from benchmarks.result import Result, speed_up, spread, spreads_table
 from benchmarks.synthetic_tokens import VOCABULARY_SIZE
+from engine.lockstep.engine_pair import PairConfig
+from engine.lockstep.lease_runner import LeaseRunner
 from engine.run.execute import execute
+from engine.run.hosting import Hosting, hosted_by
 from engine.run.plan import Plan, prepare
 from engine.run.scheduler import MAX_GROUPS
 from engine.run.settings import load
@@ -56,13 +58,6 @@ PROBLEMS, SAMPLES = 128, 4
 RESPONSES = PROBLEMS * SAMPLES * 2  # of a lease, both directions
 SLOTS = RESPONSES // MAX_GROUPS
 TENTHS, LARGEST_PARTS, PROFILED_LEASES = 10, 15, 4
-
-
-class PlanWithoutCluster(Plan):
-    """A plan whose engines are played back: it needs no Ray."""
-
-    def cluster(self) -> AbstractContextManager[None]:
-        return nullcontext()
 
 
 @dataclass
@@ -183,10 +178,14 @@ def write_alone(one: Contender, folder: Path | None) -> float:
 
 def make(planned: Plan, player: Playback) -> RunStore:
     """The run, as `xsample run` makes it."""
-    with (
-        patch("engine.lockstep.lease_runner.EnginePair", lambda config, worker_class: player),
-        PlainDisplay(StringIO()) as display,
-    ):
+
+    def played_back(config: PairConfig) -> LeaseRunner:
+        runner = LeaseRunner(config)
+        runner.engines = cast(Any, player)
+        return runner
+
+    hosting = Hosting(played_back, lambda plan: nullcontext())
+    with hosted_by(hosting), PlainDisplay(StringIO()) as display:
         return execute(planned, None, display)
 
 
@@ -201,9 +200,8 @@ def plan(budget: str, samples: int, out: Path) -> Plan:
     }
     config = load(None, settings | {"direction": "both", "out": str(out)})
     planned = prepare(config, load_task(config))
-    values = {field.name: getattr(planned, field.name) for field in fields(planned)}
     words = replace(planned.pair, tokenizer=tokenizer(), vocab_size=VOCABULARY_SIZE)
-    return PlanWithoutCluster(**values | {"pair": words})
+    return replace(planned, pair=words)
 
 
 @cache

@@ -26,6 +26,7 @@ _SHAPES = {
     "shard": "`K/N`",
     "match": "run directory",
     "verbose": "may stand twice",
+    **dict.fromkeys(("engine_arg", "base_engine_arg", "rl_engine_arg"), "`KEY=VALUE`"),
 }
 _LITERAL = re.compile(r"(`[^`]*`|(?<!\S)--[a-z][a-z-]*)")  # code, and an option in a sentence
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
@@ -111,7 +112,7 @@ def _number(bound: float) -> str:
 
 
 def _default(field: FieldInfo) -> str:
-    if field.default is None or field.default is False:
+    if field.default in (None, False, ()):
         return "no" if field.default is False else ""
     if isinstance(field.default, tuple):
         return f"`{','.join(map(str, field.default))}`"

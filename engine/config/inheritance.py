@@ -4,7 +4,7 @@ INHERITED_BY_CONTROL = (
     "base", "rl", "task", "task_data", "question_column", "answer_column", "id_column", "prompt",
     "prompt_template", "grader", "limit", "samples", "direction", "budget", "window", "eos",
     "extrapolate", "extrapolate_to", "temperature", "top_p", "top_k", "max_tokens", "seed", "trace",
-    "record_threshold", "record_top_k", "dtype",
+    "record_threshold", "record_top_k", "dtype", "engine_arg", "base_engine_arg", "rl_engine_arg",
 )  # fmt: skip
 """What a control inherits from the run that it matches: all that decides or records the numbers.
 
@@ -14,6 +14,7 @@ made; nor the permission to run code of a model.
 
 INHERITED_BY_SCORE = (
     "base", "rl", "temperature", "top_p", "top_k", "record_threshold", "record_top_k", "dtype",
+    "engine_arg", "base_engine_arg", "rl_engine_arg",
 )  # fmt: skip
 """What `xsample score` inherits from the run whose responses it measures."""
 

@@ -9,10 +9,18 @@ from __future__ import annotations
 
 from os import PathLike
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from engine.config.engine_args import engine_args, parse_engine_args
 from engine.config.switching import (
     check_match,
     check_window,
@@ -46,8 +54,8 @@ PANELS: dict[str, tuple[str, ...]] = {
     "What is recorded": ("trace", "record_threshold", "record_top_k"),
     "Machine": (
         "device", "pairs", "tensor_parallel_size", "share_gpu", "max_num_seqs", "kv_cache_gib",
-        "num_kv_blocks", "max_model_len", "max_num_batched_tokens", "enforce_eager", "ray_address",
-        "rendezvous", "step_timeout",
+        "num_kv_blocks", "max_model_len", "max_num_batched_tokens", "enforce_eager", "engine_arg",
+        "base_engine_arg", "rl_engine_arg", "ray_address", "rendezvous", "step_timeout",
     ),
     "Output": ("out", "shard", "verbose"),
 }  # fmt: skip
@@ -302,6 +310,20 @@ class RunConfig(BaseModel):
         None,
         description="Run without CUDA graphs and compilation. Default: only on the CPU.",
     )
+    engine_arg: tuple[str, ...] = Field(
+        (),
+        description=(
+            "Argument of vLLM's own for both engines, such as attention_backend=TRITON_ATTN;"
+            " repeatable."
+        ),
+    )
+    base_engine_arg: tuple[str, ...] = Field(
+        (),
+        description=(
+            "The same for the base engine alone: how it is loaded, such as quantization=fp8."
+        ),
+    )
+    rl_engine_arg: tuple[str, ...] = Field((), description="The same for the RL engine alone.")
     rendezvous: Literal["auto", "shm", "tcp"] = Field(
         "auto",
         description=(
@@ -351,6 +373,11 @@ class RunConfig(BaseModel):
     @classmethod
     def _parse_budget(cls, value: object) -> tuple[int | None, ...]:
         return parse_budget(value)
+
+    @field_validator("engine_arg", "base_engine_arg", "rl_engine_arg", mode="before")
+    @classmethod
+    def _parse_engine_args(cls, value: object, info: ValidationInfo) -> tuple[str, ...]:
+        return parse_engine_args(value, may_differ=info.field_name != "engine_arg")
 
     @field_validator("window", mode="before")
     @classmethod
@@ -473,6 +500,10 @@ class RunConfig(BaseModel):
             stop_token_ids,
             self.trace,
         )
+
+    def engine_args(self, policy: Policy) -> dict[str, Any]:
+        """The arguments of vLLM's own that the user adds to the engine of a policy, by name."""
+        return engine_args((*self.engine_arg, *getattr(self, f"{policy}_engine_arg")))
 
     @property
     def directions(self) -> tuple[Direction, ...]:

@@ -30,10 +30,6 @@ _SETTINGS: dict[str, str | None] = {
 }
 
 
-# In a notebook Ray asks for a package that nothing here needs.
-logging.getLogger("ray.widgets.util").setLevel(logging.ERROR)
-
-
 @contextmanager
 def own_cluster(num_cpus: int) -> Iterator[None]:
     """A cluster on this machine for this block. It ends with everything that it has started.
@@ -47,6 +43,8 @@ def own_cluster(num_cpus: int) -> Iterator[None]:
         inherited = _SETTINGS | _token(folder) | {VARIABLE: str(folder), "TMPDIR": str(folder)}
         with environment(inherited), ray_private.loopback_allowed(), _leaving_sigterm_alone():
             ray_private.forget_token()
+            # In a notebook Ray asks for a package that nothing here needs.
+            logging.getLogger("ray.widgets.util").setLevel(logging.ERROR)
             try:
                 ray.init(
                     address="local",

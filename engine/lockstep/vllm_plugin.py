@@ -144,7 +144,7 @@ class SamplerCalls:
     """
 
     def xsample_configure(self, config: SamplerConfig) -> str:
-        """Make this rank's sampler.
+        """Make this rank's sampler, or one with other settings in its place.
 
         Returns:
             The model runner that calls it: "V1" or "V2".
@@ -158,7 +158,9 @@ class SamplerCalls:
                 "vLLM's model runner has not taken xsample's logits processor: with"
                 " VLLM_USE_V2_MODEL_RUNNER=1 that needs vLLM 0.31 or newer; unset it"
             )
+        link = _sampler.link if _sampler else None
         _sampler = CrossSampler(config, keeps_trace=get_tensor_model_parallel_rank() == 0)
+        _sampler.link = link
         return _model_runner
 
     def xsample_open(self, kind: str, host: str, timeout: float) -> Address:

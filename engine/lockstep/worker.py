@@ -155,9 +155,20 @@ class PolicyWorker:
         from engine.lockstep.vllm_engine import make_engine
 
         self._engine, config = make_engine(self._config.engine_args, kv_cache_bytes)
-        runners = self._engine.collective_rpc("xsample_configure", args=(self._config.sampler,))
+        model_runner = self.configure(self._config.sampler)
         cache = config.cache_config
-        return Loaded(cache.num_gpu_blocks or 0, cache.block_size, runners[0])
+        return Loaded(cache.num_gpu_blocks or 0, cache.block_size, model_runner)
+
+    def configure(self, sampler: SamplerConfig) -> str:
+        """Give the sampler other settings, between two phases.
+
+        Returns:
+            The model runner that calls it: "V1" or "V2".
+
+        Raises:
+            EngineError: vLLM's model runner has not taken xsample's sampler.
+        """
+        return str(self._engine.collective_rpc("xsample_configure", args=(sampler,))[0])
 
     def open(self, kind: str, host: str) -> list[Address]:
         """Listen for the twin.

@@ -6,11 +6,12 @@ transformers is imported only by the functions that need it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.core import POLICIES, Policy
 from engine.errors import ModelError, first_line
 from engine.models.checkpoint import Checkpoint, open_checkpoint
 
@@ -65,13 +66,19 @@ class PairInfo:
         }
 
 
-def inspect_pair(base: str | None, rl: str | None, trust_remote_code: bool) -> PairInfo:
+def inspect_pair(
+    base: str | None,
+    rl: str | None,
+    trust_remote_code: bool,
+    overrides: Mapping[Policy, Mapping[str, Any]] | None = None,
+) -> PairInfo:
     """Check two models, and that they are a pair.
 
     Args:
         base: A folder or a hub id; None is that of the embedded pair.
         rl: As `base`.
         trust_remote_code: Whether code that comes with a model may run.
+        overrides: What replaces values of each model's config.json (vLLM's hf_overrides).
 
     Raises:
         ModelError: A model cannot be run, or the two are no pair.
@@ -80,7 +87,10 @@ def inspect_pair(base: str | None, rl: str | None, trust_remote_code: bool) -> P
         open_checkpoint("--base", base or str(TINY_PAIR / "base")),
         open_checkpoint("--rl", rl or str(TINY_PAIR / "rl")),
     ]
-    sizes = [_load_size(model, trust_remote_code) for model in models]
+    sizes = [
+        _load_size(model, trust_remote_code, (overrides or {}).get(policy, {}))
+        for policy, model in zip(POLICIES, models, strict=True)
+    ]
     tokenizers = [_load_tokenizer(model, trust_remote_code) for model in models]
     _refuse_different_vocabularies(models, tokenizers)
     vocab_size = min(size.vocab for size in sizes)
@@ -113,11 +123,12 @@ class _Size:
     """See `PairInfo.rl_kv_numbers`."""
 
 
-def _load_size(model: Checkpoint, trust_remote_code: bool) -> _Size:
+def _load_size(model: Checkpoint, trust_remote_code: bool, overrides: Mapping[str, Any]) -> _Size:
     from transformers import AutoConfig
 
     try:
         loaded = AutoConfig.from_pretrained(model.folder, trust_remote_code=trust_remote_code)
+        loaded.update(dict(overrides))
         config = loaded.get_text_config()
         size = _Size(
             int(config.vocab_size), _context_length(config), _dtype(config), _kv_numbers(config)

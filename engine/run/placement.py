@@ -84,7 +84,7 @@ def _worker_config(plan: Plan, policy: Policy, number: int) -> WorkerConfig:
     )
     return WorkerConfig(
         sampler,
-        _engine_args(plan, pair.base if policy == "base" else pair.rl),
+        _engine_args(plan, pair.base if policy == "base" else pair.rl) | config.engine_args(policy),
         pair.stop_token_ids,
         config.step_timeout,
         plan.log_config(f"{policy}-{number + 1}"),

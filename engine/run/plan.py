@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.config.run_config import RunConfig
-from engine.core import ExternalResponses, GraderName, Problem, Task, budget_text
+from engine.core import POLICIES, ExternalResponses, GraderName, Problem, Task, budget_text
+from engine.lockstep.vllm_engine import check_names
 from engine.models.memory import MemoryEstimate, estimate_memory
 from engine.models.pair_info import PairInfo, inspect_pair
 from engine.models.prompt import check_external, check_prompts, render_prompts
@@ -131,7 +132,7 @@ def prepare(config: RunConfig, task: Task) -> Plan:
     Raises:
         UsageError: Something that the user gave cannot be run as it is.
     """
-    pair = inspect_pair(config.base, config.rl, config.trust_remote_code)
+    pair = _inspect(config)
     sweep = Sweep(config, task, render_prompts(pair.tokenizer, task))
     rule = config.rule(sweep.max_tokens, pair.stop_token_ids)
     by_problem = {key.problem: sweep.prompt(key) for key in sweep.trajectories()}
@@ -157,11 +158,19 @@ def prepare_score(config: RunConfig, read: Callable[[PairInfo], ExternalResponse
     Raises:
         UsageError: Something that the user gave cannot be measured as it is.
     """
-    pair = inspect_pair(config.base, config.rl, config.trust_remote_code)
+    pair = _inspect(config)
     external = read(pair)
     limits = (config.max_model_len, pair.context_length, pair.vocab_size)
     max_model_len = check_external(external, *limits)
     return _plan(config, Score(external), Rule(), pair, max_model_len, f"{external.name}-scored")
+
+
+def _inspect(config: RunConfig) -> PairInfo:
+    """The two models, as the arguments that the user adds to vLLM's change them."""
+    added = {policy: config.engine_args(policy) for policy in POLICIES}
+    check_names(added["base"] | added["rl"])
+    overrides = {policy: args.get("hf_overrides") or {} for policy, args in added.items()}
+    return inspect_pair(config.base, config.rl, config.trust_remote_code, overrides)
 
 
 def _plan(

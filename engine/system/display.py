@@ -10,7 +10,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self, TextIO
 
 from rich.console import Console, RenderableType
@@ -71,12 +70,7 @@ class Display(ABC):
         return self
 
     @abstractmethod
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Show the last snapshot and leave the terminal as it was."""
 
 
@@ -105,12 +99,7 @@ class LiveDisplay(Display):
     def note(self, text: str) -> None:
         self._console.print(Text(collapse_whitespace(text)))
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._running = False
         self._live.stop()
 
@@ -157,12 +146,7 @@ class PlainDisplay(Display):
     def note(self, text: str) -> None:
         self._write(text)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._flush()
 
     def _flush(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
 from typing import Any
 
 from engine.system.display import Display, Snapshot, collapse_whitespace, facts
@@ -43,12 +42,7 @@ class NotebookDisplay(Display):
         self._notes = [*self._notes[-_MAX_NOTES:], collapse_whitespace(text)]
         self._draw()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stage = ""
         self._draw()
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
@@ -15,7 +16,7 @@ import yaml
 from nbclient import NotebookClient
 
 import xsample
-from tests.support.pages import pages, run_page
+from tests.support.pages import on_pair_of_most_tests, pages, run_page
 from tests.support.paths import ROOT
 from xsample.cli.main import commands
 
@@ -47,17 +48,18 @@ def test_the_pages_have_code_blocks() -> None:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_runs(name: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, ROOT / "examples" / name, tmp_path],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr
-    report = Path(done.stdout.rpartition("report: ")[2].strip())
-    assert report.is_file() and "accuracy" in done.stdout
+def test_an_example_runs(
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", [name, str(tmp_path)])
+    with on_pair_of_most_tests():
+        runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+    output = capsys.readouterr().out
+    report = Path(output.rpartition("report: ")[2].strip())
+    assert report.is_file() and "accuracy" in output
 
 
 def test_the_notebook_runs_with_its_progress_in_one_output(

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from engine.core import TRAJECTORY_KEY, Trajectory
 from engine.errors import EngineError
 from engine.lockstep.engine_pair import PairConfig
 from engine.lockstep.job import Job
+from engine.lockstep.kv_cache import KvCacheNeeds
 from engine.lockstep.lease_runner import Completed, LeaseRunner
 from engine.lockstep.worker import Decided, PolicyWorker
 from engine.run.execute import execute
@@ -37,6 +39,7 @@ from engine.run.plan import Plan, prepare
 from engine.run.rows import token_rows
 from engine.run.settings import load
 from engine.sampling.rule import Rule
+from engine.sampling.sampler import SamplerConfig
 from engine.store.run_store import RunStore
 from engine.store.schema import TOKENS
 from engine.system.display import PlainDisplay
@@ -101,8 +104,12 @@ class OpenPair(LeaseRunner):
 
     def start(self, tell: Callable[[str], object] = lambda line: None) -> str:
         line = super().start(tell)
+        self.configure()
         self.ready()
         return line
+
+    def configure(self) -> None:
+        """Called after every start, before `ready`."""
 
     def ready(self) -> None:
         """Called after every start; for what a test does to its engines."""
@@ -121,18 +128,30 @@ class KeptPair(OpenPair):
     def __init__(self, config: PairConfig) -> None:
         super().__init__(config)
         self.config = config
+        """What is asked for now; the settings of the samplers may differ from the first."""
         self.failures: list[EngineError] = []
         self.num_starts = 0
+        self._started_with = _samplers(config)
+        self._configured = self._started_with
         self._is_up = False
 
     def start(self, tell: Callable[[str], object] = lambda line: None) -> str:
         if self._is_up:
+            self.configure()
             self.ready()
             return "up"
         self.num_starts += 1
+        self._configured = self._started_with
         line = super().start(tell)
         self._is_up = True
         return line
+
+    def configure(self) -> None:
+        wanted = _samplers(self.config)
+        for policy, sampler in wanted.items():
+            if sampler != self._configured[policy]:
+                self.do(policy, PolicyWorker.configure, sampler)
+        self._configured = wanted
 
     def kill(self) -> None:
         if not self._is_up:
@@ -177,11 +196,27 @@ def kept_pair(config: PairConfig) -> KeptPair:
     """
     global _kept
     connect()
-    if _kept is None or _kept.config != config:
+    if _kept is None or _engines(_kept.config) != _engines(config):
         end_kept_pair()
         _kept = KeptPair(config)
+    _kept.config = config
     _kept.failures.clear()
     return _kept
+
+
+def _samplers(config: PairConfig) -> dict[str, SamplerConfig]:
+    return {policy: worker.sampler for policy, worker in config.workers.items()}
+
+
+def _engines(config: PairConfig) -> PairConfig:
+    """A configuration without what running engines need not be started anew for.
+
+    That is the settings of the samplers, and what the size of the KV cache would follow from if it
+    were not given.
+    """
+    same = config.workers["base"].sampler
+    workers = {policy: replace(worker, sampler=same) for policy, worker in config.workers.items()}
+    return replace(config, workers=workers, kv_cache_needs=KvCacheNeeds(0, 0, 0))
 
 
 def end_kept_pair() -> None:

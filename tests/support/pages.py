@@ -15,7 +15,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,11 @@ from sybil.parsers.markdown import CodeBlockParser
 
 from engine.lockstep.engine_pair import PairConfig
 from engine.run.settings import load
-from tests.support.engines import KeptPair, kept_pair, on_kept_engines
+from tests.support.engines import ENGINES, KeptPair, kept_pair, on_kept_engines
 from tests.support.paths import ROOT
 from xsample.cli.main import commands
 
-ROOMY = {"max_model_len": 256, "max_num_batched_tokens": 4096}
+ROOMY = {"max_model_len": ENGINES["max_model_len"], "max_num_batched_tokens": 2048}
 
 
 def pages() -> list[Path]:
@@ -48,19 +48,29 @@ def run_page(page: Path) -> int:
         [CodeBlockParser(language, evaluate) for language, evaluate in evaluators.items()]
     )
     examples = list(sybil.parse(page).examples())
-    with on_kept_engines(_roomy_pair):
+    with on_pair_of_most_tests():
         for example in examples:
             example.evaluate()
     return len(examples)
 
 
+def on_pair_of_most_tests() -> AbstractContextManager[None]:
+    """Runs in this block are carried out by the pair that most tests share, whatever they ask."""
+    return on_kept_engines(_roomy_pair)
+
+
 def _roomy_pair(config: PairConfig) -> KeptPair:
-    """A pair of engines that the runs of all pages can share: with room for each of them."""
+    """The pair that most tests share; it has room for the runs of all pages."""
     workers = {
-        policy: replace(worker, engine_args=worker.engine_args | ROOMY)
+        policy: replace(
+            worker,
+            engine_args=worker.engine_args | ROOMY,
+            step_timeout=ENGINES["step_timeout"],
+        )
         for policy, worker in config.workers.items()
     }
-    return kept_pair(replace(config, workers=workers, kv_cache_bytes=2**28))
+    kv_cache_bytes = int(ENGINES["kv_cache_gib"] * 2**30)
+    return kept_pair(replace(config, workers=workers, kv_cache_bytes=kv_cache_bytes))
 
 
 def _run_bash(example: Example) -> None:

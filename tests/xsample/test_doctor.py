@@ -24,7 +24,7 @@ from engine.models.pair_info import TINY_PAIR
 from engine.system.session import MAX_ROOT_BYTES
 from tests.support.paths import ROOT
 from xsample.doctor import diagnose as doctor
-from xsample.doctor import host, installed
+from xsample.doctor import gpus, host, installed
 from xsample.doctor.finding import Finding
 
 
@@ -76,6 +76,8 @@ def test_every_subject_is_looked_at(findings: dict[str, Finding]) -> None:
         "import names",
         "embedded pair",
         "CUDA",
+        "NVLink",
+        "model runner",
     }
     subjects |= {"temporary folder", "temporary room", "loopback", "open files", "file locks here"}
     assert subjects <= set(findings)
@@ -334,12 +336,49 @@ def test_a_name_that_only_begins_or_ends_like_ours_is_no_clash(tmp_path: Path) -
 def test_gpus_are_listed_as_the_driver_names_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program(tmp_path, "nvidia-smi", "echo 'NVIDIA H100, 81559 MiB'; echo 'NVIDIA H100, 81559 MiB'")
+    line = "NVIDIA H100, 81559 MiB, 80990 MiB, 580.65"
+    program(tmp_path, "nvidia-smi", f"echo '{line}'; echo 'NVIDIA T4, 15360 MiB'")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert host.find_gpus() == Finding(
-        "GPUs", "NVIDIA H100, 81559 MiB; NVIDIA H100, 81559 MiB", True
+    assert gpus.find_gpus() == Finding(
+        "GPUs", "NVIDIA H100, 81559 MiB (80990 MiB free), driver 580.65; NVIDIA T4, 15360 MiB", True
     )
+
+
+@pytest.mark.parametrize(
+    ("matrix", "value", "ok"),
+    [
+        ("\tGPU0\tGPU1\nGPU0\t X \tNV18\nGPU1\tNV18\t X ", "GPUs are joined by NV18", True),
+        ("\tGPU0\tGPU1\nGPU0\t X \tPHB\nGPU1\tPHB\t X ", "none between the GPUs", None),
+        ("\tGPU0\nGPU0\t X ", "fewer than two GPUs", None),
+    ],
+)
+def test_the_links_between_gpus_are_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, matrix: str, value: str, ok: bool | None
+) -> None:
+    program(tmp_path, "nvidia-smi", f"printf '%b' {matrix!r}")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert (gpus.find_links().value, gpus.find_links().ok) == (value, ok)
+
+
+@pytest.mark.parametrize(
+    ("vllm", "has_triton", "asked", "value", "ok"),
+    [
+        (None, False, "", "V1", True),
+        ("0.33.0", True, "", "V2", True),
+        ("0.33.0", False, "", "V1", True),
+        ("0.26.0", True, "", "V1", True),
+        ("0.33.0", True, "0", "V1", True),
+        ("0.31.0", True, "1", "V2", True),
+        ("0.26.0", True, "1", "V2", False),
+    ],
+)
+def test_the_model_runner_is_told_before_it_runs(
+    vllm: str | None, has_triton: bool, asked: str, value: str, ok: bool
+) -> None:
+    found = gpus.check_model_runner(vllm, has_triton, asked)
+    assert (found.value[:2], found.ok) == (value, ok)
+    assert ok or "unset" in found.advice
 
 
 def test_gpus_that_the_environment_hides_are_no_go(
@@ -348,7 +387,7 @@ def test_gpus_that_the_environment_hides_are_no_go(
     program(tmp_path, "nvidia-smi", "echo 'NVIDIA H100, 81559 MiB'")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert host.find_gpus().ok is False
+    assert gpus.find_gpus().ok is False
 
 
 def test_a_driver_that_was_updated_under_its_module_is_no_go(
@@ -360,8 +399,8 @@ def test_a_driver_that_was_updated_under_its_module_is_no_go(
         "echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18",
     )
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert host.find_gpus().ok is False
-    assert "reboot" in host.find_gpus().advice
+    assert gpus.find_gpus().ok is False
+    assert "reboot" in gpus.find_gpus().advice
 
 
 def test_a_driver_that_answers_nothing_good_is_quoted_without_a_verdict(
@@ -369,7 +408,7 @@ def test_a_driver_that_answers_nothing_good_is_quoted_without_a_verdict(
 ) -> None:
     program(tmp_path, "nvidia-smi", "echo 'No devices were found'; exit 6")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert (host.find_gpus().value, host.find_gpus().ok) == ("No devices were found", None)
+    assert (gpus.find_gpus().value, gpus.find_gpus().ok) == ("No devices were found", None)
 
 
 def test_a_machine_without_a_driver_or_a_compiler_is_told_so_without_a_verdict(
@@ -377,8 +416,8 @@ def test_a_machine_without_a_driver_or_a_compiler_is_told_so_without_a_verdict(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    assert (host.find_gpus().value, host.find_gpus().ok) == ("none", None)
-    assert (host.find_compiler().value, host.find_compiler().ok) == ("none", None)
+    assert (gpus.find_gpus().value, gpus.find_gpus().ok) == ("none", None)
+    assert (gpus.find_compiler().value, gpus.find_compiler().ok) == ("none", None)
 
 
 def test_a_shared_memory_folder_that_is_not_there_is_no_go(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def _option(name: str, field: FieldInfo) -> click.Option:
     """The option of one field of RunConfig, which checks the ranges of files and options alike."""
     flag = "--" + name.replace("_", "-")
     help_text = field.description or ""
-    if field.default is not None and field.default is not False:
+    if field.default not in (None, False, ()):
         help_text += f" [default: {_format_default(field.default)}]"
     kind = _strip_none(field.annotation)
     if name == "verbose":
@@ -89,6 +89,8 @@ def _option(name: str, field: FieldInfo) -> click.Option:
         )
     if kind is bool:
         return click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=help_text)
+    if get_args(kind)[:1] == (str,):
+        return click.Option([flag, name], metavar="KEY=VALUE", multiple=True, help=help_text)
     if get_origin(kind) is tuple:
         return click.Option([flag, name], metavar="N[,M...]", help=help_text)
     return click.Option(

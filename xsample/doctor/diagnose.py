@@ -1,7 +1,7 @@
 """`xsample doctor`: whether this machine is able to run; leaves nothing behind.
 
-`installed.py` checks what is installed, `host.py` what the machine offers. The import of vLLM takes
-seconds, and all else is checked meanwhile.
+`installed.py` checks what is installed, `host.py` what the machine offers, `gpus.py` its GPUs. The
+import of vLLM takes seconds, and all else is checked meanwhile.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from importlib.metadata import distributions
 from typing import TYPE_CHECKING
 
 from engine.models.pair_info import TINY_PAIR
-from xsample.doctor import host, installed
+from xsample.doctor import gpus, host, installed
 from xsample.doctor.finding import Finding
 
 if TYPE_CHECKING:
@@ -41,14 +41,16 @@ def diagnose(quick: bool = False) -> list[Finding]:
     with ThreadPoolExecutor(max_workers=1) as executor:
         vllm = executor.submit(installed.find_vllm_import)
         changing = [
-            host.find_gpus(),
+            gpus.find_gpus(),
+            gpus.find_links(),
             installed.find_driver(),
+            gpus.find_model_runner(),
             host.find_cores(),
             host.find_memory(),
             host.find_shared_memory(),
             host.find_temporary_room(),
             host.find_locks(),
-            host.find_compiler(),
+            gpus.find_compiler(),
         ]
         return [*steady, vllm.result(), *changing]
 

