@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from benchmarks.random_weights import RandomWeightsWorker
 from engine.lockstep.engine_pair import EnginePair, PairConfig
 from engine.lockstep.lease_runner import LeaseRunner
 from engine.lockstep.worker import Loaded, PolicyWorker
@@ -24,7 +25,7 @@ from engine.sampling.link import Address
 _GPU_SHARES = (0.6, 0.4)
 
 
-class PlainWorker(PolicyWorker):
+class PlainWorker(RandomWeightsWorker):
     """An ordinary vLLM engine, which meets nobody."""
 
     def load(self, kv_cache_bytes: int | None) -> Loaded:
@@ -32,6 +33,7 @@ class PlainWorker(PolicyWorker):
         from engine.lockstep.vllm_engine import make_engine
 
         self._engine, config = make_engine(self._config.engine_args, kv_cache_bytes, False)
+        self.fill()
         cache = config.cache_config
         return Loaded(cache.num_gpu_blocks or 0, cache.block_size, "its own sampler")
 

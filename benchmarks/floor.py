@@ -41,7 +41,7 @@ def floor(workload: Workload, lengths: list[int], num_threads: int) -> Floor:
     read = weights + kv
     from_memory, from_cache = (
         1e6 * read / bandwidth(size, workload.device, num_threads)
-        for size in (_LARGER_THAN_CACHES, read)
+        for size in (_LARGER_THAN_CACHES, min(read, _LARGER_THAN_CACHES))
     )
     return Floor(weights, kv, from_memory, from_cache)
 

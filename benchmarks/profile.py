@@ -14,14 +14,14 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from engine.lockstep.worker import PolicyWorker
+from benchmarks.random_weights import RandomWeightsWorker
 
 _OF_SAMPLER = ("log_probabilities", "nuclei", "exchange", "couple", "fires", "decide")
 _PARTS = (*_OF_SAMPLER, "measure", "trace", "force_and_rest", "vllm")
 
 
-class ProfilingWorker(PolicyWorker):
-    """PolicyWorker, and the time that each part of a step takes."""
+class ProfilingWorker(RandomWeightsWorker):
+    """A worker, and the time that each part of a step takes."""
 
     def start_profile(self) -> None:
         """Wrap the parts."""

@@ -16,7 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.models import SHAPES, RandomPair, random_pair
+from benchmarks.models import (
+    SHAPES,
+    RandomPair,
+    num_weights,
+    random_pair,
+    read_shape,
+)
 from engine.lockstep.engine_pair import PairConfig
 from engine.lockstep.job import Job
 from engine.lockstep.worker import WorkerConfig
@@ -31,7 +37,9 @@ from evaluators.tasks.registry import load_task
 MODELS = ("embedded", *SHAPES)
 # Short: a prompt is computed by all contenders alike, and what a decode step costs is the question.
 NUM_PROMPT_TOKENS = 8
-_DEFAULT_LENGTH: Mapping[str, int | None] = {"embedded": None, "50m": 128, "500m": 16}
+_DEFAULT_LENGTH: Mapping[str, int | None] = {
+    "embedded": None, "50m": 128, "500m": 16, "7b": 64, "32b": 32, "1m": 32
+}  # fmt: skip
 # Tokens; room in the KV cache is counted in so many, and vLLM's default blocks hold no more.
 _BLOCK = 128
 
@@ -149,6 +157,8 @@ def with_random_pair(config: PairConfig, pair: RandomPair, slots: int, length: i
     for policy, model in (("base", pair.base), ("rl", pair.rl)):
         worker = config.workers[policy]
         args = {"model": str(model), "dtype": "bfloat16", "max_model_len": context}
+        if not pair.shape.on_disk:
+            args["load_format"] = "dummy"
         workers[policy] = replace(
             worker,
             sampler=replace(worker.sampler, vocab_size=stop_token),
@@ -158,16 +168,17 @@ def with_random_pair(config: PairConfig, pair: RandomPair, slots: int, length: i
     return replace(
         config,
         workers=workers,
-        weight_bytes=weight_bytes(workers["base"]),
+        weight_bytes=2 * num_weights(pair.shape),
         kv_cache_bytes=slots * blocks * _BLOCK * kv_bytes_per_token(workers["base"]),
     )
 
 
 def weight_bytes(worker: WorkerConfig) -> int:
-    """Of one engine's model, as its file has them."""
-    return sum(
-        file.stat().st_size for file in Path(worker.engine_args["model"]).glob("*.safetensors")
-    )
+    """Of one engine's model, as its file has them; or as they are made, in bfloat16."""
+    model = Path(worker.engine_args["model"])
+    if worker.engine_args.get("load_format") == "dummy":
+        return 2 * num_weights(read_shape(model))
+    return sum(file.stat().st_size for file in model.glob("*.safetensors"))
 
 
 def kv_bytes_per_token(worker: WorkerConfig) -> int:

@@ -29,6 +29,9 @@ _SETTINGS: dict[str, str | None] = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
+# In a notebook Ray asks for a package that nothing here needs, as soon as its modules are imported.
+logging.getLogger("ray.widgets.util").setLevel(logging.ERROR)
+
 
 @contextmanager
 def own_cluster(num_cpus: int) -> Iterator[None]:
@@ -43,8 +46,6 @@ def own_cluster(num_cpus: int) -> Iterator[None]:
         inherited = _SETTINGS | _token(folder) | {VARIABLE: str(folder), "TMPDIR": str(folder)}
         with environment(inherited), ray_private.loopback_allowed(), _leaving_sigterm_alone():
             ray_private.forget_token()
-            # In a notebook Ray asks for a package that nothing here needs.
-            logging.getLogger("ray.widgets.util").setLevel(logging.ERROR)
             try:
                 ray.init(
                     address="local",

@@ -4,14 +4,16 @@ size asked for.
 
 import argparse
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from benchmarks.floor import bandwidth, mean_context
-from benchmarks.models import RandomPair, Shape, make_pair, num_parameters
+from benchmarks.models import RandomPair, Shape, fill, make_pair, num_weights, read_shape
 from benchmarks.workload import (
     NUM_PROMPT_TOKENS,
     add_options,
@@ -133,9 +135,27 @@ def test_weights_are_read_in_bfloat16(pair: RandomPair) -> None:
     config = with_random_pair(
         make_workload(options("--sequences", "1")).config, pair, slots=4, length=20
     )
-    assert weight_bytes(config.workers["base"]) == pytest.approx(
-        2 * num_parameters(pair.base), rel=0.05
+    assert weight_bytes(config.workers["base"]) == pytest.approx(2 * num_weights(TINY), rel=0.05)
+
+
+def test_a_large_pair_is_made_where_it_is_needed_with_the_weights_that_a_file_would_have(
+    pair: RandomPair, tmp_path: Path
+) -> None:
+    large = make_pair(replace(TINY, on_disk=False), tmp_path)
+    assert [file.name for file in tmp_path.rglob("*.safetensors")] == []
+    config = with_random_pair(
+        make_workload(options("--sequences", "1")).config, large, slots=4, length=20
     )
+    for policy, folder, written in (("base", large.base, pair.base), ("rl", large.rl, pair.rl)):
+        args = config.workers[policy].engine_args
+        assert (args["model"], args["load_format"]) == (str(folder), "dummy")
+        made: Any = AutoModelForCausalLM.from_config(
+            AutoConfig.from_pretrained(folder), dtype=torch.bfloat16
+        )
+        fill(made, read_shape(folder), policy)
+        stored = AutoModelForCausalLM.from_pretrained(written, dtype="auto").state_dict()
+        assert all(torch.equal(weight, stored[name]) for name, weight in made.named_parameters())
+    assert config.weight_bytes == weight_bytes(config.workers["rl"]) == 2 * num_weights(TINY)
 
 
 def test_random_jobs_have_prompts_of_one_length_and_noise_of_their_own() -> None:
