@@ -4,6 +4,9 @@ PYTHON ?= python3
 # Where torch's CPU build is taken from when pip's own indices do not have it.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
+# The environment of a machine with GPUs, which the lock is not for.
+GPU_PYTHON ?= python3
+
 LOCK := requirements/cpu.txt
 TOOLS := requirements/dev.txt
 BIN := .venv/bin
@@ -17,7 +20,7 @@ export HF_HUB_OFFLINE ?= 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: install demo test check chaos fuzz image-check recipes docs bench clean help
+.PHONY: install demo test check chaos fuzz image-check recipes docs bench gpu-test gpu-bench clean help
 
 install: .venv/.project  ## build .venv from the lock, and the project into it
 
@@ -55,6 +58,12 @@ bench: .venv/.project  ## speed beside the limits and beside what users do today
 	$(BIN)/python -m benchmarks.throughput --rows 8_000_000 --rounds 2 --json .bench/throughput.json
 	$(BIN)/python -m benchmarks.grading --rounds 2 --json .bench/grading.json
 	$(BIN)/python -m benchmarks.check .bench/*.json
+
+gpu-test:  ## the embedded pair on this machine's GPU, beside the oracle; two minutes
+	XSAMPLE_TEST_DEVICE=cuda $(GPU_PYTHON) -m pytest tests/gpu
+
+gpu-bench:  ## what lock-step costs on this machine's GPU; six minutes, goes on where it ended
+	$(GPU_PYTHON) -m benchmarks.gpu
 
 clean:  ## remove .venv and every cache; runs/ stays
 	rm -rf .venv .bench dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache
