@@ -15,12 +15,20 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PIP_INSTALL := $(PIP) install -qq --no-deps --no-compile
 TORCH = $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' $(LOCK))
 
+# Model runner V2, which vLLM takes where Triton is, with its kernels interpreted on the CPU.
+V2_LOCK := requirements/v2.txt
+V2_BACKEND := tests/v2/triton_cpu
+V2_TESTS := tests/engine/lockstep tests/v2
+V2_PYTHON := PYTHONPATH=$(CURDIR)/.v2 TRITON_INTERPRET=1 VLLM_USE_V2_MODEL_RUNNER=1 $(BIN)/python
+# Tests of Triton kernels, which skip themselves where there is no Triton.
+KERNEL_TESTS = $(shell grep -rls --include='*.py' 'importorskip("triton")' tests/engine/sampling)
+
 export HF_HUB_OFFLINE ?= 1
 # Set in many containers. Nothing is compiled at the install, so every start of an engine would compile vLLM anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: install demo test check chaos fuzz image-check recipes docs bench gpu-test gpu-bench clean help
+.PHONY: install demo test test-v2 check chaos fuzz image-check recipes docs bench gpu-test gpu-bench clean help
 
 install: .venv/.project  ## build .venv from the lock, and the project into it
 
@@ -29,6 +37,10 @@ demo: .venv/.project  ## run the embedded tiny pair on the CPU, about a minute
 
 test: .venv/.project  ## the whole test suite
 	$(BIN)/python -m pytest
+
+test-v2: .v2/.backend  ## the tests of engines again, on vLLM's model runner V2 in Triton's interpreter; five minutes
+	@[ ! -e .v2/.triton ] || { $(V2_PYTHON) -m pytest -m v2 $(V2_TESTS)$(if $(KERNEL_TESTS), && \
+	  $(V2_PYTHON) -m pytest $(KERNEL_TESTS)); }
 
 check: .venv/.project  ## lint, format and types
 	$(BIN)/ruff check
@@ -66,11 +78,11 @@ gpu-bench:  ## what lock-step costs on this machine's GPU; six minutes, goes on 
 	$(GPU_PYTHON) -m benchmarks.gpu
 
 clean:  ## remove .venv and every cache; runs/ stays
-	rm -rf .venv .bench dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .v2 .bench dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 	@echo
 	@echo "PYTHON=python3.12 chooses the interpreter, TORCH_INDEX=URL where torch's CPU build comes from."
 
@@ -98,3 +110,13 @@ help:  ## this list
 	@$(PIP_INSTALL) --no-build-isolation --editable . || { echo >&2 \
 	  "make: the project itself could not be installed (above)"; exit 1; }
 	@touch $@
+
+# Triton has a folder of its own: where vLLM finds it, it takes its model runner V2. A machine that cannot have Triton
+# goes without these tests.
+.v2/.triton: $(V2_LOCK) .venv/.locked
+	@rm -rf .v2 && mkdir .v2
+	@if $(PIP_INSTALL) --target .v2 -r $(V2_LOCK) 2>.v2/pip.log; then touch $@; else \
+	  echo "make: test-v2 is skipped, Triton cannot be installed: $$(tail -n 1 .v2/pip.log)"; fi
+
+.v2/.backend: .v2/.triton $(shell find $(V2_BACKEND) -name '*.py' -o -name pyproject.toml) | .venv/.project
+	@[ ! -e .v2/.triton ] || { $(PIP_INSTALL) --no-build-isolation --upgrade --target .v2 $(V2_BACKEND) && touch $@; }

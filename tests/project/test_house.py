@@ -23,8 +23,10 @@ NEVER_IMPORTED = {
 }
 
 
-# What begins with an underscore and is no secret: a named tuple's, Ray's and TRL's.
-NO_SECRETS = {"_asdict", "_fields", "_make", "_replace", "_private", "_buffered_inputs"}
+# What begins with an underscore and is no secret: a named tuple's, Ray's, TRL's and Triton's.
+NO_SECRETS = {
+    "_asdict", "_fields", "_make", "_replace", "_private", "_buffered_inputs", "_patch_lang",
+}  # fmt: skip
 
 
 def module_name(file: Path) -> str:
@@ -200,6 +202,13 @@ def test_the_lock_holds_every_direct_dependency_at_an_allowed_version(group: str
     for requirement in map(Requirement, project()[group]):
         version = locked[normal(requirement.name)].split("==")[1].split(" ")[0]
         assert requirement.specifier.contains(version), requirement
+
+
+def test_the_tests_of_model_runner_v2_pin_triton_which_no_other_environment_has() -> None:
+    lines = (ROOT / "requirements" / "v2.txt").read_text(encoding="utf-8").splitlines()
+    [pinned] = [line for line in lines if line and not line.startswith("#")]
+    assert re.fullmatch(r"triton==[0-9.]+", pinned)
+    assert "triton" not in {normal(found.metadata["Name"]) for found in distributions()}
 
 
 def test_the_lock_is_complete_but_for_vllms_own_requirements() -> None:
