@@ -14,12 +14,13 @@ from engine.core import Trajectory
 from engine.models.pair_info import TINY_PAIR
 from engine.store.run_store import RunStore
 from engine.store.verify import verify_run
-from tests.support.engines import TOLERANCE, WHOLE, floats, keys_of, plan_of, undisturbed
+from tests.support.engines import NUM_SEEDS, TOLERANCE, WHOLE, floats, keys_of, plan_of, undisturbed
 from tests.support.reference import Policy, Position, cross_sample
 
 # Numbers of the full distribution carry the rounding of the float32 logits: transformers' own
 # differ from those of the same model in float64 by up to 3e-5, and the entropies by up to 1.1e-5.
 FLOAT32_MODEL = 3e-5
+pytestmark = pytest.mark.v2
 ARMS = list(product(("forward", "reverse"), WHOLE["budget"]))
 
 
@@ -36,7 +37,7 @@ def oracle() -> dict[Trajectory, list[Position]]:
     return {
         key: cross_sample(
             policies, {"forward": "base", "reverse": "rl"}[key.direction], plan.work.prompt(key),
-            key.problem, key.sample, key.budget,
+            key.problem, key.sample, key.budget, max_tokens=plan.work.job(key).max_tokens,
         )
         for key in plan.work.trajectories()
     }  # fmt: skip
@@ -65,10 +66,10 @@ def assert_close(ours: Any, theirs: Any, everywhere: float) -> None:
     assert (error > TOLERANCE).mean() < 1e-3
 
 
-def test_the_run_holds_64_trajectories_an_arm_each_once_and_whole(store: RunStore) -> None:
+def test_the_run_holds_all_trajectories_of_each_arm_once_and_whole(store: RunStore) -> None:
     found = verify_run(store)
     assert found.complete, found
-    assert found.num_expected == 64 * len(ARMS)
+    assert found.num_expected == NUM_SEEDS * len(ARMS)
 
 
 @pytest.mark.parametrize(("direction", "budget"), ARMS)
@@ -87,7 +88,7 @@ def test_every_token_is_the_one_that_the_oracle_takes(
         for key, tokens in arm.items()
         if tokens != (theirs := [row.token for row in oracle[key]])
     }
-    assert len(arm) == 64
+    assert len(arm) == NUM_SEEDS
     assert not flipped, "trajectory -> first position that differs"
 
 
@@ -105,7 +106,7 @@ def test_measured_numbers_are_the_oracles_where_both_policies_were_there(
     rows: pa.Table, expected: list[Position], column: str
 ) -> None:
     paired = np.array([row.js is not None for row in expected])
-    assert paired.sum() > 10_000
+    assert paired.sum() > len(expected) / 4
     ours, theirs = (
         floats(rows[column])[paired],
         floats([getattr(row, column) for row in expected])[paired],
@@ -127,7 +128,7 @@ def test_where_the_primary_was_alone_its_columns_are_filled_and_the_others_are_n
         rows.filter(pa.array(alone)),
         [row for row, is_alone in zip(expected, alone, strict=True) if is_alone],
     )
-    assert len(theirs) > 5_000
+    assert len(theirs) > len(expected) / 8
     for name in ("entropy", "logp", "rank", "nucleus", "top1"):
         assert solo[f"{name}_{own}"].null_count == 0
         assert solo[f"{name}_{other}"].null_count == len(theirs)

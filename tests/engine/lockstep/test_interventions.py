@@ -27,6 +27,7 @@ from tests.support.engines import (
     floats,
     kept_pair,
     keys_of,
+    less_on_v2,
     of_keys,
     plan_of,
     responses_of,
@@ -34,9 +35,14 @@ from tests.support.engines import (
 )
 from tests.support.reference import Policy, Position, cross_sample
 
-BUDGETS = (0, 1, 2, 4, 8, 16, None)
-SWEEP: dict[str, Any] = {"limit": 32, "samples": 4, "direction": "both"}
-SMALL: dict[str, Any] = {"limit": 2, "samples": 1, "direction": "both", "budget": (2, None)}
+BUDGETS = less_on_v2((0, 1, 2, 4, 8, 16, None), (0, 2, None))
+SWEEP: dict[str, Any] = {"direction": "both"} | less_on_v2(
+    {"limit": 32, "samples": 4}, {"limit": 2, "samples": 1, "max_tokens": 64}
+)
+PART_OF_SWEEP = SWEEP | less_on_v2({"limit": 8, "samples": 2}, {})
+SMALL: dict[str, Any] = {"direction": "both", "budget": (2, None)} | less_on_v2(
+    {"limit": 2, "samples": 1}, {"limit": 1, "samples": 1, "max_tokens": 48}
+)
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +85,14 @@ def interventions(rows: pa.Table) -> dict[Trajectory, int]:
     return counts
 
 
+@pytest.mark.v2
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_a_fork_is_what_a_run_with_its_budget_alone_gives_in_every_column(
     pair: LeaseRunner, sweep: pa.Table, budget: int | None
 ) -> None:
     plan = plan_of(**SWEEP, budget=(budget,))
     alone = carry_out(pair, plan)
-    assert len(responses_of(alone)) == 256
+    assert len(responses_of(alone)) == plan.work.num_trajectories > 1
     assert_same(of_keys(sweep, plan.work.trajectories()), alone)
 
 
@@ -134,6 +141,7 @@ RULES: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.v2
 @pytest.mark.parametrize(
     "settings", RULES, ids=lambda settings: " ".join(f"{k}={v}" for k, v in settings.items())
 )
@@ -158,6 +166,7 @@ def oracle(plan: Plan, policies: dict[str, Policy], key: Trajectory) -> list[Pos
     return cross_sample(
         policies, {"forward": "base", "reverse": "rl"}[key.direction], plan.work.prompt(key),
         key.problem, key.sample, key.budget, rule=plan.rule,
+        max_tokens=plan.work.job(key).max_tokens,
     )  # fmt: skip
 
 
@@ -209,7 +218,7 @@ def test_random_positions_lie_all_over_the_controls_own_response(
 def test_a_trace_to_the_end_has_the_same_tokens_and_both_policies_numbers_everywhere(
     pair: LeaseRunner, sweep: pa.Table
 ) -> None:
-    plan = plan_of(limit=8, samples=2, direction="both", budget=BUDGETS, trace="full")
+    plan = plan_of(**PART_OF_SWEEP, budget=BUDGETS, trace="full")
     rows = carry_out(pair, plan)
     assert responses_of(rows) == responses_of(of_keys(sweep, plan.work.trajectories()))
     for name in ("js", "entropy_base", "entropy_rl", "logp_base", "rank_base_of_top1_rl"):
@@ -217,10 +226,11 @@ def test_a_trace_to_the_end_has_the_same_tokens_and_both_policies_numbers_everyw
     assert interventions(rows) == interventions(of_keys(sweep, plan.work.trajectories()))
 
 
+@pytest.mark.v2
 def test_a_given_response_is_measured_as_it_was_when_it_was_made(
     pair: LeaseRunner, sweep: pa.Table
 ) -> None:
-    plan = plan_of(limit=8, samples=2, direction="both", budget=(None,))
+    plan = plan_of(**PART_OF_SWEEP, budget=(None,))
     keys = list(plan.work.trajectories())
     made = of_keys(sweep, keys)
     responses = responses_of(made)
@@ -245,6 +255,7 @@ def test_a_given_response_is_measured_as_it_was_when_it_was_made(
     assert not pc.any(done["intervened"]).as_py()
 
 
+@pytest.mark.v2
 def test_a_given_response_may_hold_a_stop_token_anywhere(pair: LeaseRunner) -> None:
     plan = plan_of(limit=1, samples=1, direction="forward")
     [stop] = plan.pair.stop_token_ids

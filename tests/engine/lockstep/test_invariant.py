@@ -15,7 +15,7 @@ import ray
 
 from engine.core import POLICIES
 from engine.lockstep.job import Job
-from engine.lockstep.lease_runner import Completed, LeaseRunner
+from engine.lockstep.lease_runner import Completed
 from engine.lockstep.worker import Decided
 from engine.run.placement import pair_config
 from engine.run.rows import token_rows
@@ -27,6 +27,7 @@ from tests.support.engines import (
     assert_same,
     carry_out,
     connect,
+    less_on_v2,
     of_plan,
     plan_of,
     started,
@@ -39,7 +40,14 @@ ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 # 16 problems x 2 samples x both directions; the whole run, 64 sequences in flight, says what they
 # must be.
-PART = {"samples": 2, "budget": 4}
+PART = {"samples": less_on_v2(2, 1), "budget": 4}
+
+
+# Engines whose prompts come in chunks and whose KV cache cannot hold all that is in flight.
+TIGHT = {"kv_cache_gib": None} | less_on_v2(
+    {"max_num_seqs": 16, "max_num_batched_tokens": 32, "num_kv_blocks": 24},
+    {"max_num_seqs": 8, "max_num_batched_tokens": 20, "num_kv_blocks": 10, "max_model_len": 160},
+)
 
 
 class Seen(NamedTuple):
@@ -96,23 +104,17 @@ class WatchedPair(OpenPair):
         self.seen = Seen(*map(min, zip(*seen, strict=True)))
 
 
+@pytest.mark.v2
 def test_the_same_tokens_over_tcp_with_prompts_in_chunks_and_a_kv_cache_that_is_too_small(
     store: RunStore,
 ) -> None:
-    plan = plan_of(
-        **PART,
-        max_num_seqs=16,
-        max_num_batched_tokens=32,
-        kv_cache_gib=None,
-        num_kv_blocks=24,
-        rendezvous="tcp",
-        engine_arg=("block_size=32",),
-    )
+    plan = plan_of(**PART | TIGHT, rendezvous="tcp", engine_arg=("block_size=32",))
     pair = WatchedPair(pair_config(plan, 0))
     connect()
     try:
         where: list[str] = []
-        assert pair.start(where.append) == "pair 1: ready, 24 KV blocks an engine"
+        ready = pair.start(where.append)
+        assert ready == f"pair 1: ready, {TIGHT['num_kv_blocks']} KV blocks an engine"
         assert where == ["pair 1: on 127.0.0.1, tcp rendezvous"]
         rows = carry_out(pair, plan)
     finally:
@@ -122,11 +124,12 @@ def test_the_same_tokens_over_tcp_with_prompts_in_chunks_and_a_kv_cache_that_is_
     assert_same(rows, of_plan(store, plan))
 
 
+@pytest.mark.v2
 def test_the_same_tokens_when_each_engine_is_split_over_two_ranks(store: RunStore) -> None:
     plan = plan_of(**PART, tensor_parallel_size=2)
     connect()
     shared_memory = set(os.listdir("/dev/shm"))
-    with started(LeaseRunner(pair_config(plan, 0))) as pair:
+    with started(OpenPair(pair_config(plan, 0))) as pair:
         rows = carry_out(pair, plan)
     assert_same(rows, of_plan(store, plan))
     assert comes_true(lambda: set(os.listdir("/dev/shm")) <= shared_memory), (

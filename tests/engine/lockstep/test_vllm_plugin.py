@@ -319,8 +319,14 @@ def test_v1_leaves_warm_up_batches_alone(
     assert recorded() == []
 
 
-def context(slots: Sequence[int], lengths: Sequence[int], fed: Sequence[int]) -> Any:
-    """V2's description of a step: row -> slot, tokens that each row has seen, the last of them."""
+def context(
+    slots: Sequence[int], lengths: Sequence[int], fed: Sequence[int], num_padded: int = 0
+) -> Any:
+    """V2's description of a step: row -> slot, tokens that each row has seen, the last of them.
+
+    On a GPU what it says on the host of the rows' lengths goes on with zeros up to the number of
+    rows of a CUDA graph; nothing else of it is padded.
+    """
     slot = np.array(slots, np.int32)
     seen = np.array(lengths, np.int32)
     return v2.LogitsContext(
@@ -330,7 +336,7 @@ def context(slots: Sequence[int], lengths: Sequence[int], fed: Sequence[int]) ->
         expanded_local_pos=torch.zeros(len(slot), dtype=torch.int32),
         input_ids=torch.tensor(fed, dtype=torch.int32),
         pos=torch.from_numpy(seen - 1).long(),
-        seq_lens_upper_bound_np=seen,
+        seq_lens_upper_bound_np=np.pad(seen, (0, num_padded)),
     )
 
 
@@ -350,7 +356,9 @@ class SlotBatch:
         outputs = self.outputs.setdefault(sequence, [])
         self.prefill_len[slot] = NUM_PROMPT + len(outputs)
 
-    def step(self, slots: Sequence[int], seen: dict[int, int] | None = None) -> torch.Tensor:
+    def step(
+        self, slots: Sequence[int], seen: dict[int, int] | None = None, num_padded: int = 0
+    ) -> torch.Tensor:
         """Step the rows of `slots`; those in `seen` have been fed only so many tokens yet, and take
         none.
         """
@@ -365,7 +373,8 @@ class SlotBatch:
                 if lengths[-1] >= NUM_PROMPT
                 else torch.randn(VOCAB)
             )
-        forced = self.adapter.apply(torch.stack(logits), context(slots, lengths, fed))
+        described = context(slots, lengths, fed, num_padded)
+        forced = self.adapter.apply(torch.stack(logits), described)
         for slot, row in zip(slots, forced, strict=True):
             if slot not in (seen or {}):
                 self.outputs[self.sequence[slot]].append(int(row.argmax()))
@@ -380,6 +389,22 @@ def test_v2_takes_rows_in_any_order_and_slots_that_are_used_again(vllm_config: V
             slots = [slot for slot in batch.sequence if rng.random() < 0.8] or [0]
             rng.shuffle(slots)
             batch.step(slots)
+    for sequence, tokens in batch.outputs.items():
+        assert tokens == alone(sequence, len(tokens))
+
+
+def test_v2_takes_a_step_that_is_padded_to_the_size_of_a_cuda_graph(
+    vllm_config: VllmConfig,
+) -> None:
+    batch, rng = make_v2(vllm_config), np.random.default_rng(1)
+    for sequence in range(4):
+        batch.add(SLOTS - 1 - sequence, sequence)
+        for num_padded in range(5):
+            batch.step(rng.permutation(list(batch.sequence)).tolist(), num_padded=num_padded)
+        waiting = SLOTS - 1 - sequence
+        batch.prefill_len[waiting] += 5
+        batch.step([waiting], seen={waiting: 2}, num_padded=3)
+        batch.prefill_len[waiting] -= 5
     for sequence, tokens in batch.outputs.items():
         assert tokens == alone(sequence, len(tokens))
 
