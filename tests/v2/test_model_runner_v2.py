@@ -48,9 +48,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
     return undisturbed(tmp_path_factory)
 
 
-@pytest.fixture
-def pair() -> Iterator[KeptPair]:
-    """The pair that is kept, for the last time: these tests meddle with its engines."""
+@pytest.fixture(scope="module")
+def pair(store: RunStore) -> Iterator[KeptPair]:
+    """The pair that has made `store`, for the last time: these tests meddle with its engines."""
     pair = kept_pair(pair_config(plan_of(), 0))
     pair.start()
     yield pair
