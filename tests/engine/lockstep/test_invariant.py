@@ -46,7 +46,7 @@ PART = {"samples": less_on_v2(2, 1), "budget": 4}
 # Engines whose prompts come in chunks and whose KV cache cannot hold all that is in flight.
 TIGHT = {"kv_cache_gib": None} | less_on_v2(
     {"max_num_seqs": 16, "max_num_batched_tokens": 32, "num_kv_blocks": 24},
-    {"max_num_seqs": 8, "max_num_batched_tokens": 20, "num_kv_blocks": 10, "max_model_len": 160},
+    {"max_num_seqs": 8, "max_num_batched_tokens": 20, "num_kv_blocks": 8, "max_model_len": 160},
 )
 
 
@@ -119,7 +119,7 @@ def test_the_same_tokens_over_tcp_with_prompts_in_chunks_and_a_kv_cache_that_is_
         rows = carry_out(pair, plan)
     finally:
         pair.kill()
-    assert pair.seen.preemptions >= 10
+    assert pair.seen.preemptions >= less_on_v2(10, 5)
     assert pair.seen.split_prompts >= 2
     assert_same(rows, of_plan(store, plan))
 
