@@ -122,8 +122,7 @@ class CrossSamplingV2(LogitsProcessorV2):
         seen = ctx.seq_lens_upper_bound_np[: len(logits)].astype(np.int64)
         # vLLM throws a row away until its prompt, or after a preemption its prefix, is complete.
         emitted = np.where(seen < self._prefill_len.np[slots], -1, seen - self._num_prompt[slots])
-        fed = ctx.input_ids[: len(logits)].cpu().numpy().astype(np.int64)
-        return _the_sampler().step(logits, sequence, emitted, np.where(emitted > 0, fed, -1))
+        return _the_sampler().step(logits, sequence, emitted, ctx.input_ids[: len(logits)])
 
 
 def processor_for(vllm_config: VllmConfig) -> str:

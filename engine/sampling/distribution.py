@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from engine.arrays import Floats, Ints
-from engine.sampling.passes import entropy, find_at_least, num_greater
+from engine.sampling.passes import entropy, find_at_least, num_greater, take_rows
 
 # Its exponential is still a positive number. A token below has no share in any sample: the model
 # masks it.
@@ -27,7 +27,9 @@ _MIN_LOG_P = -700.0
 # do not fill top_p. Each cut bounds the number of candidates, the first to 256, which hold nearly
 # every nucleus of a language model. Without the middle ones a flat row would bring its whole
 # vocabulary to the host.
-_CUTS = (-log(2.0**8), -log(2.0**12), -log(2.0**16), _MIN_LOG_P)
+FIRST_CUT = -log(2.0**8)
+"""Log-probability from which on a token is a candidate at first."""
+_MORE_CUTS = (-log(2.0**12), -log(2.0**16), _MIN_LOG_P)
 # Rounding of running sums stays below this, so equal masses are cut alike wherever a row stands in
 # its batch.
 _ROUNDING = 1e-9
@@ -131,11 +133,11 @@ def nuclei(log_p: torch.Tensor, sampling: Sampling) -> Nuclei:
         log_p = torch.log_softmax(log_p / sampling.temperature, -1)
     if sampling.top_k >= log_p.shape[-1]:
         sampling = replace(sampling, top_k=0)
-    return _truncate(_candidates(log_p, sampling), len(log_p), sampling)
+    return truncate(_candidates(log_p, sampling), len(log_p), sampling)
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidates:
+class Candidates:
     """Entries that fill each row's nucleus, ordered by row, then falling p, then rising token.
 
     Every array is [N].
@@ -144,17 +146,18 @@ class _Candidates:
     row: Ints
     token: Ints
     p: Floats
+    """Shares of the whole mass at the sampling temperature."""
 
 
-def _candidates(log_p: torch.Tensor, sampling: Sampling) -> _Candidates:
+def _candidates(log_p: torch.Tensor, sampling: Sampling) -> Candidates:
     """Entries that may be in the nuclei, rare ones only where the others do not fill top_p."""
     if sampling.top_k:
         kth = log_p.topk(sampling.top_k, -1).values[:, -1:]
         return _candidates_above(log_p, kth.clamp(min=_MIN_LOG_P))
     if sampling.top_p == 1:
         return _candidates_above(log_p, _MIN_LOG_P)
-    candidates = _candidates_above(log_p, _CUTS[0])
-    for cut in _CUTS[1:]:
+    candidates = _candidates_above(log_p, FIRST_CUT)
+    for cut in _MORE_CUTS:
         mass = np.bincount(candidates.row, candidates.p, len(log_p))
         short_rows = np.flatnonzero(mass < sampling.top_p)
         if not len(short_rows):
@@ -163,29 +166,36 @@ def _candidates(log_p: torch.Tensor, sampling: Sampling) -> _Candidates:
     return candidates
 
 
-def _candidates_above(log_p: torch.Tensor, cut: torch.Tensor | float) -> _Candidates:
+def _candidates_above(log_p: torch.Tensor, cut: torch.Tensor | float) -> Candidates:
     """All entries >= cut. Of the distribution only these few leave the device."""
     flat, value = find_at_least(log_p, cut)
     row, token = np.divmod(flat, log_p.shape[-1])
     order = np.lexsort((-value, row))
-    return _Candidates(row[order], token[order], np.exp(value[order].astype(np.float64)))
+    return Candidates(row[order], token[order], np.exp(value[order].astype(np.float64)))
 
 
-def _widen(
-    candidates: _Candidates, log_p: torch.Tensor, short_rows: Ints, cut: float
-) -> _Candidates:
+def _widen(candidates: Candidates, log_p: torch.Tensor, short_rows: Ints, cut: float) -> Candidates:
     """Replace the candidates of the rows `short_rows` by all entries >= cut."""
-    more = _candidates_above(log_p[torch.from_numpy(short_rows).to(log_p.device)], cut)
+    more = _candidates_above(take_rows(log_p, short_rows), cut)
     keep = ~np.isin(candidates.row, short_rows)
     row = np.concatenate((candidates.row[keep], short_rows[more.row]))
     token = np.concatenate((candidates.token[keep], more.token))
     p = np.concatenate((candidates.p[keep], more.p))
     order = np.argsort(row, kind="stable")
-    return _Candidates(row[order], token[order], p[order])
+    return Candidates(row[order], token[order], p[order])
 
 
-def _truncate(candidates: _Candidates, num_rows: int, sampling: Sampling) -> Nuclei:
-    """Cut each row's candidates at top_p of the mass (with top_k, of their mass); renormalise."""
+def truncate(candidates: Candidates, num_rows: int, sampling: Sampling) -> Nuclei:
+    """Cut each row's candidates at top_p of the mass (with top_k, of their mass); renormalise.
+
+    Args:
+        candidates: Candidates that fill the nucleus of every row.
+        num_rows: B.
+        sampling: Where to cut.
+
+    Raises:
+        FloatingPointError: A row has no candidate.
+    """
     count = np.bincount(candidates.row, minlength=num_rows)
     if not count.all():
         raise FloatingPointError(
@@ -239,11 +249,11 @@ def extrapolate(
         keep &= p >= np.partition(p, -top_k, 1)[:, [-top_k]]
     row = np.repeat(np.arange(num_rows), keep.sum(1))
     order = np.lexsort((token[keep], -p[keep], row))
-    candidates = _Candidates(row[order], token[keep][order], p[keep][order])
+    candidates = Candidates(row[order], token[keep][order], p[keep][order])
     if greedy:
         best = candidates.token[np.searchsorted(row, np.arange(num_rows))]
         return Nuclei(np.ones(num_rows, np.int64), best, np.ones(num_rows))
-    return _truncate(candidates, num_rows, sampling)
+    return truncate(candidates, num_rows, sampling)
 
 
 def js_divergence(a: Nuclei, b: Nuclei) -> Floats:
@@ -274,11 +284,11 @@ def measure(log_p: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
     """Scalars of full distributions: entropy, and log-probability and rank of some tokens.
 
     Args:
-        log_p: Log-probabilities [B, V].
+        log_p: Log-probabilities [B, V] on the CPU.
         token: Token ids [B, T].
 
     Returns:
-        Numbers [B, 1 + 2 T] in float32, on the device. The columns are the entropy in nats, the T
+        Numbers [B, 1 + 2 T] in float32. The columns are the entropy in nats, the T
         log-probabilities in nats and the T ranks. Rank 1 is best, and equals share the better rank.
         float32 holds every rank below 2**24 exactly.
     """

@@ -1,8 +1,8 @@
-"""Passes over whole distributions [B, V] on their device, with small results.
+"""Passes over whole distributions [B, V] on the CPU, with small results.
 
-On a GPU each pass is a kernel or two. On a CPU it takes the rows in blocks, so that what one
-operation writes is still in the cache when the next one reads it. There torch neither sums nor
-searches truth values: a sum of floats and NumPy's search are several times as fast.
+A pass takes the rows in blocks, so that what one operation writes is still in the cache when the
+next one reads it. On a CPU torch neither sums nor searches truth values: a sum of floats and
+NumPy's search are several times as fast. `find_at_least` and `take_rows` know devices, too.
 
 Dimensions: B rows, V vocabulary, T tokens a row.
 """
@@ -25,7 +25,7 @@ They take 1 MB: as much of the input as a core's own cache holds beside the resu
 
 
 def entropy(log_p: torch.Tensor) -> torch.Tensor:
-    """Entropy in nats [B] of log-probabilities [B, V], on their device."""
+    """Entropy in nats [B] of log-probabilities [B, V]."""
     # p log p is NaN, where it should be 0, if log p is -inf.
     return -torch.cat([block.exp().mul_(block).nansum(-1) for _, block in _blocks(log_p)])
 
@@ -38,10 +38,8 @@ def num_greater(values: torch.Tensor, than: torch.Tensor) -> torch.Tensor:
         than: Bounds [B, T].
 
     Returns:
-        Counts [B, T], on the device; on a CPU in float32, which counts up to 2**24 exactly.
+        Counts [B, T] in float32, which counts up to 2**24 exactly.
     """
-    if values.device.type != "cpu":
-        return (values[:, None] > than[:, :, None]).sum(-1)
     counts = torch.empty(than.shape)
     for first, block in _blocks(values):
         rows, greater = slice(first, first + len(block)), torch.empty(block.shape)
@@ -76,18 +74,17 @@ def find_at_least(
     return flat, values.numpy().reshape(-1)[flat]
 
 
-def put(values: torch.Tensor, row: Ints, token: Ints, number: float) -> None:
-    """Write `number` to each (row, token) of `values` [B, V], in place."""
-    if values.device.type == "cpu":
-        values.numpy()[row, token] = number
-    else:
-        index = torch.from_numpy(np.array((row, token))).to(values.device)
-        values[index[0], index[1]] = number
+def take_rows(values: torch.Tensor, rows: Ints) -> torch.Tensor:
+    """Copies of some rows [I, V] of `values` [B, V], where these are."""
+    index = torch.from_numpy(rows)
+    if values.device.type != "cpu":
+        index = values.new_empty(index.shape, dtype=torch.int64).copy_(index)
+    return values[index]
 
 
 def _blocks(values: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
     """Blocks of rows, each with the index of its first row."""
-    size = max(1, BLOCK // values.shape[-1]) if values.device.type == "cpu" else len(values)
+    size = max(1, BLOCK // values.shape[-1])
     if len(values) <= size:
         yield 0, values
         return

@@ -17,19 +17,23 @@ from typing import NamedTuple, TypeVar
 from zlib import crc32
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from engine.arrays import Bools, Floats, Ints, UInts
 from engine.errors import LockstepError
 from engine.sampling.coupling import CoupledDraws, couple
 from engine.sampling.criterion import ASKS_ENTROPY, Answers, fires, query
-from engine.sampling.distribution import Nuclei, Sampling, extrapolate, log_probabilities, nuclei
+from engine.sampling.distribution import Nuclei, Sampling, extrapolate
 from engine.sampling.exchange import Rows, exchange, exchange_numbers
+from engine.sampling.full import FullDistributions
 from engine.sampling.intervention import Decisions, allowed_rows, decide, follow, score
 from engine.sampling.link import Link
-from engine.sampling.passes import entropy, put
+from engine.sampling.on_device import OnDevice
+from engine.sampling.on_host import OnHost
 from engine.sampling.rule import Rule
 from engine.sampling.trace import Trace
+from engine.sampling.transfer import Transfer
 
 Side = TypeVar("Side")
 
@@ -153,6 +157,7 @@ class CrossSampler:
         self.link: Link | None = None
         self.trace = Trace(config.record_threshold, config.record_top_k) if keeps_trace else None
         self._state = _State.at_start(_NO_SEQUENCES)
+        self._transfer: Transfer | None = None
 
     def begin(self, phase: Phase) -> None:
         """Begin a phase and forget the last one.
@@ -167,16 +172,17 @@ class CrossSampler:
             self.trace.clear()
 
     def step(
-        self, logits: torch.Tensor, sequence: Ints, emitted: Ints, previous: Ints
+        self, logits: torch.Tensor, sequence: Ints, emitted: Ints, previous: Ints | torch.Tensor
     ) -> torch.Tensor:
         """Make the token that is decided the engine's greedy choice.
 
         Args:
-            logits: Logits [B, V] in float32, changed in place.
+            logits: Logits [B, V] in float32, on the CPU or a device, changed in place.
             sequence: Index of each row's sequence in the phase [B].
             emitted: Tokens that this engine has generated for it [B]; < 0 while its prompt is not
                 complete.
-            previous: The last of these tokens [B]; -1 if there is none.
+            previous: The last of these tokens [B], of no meaning where there is none; on a device,
+                in int32, if the engine has them there only.
 
         Returns:
             The logits.
@@ -189,18 +195,27 @@ class CrossSampler:
         state, phase = self._state, self._state.phase
         position = phase.offset[sequence] + emitted
         live = (emitted >= 0) & (position >= state.position[sequence])
-        self._settle(sequence[live], position[live], previous[live])
+        if not live.any():
+            return logits
+        full = self._distributions(logits, previous)
+        rows = Rows(sequence, position, np.where(emitted > 0, full.previous(), -1))
+        self._settle(sequence[live], position[live], rows.previous[live])
+        handed_back = np.empty(0, np.int64)
         if phase.paired and phase.stop_token is not None:
             spent = live & ((state.budget_left[sequence] <= 0) | (position >= phase.rule.stop))
-            if spent.any():
-                _force(logits, np.flatnonzero(spent), np.full(spent.sum(), phase.stop_token))
-                state.token[sequence[spent]] = phase.stop_token
-                live &= ~spent
-        batch_rows = np.flatnonzero(live)
-        if len(batch_rows):
-            rows = Rows(sequence[batch_rows], position[batch_rows], previous[batch_rows])
-            self._decide(logits, batch_rows, rows)
+            handed_back = np.flatnonzero(spent)
+            live &= ~spent
+        self._decide(full, rows, np.flatnonzero(live), handed_back)
         return logits
+
+    def _distributions(
+        self, logits: torch.Tensor, previous: Ints | torch.Tensor
+    ) -> FullDistributions:
+        config = self.config
+        if logits.device.type == "cpu":
+            return OnHost(logits, previous, config.vocab_size, config.sampling)
+        self._transfer = self._transfer or Transfer()
+        return OnDevice(logits, previous, config.vocab_size, config.sampling, self._transfer)
 
     def end(self, sequence: Ints, emitted: Ints, last: Ints) -> None:
         """Settle sequences that the engine has ended.
@@ -237,23 +252,33 @@ class CrossSampler:
         state.intervened[sequence] = False
         state.position[sequence] = position
 
-    def _decide(self, logits: torch.Tensor, batch_rows: Ints, rows: Rows) -> None:
-        """Decide the rows `batch_rows` of a batch, which stand at `rows`."""
-        state, own = self._state, logits
-        if len(batch_rows) < len(logits):
-            own = logits[torch.from_numpy(batch_rows).to(logits.device)]
-        log_p = log_probabilities(own[:, : self.config.vocab_size])
-        mine = nuclei(log_p, self.config.sampling)
+    def _decide(
+        self, full: FullDistributions, batch: Rows, chosen: Ints, handed_back: Ints
+    ) -> None:
+        """Decide the rows `chosen` of a batch, and force stop tokens on those `handed_back`."""
+        state = self._state
+        stops = np.full(len(handed_back), state.phase.stop_token or 0)
+        state.token[batch.sequence[handed_back]] = stops
+        if not len(chosen):
+            full.force(handed_back, stops, None)
+            return
+        rows = Rows(batch.sequence[chosen], batch.position[chosen], batch.previous[chosen])
+        full.choose(chosen)
+        mine = full.nuclei()
         if state.phase.paired:
-            decisions, other_top1 = self._decide_with_twin(rows, mine, log_p)
+            decisions, other_top1 = self._decide_with_twin(rows, mine, full)
         else:
             decisions, other_top1 = self._decide_alone(rows, mine), mine.top1
-        _force(logits, batch_rows, decisions.token)
+        wanted = None
+        if self.trace:
+            wanted = self.trace.wanted(decisions, other_top1, self.config.vocab_size)
+        forced = np.concatenate((chosen, handed_back)), np.concatenate((decisions.token, stops))
+        measured = full.force(*forced, wanted)
         state.token[rows.sequence] = decisions.token
         state.intervened[rows.sequence] = decisions.intervened
         state.progress = state.progress.after(decisions.token)
-        if self.trace:
-            self.trace.append(rows, decisions, mine, other_top1, log_p)
+        if self.trace and measured is not None:
+            self.trace.append(rows, decisions, mine, other_top1, measured)
 
     def _decide_alone(self, rows: Rows, mine: Nuclei) -> Decisions:
         if self.trace:
@@ -261,7 +286,7 @@ class CrossSampler:
         return follow(mine, self._state.phase.key[rows.sequence], rows.position)
 
     def _decide_with_twin(
-        self, rows: Rows, mine: Nuclei, log_p: torch.Tensor
+        self, rows: Rows, mine: Nuclei, full: FullDistributions
     ) -> tuple[Decisions, Ints]:
         """The decisions, and the twin's most probable tokens [B]."""
         assert self.link, "begin() has checked that the twin is there"
@@ -273,14 +298,14 @@ class CrossSampler:
             return score(base, rl, token), theirs.top1
         forward, key = phase.forward[rows.sequence], phase.key[rows.sequence]
         draws = couple(base, rl, forward, key, rows.position)
-        fired, budget_left = self._fires(rows, draws, log_p), state.budget_left[rows.sequence]
+        fired, budget_left = self._fires(rows, draws, full), state.budget_left[rows.sequence]
         intervening = allowed_rows(phase.rule, rows.position, fired, budget_left)
         extrapolated = None
         if phase.rule.extrapolate and len(intervening):
-            extrapolated = self._extrapolate(log_p, intervening)
+            extrapolated = self._extrapolate(full, intervening)
         return decide(phase.rule, draws, intervening, extrapolated), theirs.top1
 
-    def _fires(self, rows: Rows, draws: CoupledDraws, log_p: torch.Tensor) -> Bools:
+    def _fires(self, rows: Rows, draws: CoupledDraws, full: FullDistributions) -> Bools:
         """Where the criterion fires [B], after an exchange of the numbers that it asks for."""
         phase = self._state.phase
         criterion = phase.rule.criterion
@@ -288,30 +313,30 @@ class CrossSampler:
             return _is_in((rows.sequence << 32) + rows.position, phase.random_positions)
         answers = None
         if criterion in ASKS_ENTROPY:
-            answers = Answers(np.arange(len(log_p)), *self._swap_numbers(entropy(log_p)))
+            numbers = self._swap_numbers(full.entropy())
+            answers = Answers(np.arange(len(rows.sequence)), *numbers)
         elif needed := query(criterion, draws):
-            row, token = (
-                torch.from_numpy(index).to(log_p.device) for index in (needed.row, needed.token)
-            )
-            answers = Answers(needed.row, *self._swap_numbers(log_p[row, token]))
+            numbers = self._swap_numbers(full.log_p(needed.row, needed.token))
+            answers = Answers(needed.row, *numbers)
         return fires(criterion, phase.rule.threshold, draws, answers)
 
-    def _extrapolate(self, log_p: torch.Tensor, rows: Ints) -> Nuclei:
+    def _extrapolate(self, full: FullDistributions, rows: Ints) -> Nuclei:
         """Extrapolated nuclei of the given rows [I].
 
         The side whose policy the rule extrapolates to proposes the tokens.
         """
         assert self.link
-        rule, own = self._state.phase.rule, log_p[torch.from_numpy(rows).to(log_p.device)]
-        shape = (len(rows), min(_NUM_EXTRAPOLATED_TOKENS, own.shape[-1]))
+        rule = self._state.phase.rule
+        shape = (len(rows), min(_NUM_EXTRAPOLATED_TOKENS, self.config.vocab_size))
         self._check_same_rows(rows)
         if self.config.policy == rule.extrapolate_to:
-            token = own.topk(shape[1], -1).indices.cpu().numpy()
+            token = full.top(rows, shape[1])
             exchange_numbers(self.link, token, 0)
         else:
             num_tokens = shape[0] * shape[1]
             token = exchange_numbers(self.link, np.empty(0, np.int64), num_tokens).reshape(shape)
-        base, rl = self._swap_numbers(own.gather(1, torch.tensor(token, device=own.device)))
+        own = full.log_p(np.repeat(rows, shape[1]), token.ravel())
+        base, rl = self._swap_numbers(own)
         to, other = (rl, base) if rule.extrapolate_to == "rl" else (base, rl)
         return extrapolate(
             to.reshape(shape), other.reshape(shape), token, rule.extrapolate, self.config.sampling
@@ -323,22 +348,15 @@ class CrossSampler:
         if not np.array_equal(exchange_numbers(self.link, rows, len(rows)), rows):
             raise LockstepError("the engines would intervene at different rows of one step")
 
-    def _swap_numbers(self, own: torch.Tensor) -> tuple[Floats, Floats]:
-        """Base's and rl's numbers, flat; `own` are this side's. Both sides get the same bits."""
+    def _swap_numbers(self, mine: npt.NDArray[np.float32]) -> tuple[Floats, Floats]:
+        """Base's and rl's numbers; `mine` are this side's. Both sides get the same bits."""
         assert self.link
-        mine = own.float().cpu().numpy()
-        theirs = exchange_numbers(self.link, mine, mine.size)
-        base, rl = self._order(mine.ravel(), theirs)
+        base, rl = self._order(mine, exchange_numbers(self.link, mine, mine.size))
         return base.astype(np.float64), rl.astype(np.float64)
 
     def _order(self, mine: Side, theirs: Side) -> tuple[Side, Side]:
         """This side's and the twin's part, as base's and rl's."""
         return (mine, theirs) if self.config.policy == "base" else (theirs, mine)
-
-
-def _force(logits: torch.Tensor, row: Ints, token: Ints) -> None:
-    """Leave greedy argmax no choice: one infinite logit, not a whole row, is written."""
-    put(logits, row, token, torch.inf)
 
 
 def _is_in(values: Ints, ascending: Ints) -> Bools:

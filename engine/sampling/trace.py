@@ -1,10 +1,10 @@
 """Trace: one row per position that a sampler decided, kept as arrays until sequences finish.
 
-No Python object is made per token. A step is only noted when it is decided, and measured while the
-sampler waits for its twin. With a small vocabulary several steps are measured at once: a pass over
-a thousand numbers takes almost as long as one over a hundred thousand. Of a position that was
-decided twice (chunked prefill, preemption) the last row counts. Numbers that a device computed stay
-on it until they are collected.
+No Python object is made per token. A step is only noted when it is decided. On the CPU it is
+measured while the sampler waits for its twin. With a small vocabulary several steps are measured at
+once: a pass over a thousand numbers takes almost as long as one over a hundred thousand. A device
+has measured its steps already, and its numbers stay there until rows are collected. Of a position
+that was decided twice (chunked prefill, preemption) the last row counts.
 
 Dimensions: B rows of a step, V vocabulary, N rows of the trace, K ids of a top-k list.
 """
@@ -19,15 +19,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from engine.arrays import Ints
+from engine.arrays import Floats, Ints
 from engine.sampling.distribution import Nuclei, measure
 from engine.sampling.exchange import Rows
+from engine.sampling.full import Measured, Wanted
 from engine.sampling.intervention import Decisions
 from engine.sampling.passes import BLOCK
 
-# Columns that the host knows; the others are the device's numbers (distribution.measure) and the
-# top-k lists.
-_HOST = np.dtype(
+# Columns that are known when a step is decided; the others are measured (distribution.measure).
+_DECIDED = np.dtype(
     [
         ("sequence", np.int32),
         ("position", np.int32),
@@ -40,7 +40,7 @@ _HOST = np.dtype(
         ("top1", np.int32),
     ]
 )
-_DEVICE = ("entropy", "logp", "logp_of_other_top1", "rank", "rank_of_other_top1")
+_NUMBERS = ("entropy", "logp", "logp_of_other_top1", "rank", "rank_of_other_top1")
 
 
 class _Step(NamedTuple):
@@ -54,43 +54,41 @@ class _Step(NamedTuple):
     """This side's most probable tokens [B]."""
     other_top1: Ints
     """The twin's most probable tokens [B]."""
-    log_p: torch.Tensor
-    """Log-probabilities [B, V]."""
+    full: torch.Tensor | Measured
+    """Log-probabilities [B, V], or what a device has measured."""
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """Steps that wait to be measured."""
+    """Steps that wait to be measured, or to be put in order."""
 
     steps: list[_Step] = field(default_factory=list)
-    num_log_p: int = 0
-    """Numbers in their log-probabilities."""
+    size: int = 0
+    """Numbers in their log-probabilities or measurements."""
 
 
 @dataclass(slots=True)
 class _Measured:
-    """Rows that are measured, in blocks."""
+    """Rows that were measured since the last collection, in blocks."""
 
-    host: list[npt.NDArray[np.void]] = field(default_factory=list)
-    """Columns of the host."""
-    device: list[torch.Tensor] = field(default_factory=list)
-    """Columns of the device."""
-    top_k: list[torch.Tensor] = field(default_factory=list)
+    decided: list[npt.NDArray[np.void]] = field(default_factory=list)
+    numbers: list[torch.Tensor] = field(default_factory=list)
+    lists: list[torch.Tensor] = field(default_factory=list)
     """Top-k lists of some rows [., K]."""
-    top_k_row: list[Ints] = field(default_factory=list)
+    list_row: list[Ints] = field(default_factory=list)
     """Row of each list."""
     num_rows: int = 0
 
 
 class _Block(NamedTuple):
-    """All measured rows at once [N]."""
+    """Rows on the host [N]."""
 
-    host: npt.NDArray[np.void]
-    device: torch.Tensor
-    top_k: torch.Tensor
+    decided: npt.NDArray[np.void]
+    numbers: npt.NDArray[np.float32]
+    lists: npt.NDArray[np.int32]
     """Top-k lists of some rows [., K]."""
     list_of_row: Ints
-    """Index of each row's list in `top_k` [N]; -1 where none was recorded."""
+    """Index of each row's list in `lists` [N]; -1 where none was recorded."""
 
 
 class Trace:
@@ -103,11 +101,24 @@ class Trace:
 
     def __init__(self, record_threshold: float, record_top_k: int) -> None:
         self._record_threshold, self._record_top_k = record_threshold, record_top_k
-        self._waiting, self._measured = _Waiting(), _Measured()
+        self.clear()
 
     def clear(self) -> None:
         """Forget everything."""
-        self._waiting, self._measured = _Waiting(), _Measured()
+        self._waiting, self._measured, self._kept = _Waiting(), _Measured(), _no_rows()
+
+    def wanted(self, decisions: Decisions, other_top1: Ints, vocab_size: int) -> Wanted:
+        """What is to be measured of a step of B rows.
+
+        Args:
+            decisions: What was decided.
+            other_top1: The twin's most probable tokens [B].
+            vocab_size: V.
+        """
+        return Wanted(other_top1, self._listed(decisions.js), min(self._record_top_k, vocab_size))
+
+    def _listed(self, js: Floats) -> Ints:
+        return np.flatnonzero(js >= self._record_threshold)
 
     def append(
         self,
@@ -115,7 +126,7 @@ class Trace:
         decisions: Decisions,
         mine: Nuclei,
         other_top1: Ints,
-        log_p: torch.Tensor,
+        full: torch.Tensor | Measured,
     ) -> None:
         """Add one step, none of whose arrays may be changed afterwards.
 
@@ -124,18 +135,19 @@ class Trace:
             decisions: What was decided.
             mine: This side's nuclei.
             other_top1: The twin's most probable tokens [B].
-            log_p: This side's log-probabilities [B, V].
+            full: This side's log-probabilities [B, V] on the CPU, or what a device has measured of
+                them, as it was `wanted`.
         """
         waiting = self._waiting
-        waiting.steps.append(_Step(rows, decisions, mine.size, mine.top1, other_top1, log_p))
-        waiting.num_log_p += log_p.numel()
+        waiting.steps.append(_Step(rows, decisions, mine.size, mine.top1, other_top1, full))
+        waiting.size += (full.numbers if isinstance(full, Measured) else full).numel()
 
     def catch_up(self) -> None:
         """Measure the steps that wait, if they are worth a pass.
 
         To be called at every step, while there is nothing else to do.
         """
-        if self._waiting.num_log_p >= BLOCK:
+        if self._waiting.size >= BLOCK:
             self._measure()
 
     def _measure(self) -> None:
@@ -143,21 +155,28 @@ class Trace:
         if not steps:
             return
         self._waiting = _Waiting()
-        host = _host_rows(steps)
-        log_p = torch.cat([step.log_p for step in steps]) if len(steps) > 1 else steps[0].log_p
-        other_top1 = np.concatenate([step.other_top1 for step in steps])
-        token = torch.from_numpy(np.stack((host["token"], other_top1), 1)).to(log_p.device)
-        measured.device.append(measure(log_p, token))
-        shifted = np.flatnonzero(
-            np.concatenate([step.decisions.js for step in steps]) >= self._record_threshold
-        )
-        if len(shifted):
-            k = min(self._record_top_k, log_p.shape[-1])
-            lists = log_p[torch.from_numpy(shifted).to(log_p.device)].topk(k, -1).indices
-            measured.top_k.append(lists)
-            measured.top_k_row.append(shifted + measured.num_rows)
-        measured.host.append(host)
-        measured.num_rows += len(host)
+        decided = _decided_rows(steps)
+        listed = self._listed(np.concatenate([step.decisions.js for step in steps]))
+        on_device = [step.full for step in steps if isinstance(step.full, Measured)]
+        log_p = [step.full for step in steps if isinstance(step.full, torch.Tensor)]
+        if log_p:
+            other_top1 = np.concatenate([step.other_top1 for step in steps])
+            token = np.stack((decided["token"], other_top1), 1)
+            on_device.append(self._measure_now(log_p, token, listed))
+        measured.numbers += [found.numbers for found in on_device]
+        measured.lists += [found.lists for found in on_device if found.lists is not None]
+        measured.list_row.append(listed + measured.num_rows)
+        measured.decided.append(decided)
+        measured.num_rows += len(decided)
+
+    def _measure_now(self, steps: list[torch.Tensor], token: Ints, listed: Ints) -> Measured:
+        """Measure log-probabilities on the CPU."""
+        log_p = torch.cat(steps) if len(steps) > 1 else steps[0]
+        numbers = measure(log_p, torch.from_numpy(token))
+        if not len(listed):
+            return Measured(numbers, None)
+        count = min(self._record_top_k, log_p.shape[-1])
+        return Measured(numbers, log_p[torch.from_numpy(listed)].topk(count, -1).indices)
 
     def collect(self, finished: Ints) -> pa.RecordBatch:
         """Take out the rows of finished sequences.
@@ -169,73 +188,90 @@ class Trace:
             Their rows, ordered by (sequence, position).
         """
         self._measure()
-        block = self._take_measured()
-        is_finished = np.isin(block.host["sequence"], finished)
-        self._measured = _select(block, np.flatnonzero(~is_finished))
-        return _to_arrow(block, _last_of_each(block.host, np.flatnonzero(is_finished)))
-
-    def _take_measured(self) -> _Block:
-        measured, self._measured = self._measured, _Measured()
-        host = np.concatenate([np.empty(0, _HOST), *measured.host])
-        device = torch.cat(measured.device) if measured.device else torch.empty(0, len(_DEVICE))
-        top_k = (
-            torch.cat(measured.top_k)
-            if measured.top_k
-            else torch.empty(0, self._record_top_k, dtype=torch.int64)
-        )
-        list_of_row = np.full(len(host), -1, np.int64)
-        rows_with_list = np.concatenate([np.empty(0, np.int64), *measured.top_k_row])
-        list_of_row[rows_with_list] = np.arange(len(top_k))
-        return _Block(host, device, top_k, list_of_row)
+        block = _join(self._kept, _bring(self._measured))
+        self._measured = _Measured()
+        is_finished = np.isin(block.decided["sequence"], finished)
+        self._kept = _select(block, np.flatnonzero(~is_finished))
+        return _to_arrow(block, _last_of_each(block.decided, np.flatnonzero(is_finished)))
 
 
-def _select(block: _Block, rows: Ints) -> _Measured:
-    if not len(rows):
-        return _Measured()
-    list_of_row = block.list_of_row[rows]
-    top_k_row = np.flatnonzero(list_of_row >= 0)
-    list_index = torch.from_numpy(list_of_row[top_k_row]).to(block.top_k.device)
-    return _Measured(
-        host=[block.host[rows]],
-        device=[block.device[torch.from_numpy(rows).to(block.device.device)]],
-        top_k=[block.top_k[list_index]],
-        top_k_row=[top_k_row],
-        num_rows=len(rows),
+def _no_rows() -> _Block:
+    return _Block(
+        np.empty(0, _DECIDED),
+        np.empty((0, len(_NUMBERS)), np.float32),
+        np.empty((0, 0), np.int32),
+        np.empty(0, np.int64),
     )
 
 
-def _host_rows(steps: list[_Step]) -> npt.NDArray[np.void]:
-    """The host's columns of the steps' rows."""
-    host = np.empty(sum(len(step.top1) for step in steps), _HOST)
+def _bring(measured: _Measured) -> _Block:
+    """The rows on the host; their numbers come in one copy, their lists in another."""
+    block = _no_rows()
+    if not measured.num_rows:
+        return block
+    list_of_row = np.full(measured.num_rows, -1, np.int64)
+    list_row = np.concatenate(measured.list_row)
+    list_of_row[list_row] = np.arange(len(list_row))
+    lists = block.lists
+    if measured.lists:
+        lists = torch.cat(measured.lists).int().cpu().numpy()
+    numbers = torch.cat(measured.numbers).cpu().numpy()
+    return _Block(np.concatenate(measured.decided), numbers, lists, list_of_row)
+
+
+def _join(first: _Block, second: _Block) -> _Block:
+    """The rows of one block, then those of the other."""
+    lists = [block.lists for block in (first, second) if len(block.lists)]
+    has_list = second.list_of_row >= 0
+    return _Block(
+        np.concatenate((first.decided, second.decided)),
+        np.concatenate((first.numbers, second.numbers)),
+        np.concatenate(lists) if lists else first.lists,
+        np.concatenate((first.list_of_row, second.list_of_row + len(first.lists) * has_list)),
+    )
+
+
+def _select(block: _Block, rows: Ints) -> _Block:
+    """Some rows of a block."""
+    list_of_row = block.list_of_row[rows]
+    has_list = list_of_row >= 0
+    lists = block.lists[list_of_row[has_list]]
+    list_of_row[has_list] = np.arange(len(lists))
+    return _Block(block.decided[rows], block.numbers[rows], lists, list_of_row)
+
+
+def _decided_rows(steps: list[_Step]) -> npt.NDArray[np.void]:
+    """The columns of the steps' rows that are known already."""
+    decided = np.empty(sum(len(step.top1) for step in steps), _DECIDED)
     for name in ("sequence", "position"):
-        host[name] = np.concatenate([getattr(step.rows, name) for step in steps])
+        decided[name] = np.concatenate([getattr(step.rows, name) for step in steps])
     for name in ("token", "intervened", "effective", "js"):
-        host[name] = np.concatenate([getattr(step.decisions, name) for step in steps])
-    host["primary_token"] = np.concatenate([step.decisions.primary for step in steps])
+        decided[name] = np.concatenate([getattr(step.decisions, name) for step in steps])
+    decided["primary_token"] = np.concatenate([step.decisions.primary for step in steps])
     for name in ("nucleus", "top1"):
-        host[name] = np.concatenate([getattr(step, name) for step in steps])
-    return host
+        decided[name] = np.concatenate([getattr(step, name) for step in steps])
+    return decided
 
 
-def _last_of_each(host: npt.NDArray[np.void], rows: Ints) -> Ints:
+def _last_of_each(decided: npt.NDArray[np.void], rows: Ints) -> Ints:
     """The rows that are the last of their (sequence, position), in the order of these."""
-    order = rows[np.lexsort((rows, host["position"][rows], host["sequence"][rows]))]
-    key = (host["sequence"][order].astype(np.int64) << 32) + host["position"][order]
+    order = rows[np.lexsort((rows, decided["position"][rows], decided["sequence"][rows]))]
+    key = (decided["sequence"][order].astype(np.int64) << 32) + decided["position"][order]
     is_last = np.append(key[1:] != key[:-1], True) if len(order) else np.empty(0, np.bool_)
     last: Ints = order[is_last]
     return last
 
 
 def _to_arrow(block: _Block, rows: Ints) -> pa.RecordBatch:
-    host, list_of_row = block.host[rows], block.list_of_row[rows]
-    numbers = block.device[torch.from_numpy(rows).to(block.device.device)].float().cpu().numpy()
-    top_k = block.top_k.int().cpu().numpy()
-    columns = {name: pa.array(np.ascontiguousarray(host[name])) for name in _HOST.names or ()}
-    columns["primary_token"] = pa.array(host["primary_token"].copy(), mask=~host["intervened"])
-    for name, values in zip(_DEVICE, numbers.T, strict=True):
+    decided, list_of_row, lists = block.decided[rows], block.list_of_row[rows], block.lists
+    columns = {name: pa.array(np.ascontiguousarray(decided[name])) for name in _DECIDED.names or ()}
+    columns["primary_token"] = pa.array(
+        decided["primary_token"].copy(), mask=~decided["intervened"]
+    )
+    for name, values in zip(_NUMBERS, block.numbers[rows].T, strict=True):
         columns[name] = pa.array(values.astype(np.int32 if name.startswith("rank") else np.float32))
     has_list = list_of_row >= 0
-    offsets = pa.array(np.concatenate(([0], np.cumsum(has_list * top_k.shape[1]))).astype(np.int32))
-    values = pa.array(top_k[list_of_row[has_list]].ravel())
+    offsets = pa.array(np.concatenate(([0], np.cumsum(has_list * lists.shape[1]))).astype(np.int32))
+    values = pa.array(lists[list_of_row[has_list]].ravel())
     columns["top_k"] = pa.ListArray.from_arrays(offsets, values, mask=pa.array(~has_list))
     return pa.RecordBatch.from_pydict(columns)

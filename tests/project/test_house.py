@@ -23,9 +23,11 @@ NEVER_IMPORTED = {
 }
 
 
-# What begins with an underscore and is no secret: a named tuple's, Ray's, TRL's and Triton's.
+# What begins with an underscore and is no secret: a named tuple's, Ray's, TRL's, Triton's, and what
+# torch has for tensors that pretend.
 NO_SECRETS = {
     "_asdict", "_fields", "_make", "_replace", "_private", "_buffered_inputs", "_patch_lang",
+    "_make_wrapper_subclass", "_C", "_disabled_torch_function_impl", "_pytree",
 }  # fmt: skip
 
 

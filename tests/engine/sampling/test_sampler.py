@@ -1,5 +1,5 @@
 """CrossSampler: two of them over a real link agree with a slow oracle that walks one sequence at a
-time.
+time, on the CPU and on a pretended GPU.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import pytest
 import torch
 
 from engine.errors import LockstepError
+from engine.sampling import on_device
+from engine.sampling import plain as torch_passes
 from engine.sampling.coupling import couple, sample
 from engine.sampling.distribution import Sampling, log_probabilities, nuclei
 from engine.sampling.intervention import MAX_INTERVENTIONS, allowed_rows, decide
@@ -22,6 +24,7 @@ from engine.sampling.link import Link, Listener, connect
 from engine.sampling.noise import stream_key
 from engine.sampling.rule import Rule
 from engine.sampling.sampler import CrossSampler, Phase, SamplerConfig
+from tests.support import pretended_gpu
 
 VOCAB, PADDED = 40, 48
 STOP = 0
@@ -170,6 +173,19 @@ class Engine:
     def trace(self) -> pa.RecordBatch:
         assert self.sampler.trace
         return self.sampler.trace.collect(np.arange(len(self.outputs)))
+
+
+@pytest.fixture(autouse=True, params=["cpu", "gpu", "gpu without Triton"])
+def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where the engines have their logits; `CrossSampler` is one that looks for them there."""
+    where: str = request.param
+    if where != "cpu":
+        monkeypatch.setitem(globals(), "CrossSampler", pretended_gpu.GpuSampler)
+    if where == "gpu":
+        monkeypatch.setattr(on_device, "load_passes", pretended_gpu.load_passes)
+    if where == "gpu without Triton":
+        monkeypatch.setattr(on_device, "load_passes", lambda: torch_passes)
+    return where
 
 
 @pytest.fixture
