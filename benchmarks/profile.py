@@ -3,8 +3,8 @@ on.
 
 Off, nothing is wrapped. On, the parts are wrapped where their callers find them, and each is
 charged with what it takes itself, without parts inside it; the sums are wall time, so the exchange
-includes waiting for the twin. On a GPU a part is charged with what it waits for: `nuclei`, the
-first that fetches anything, with the forward pass.
+includes waiting for the twin. On a GPU `summary` is charged with the forward pass, which it waits
+for, and `measure` with nothing: the device measures by itself.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Any
 
 from benchmarks.random_weights import RandomWeightsWorker
 
-_OF_SAMPLER = ("log_probabilities", "nuclei", "exchange", "couple", "fires", "decide")
-_PARTS = (*_OF_SAMPLER, "measure", "trace", "force_and_rest", "vllm")
+_OF_HOST = ("log_probabilities", "nuclei")
+_OF_SAMPLER = ("exchange", "couple", "fires", "decide")
+_PARTS = ("summary", *_OF_HOST, *_OF_SAMPLER, "measure", "trace", "force_and_rest", "vllm")
 
 
 class ProfilingWorker(RandomWeightsWorker):
@@ -26,13 +27,17 @@ class ProfilingWorker(RandomWeightsWorker):
     def start_profile(self) -> None:
         """Wrap the parts."""
         from engine.lockstep import vllm_plugin
-        from engine.sampling import sampler, trace
+        from engine.sampling import on_device, on_host, sampler, trace
 
         self._seconds: dict[str, float] = defaultdict(float)
         self._calls: dict[str, int] = defaultdict(int)
         self._inner: list[float] = []  # seconds of the parts inside each part that runs now
         cross = vllm_plugin._the_sampler()
         self._undo: list[Callable[[], None]] = []
+        for part in _OF_HOST:
+            self._wrap(on_host, part, part)
+        self._wrap(on_device.OnDevice, "previous", "summary")
+        self._wrap(on_device.OnDevice, "nuclei", "nuclei")
         for part in _OF_SAMPLER:
             self._wrap(sampler, part, part)
         self._wrap(trace, "measure", "measure")

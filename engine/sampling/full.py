@@ -43,8 +43,8 @@ class Measured(NamedTuple):
 class FullDistributions(ABC):
     """The distributions of one step, over the logits of an engine's batch of B rows.
 
-    `choose` says which rows are decided. All that is asked for afterwards is of these R rows; a
-    row is named by its index among them.
+    `previous` is asked for first. Then `choose` says which rows are decided. All that is asked for
+    afterwards is of these R rows; a row is named by its index among them.
     """
 
     @abstractmethod

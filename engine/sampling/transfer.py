@@ -17,7 +17,8 @@ class Transfer:
     def __init__(self) -> None:
         self._is_pinned = torch.cuda.is_available()
         if self._is_pinned:
-            self._arrived, self._sent = torch.Event("cuda"), torch.Event("cuda")
+            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._sent = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._down = self._up = torch.empty(0, dtype=torch.int32)
 
     def to_host(self, numbers: torch.Tensor) -> npt.NDArray[np.int32]:

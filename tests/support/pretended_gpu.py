@@ -1,17 +1,14 @@
 """A GPU that is not there: tensors that count what a real one would be asked for.
 
 They say that they are on torch's device `meta`, which needs no driver, and their numbers lie in the
-host's memory. They refuse `.numpy()` and operations with tensors of the
-host, as CUDA does. The kernels run in Triton's interpreter, or else in torch's operations; either
-way each counts as one kernel.
+host's memory. They refuse `.numpy()` and operations with tensors of the host, as CUDA does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
-from os import environ
+from threading import Lock
 from types import SimpleNamespace
 from typing import Any
 
@@ -157,6 +154,9 @@ def _tensors(values: Any) -> list[torch.Tensor]:
     return found
 
 
+_ONE_AT_A_TIME = Lock()
+
+
 def _as_kernel(run: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     """One of the project's passes as a kernel of the pretended GPU."""
 
@@ -164,23 +164,24 @@ def _as_kernel(run: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
         assert all(isinstance(x, GpuTensor) for x in _tensors(arguments))
         COUNTS.kernels += 1
         COUNTS.own_kernels += 1
-        with np.errstate(all="ignore"):  # as a device computes with NaN and infinity
+        # A device computes with NaN and infinity in silence. The interpreter's state is global.
+        with np.errstate(all="ignore"), _ONE_AT_A_TIME:
             return on_gpu(run(*map(_inner, arguments)))
 
     return kernel
 
 
-def load_passes() -> Any:
-    """The two passes as kernels, in place of `on_device.load_passes`."""
-    passes: Any = plain
-    if find_spec("triton") and environ.get("TRITON_INTERPRET") == "1":
-        from engine.sampling import kernels
-
-        passes = kernels
+def as_kernels(passes: Any) -> Any:
+    """A module of the two passes, each of which counts as one kernel of the pretended GPU."""
     return SimpleNamespace(
         summarise=_as_kernel(passes.summarise),
         measure_and_force=_as_kernel(passes.measure_and_force),
     )
+
+
+def load_passes() -> Any:
+    """In place of `on_device.load_passes`: torch's operations, as if they were kernels."""
+    return as_kernels(plain)
 
 
 class GpuSampler(CrossSampler):

@@ -15,8 +15,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.sampling import plain, summary
-from engine.sampling.distribution import FIRST_CUT
+from engine.sampling import on_device, plain, summary
+from engine.sampling.distribution import FIRST_CUT, Sampling
+from engine.sampling.noise import stream_key
+from engine.sampling.rule import Rule
+from engine.sampling.sampler import CrossSampler, Phase, SamplerConfig
+from tests.support.pretended_gpu import COUNTS, GpuSampler, as_kernels, reset
 
 pytest.importorskip("triton", reason="Triton is not installed: see `make test-v2`")
 if os.environ.get("TRITON_INTERPRET") != "1":
@@ -172,3 +176,41 @@ def test_a_row_has_the_same_bits_in_any_batch() -> None:
     scalars = slice(summary.BEST, summary.TOKEN)
     assert torch.equal(together[:, scalars], alone[:, scalars])
     assert torch.equal(together[:, summary.COUNT], alone[:, summary.COUNT])
+
+
+@pytest.mark.parametrize("sampling", [Sampling(1.0, 0.9), Sampling(0.6, 0.95, 20)])
+def test_a_sampler_with_the_kernels_decides_and_records_what_it_does_on_the_cpu(
+    sampling: Sampling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_device, "load_passes", lambda: as_kernels(kernels))
+    config = SamplerConfig("base", 100, sampling, 0.1, 4)
+    phase = Phase(
+        paired=False,
+        rule=Rule(),
+        key=np.array([stream_key(0, "p", n) for n in range(4)], np.uint64),
+        forward=np.ones(4, np.bool_),
+        budget=np.zeros(4, np.int64),
+        offset=np.zeros(4, np.int64),
+        stop_token=0,
+    )
+    samplers = CrossSampler(config), GpuSampler(config)
+    for sampler in samplers:
+        sampler.begin(phase)
+    previous = np.full(4, -1)
+    for step in range(6):
+        kinds = ("peaked", "normal", "ties", "masked")
+        rows = np.stack([row_of(kind, 104, 10 * step + n) for n, kind in enumerate(kinds)])
+        logits = torch.from_numpy(rows).float()
+        reset()
+        forced = [
+            sampler.step(logits.clone(), np.arange(4), np.full(4, step), previous).argmax(-1)
+            for sampler in samplers
+        ]
+        assert COUNTS.own_kernels == 2
+        assert forced[0].tolist() == forced[1].tolist()
+        previous = forced[0].numpy()
+    on_cpu, on_gpu = (s.trace.collect(np.arange(4)).to_pydict() for s in samplers if s.trace)
+    for name in ("sequence", "position", "token", "nucleus", "top1", "rank"):
+        assert on_gpu[name] == on_cpu[name]
+    for name in ("entropy", "logp"):
+        close(on_gpu[name], on_cpu[name])
