@@ -1,14 +1,13 @@
 """The two passes of a device as Triton kernels, one program per row of the logits.
 
 A row is read in blocks; sums are in float32 and in the same order whatever else is in the batch.
+The parameters of the kernels have no types of Python's, which Triton does not compile.
 Imported on devices alone, where vLLM brings Triton. `plain` has the same two functions in torch.
 
 Dimensions: B rows of the batch, R rows that are forced, V vocabulary.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 import triton
@@ -48,7 +47,7 @@ def summarise(
     """
     assert logits.stride(1) == 1
     packed = logits.new_empty((len(logits), summary.WIDTH), dtype=torch.int32)
-    _summarise_row[(len(logits),)](
+    summarise_row[(len(logits),)](
         logits,
         logits.stride(0),
         packed if fed is None else fed,
@@ -82,7 +81,7 @@ def measure_and_force(
     """
     num_rows = len(plan) // 3
     numbers = logits.new_empty((num_rows, 5))
-    _measure_and_force_row[(num_rows,)](
+    measure_and_force_row[(num_rows,)](
         logits,
         logits.stride(0),
         packed,
@@ -96,18 +95,19 @@ def measure_and_force(
 
 
 @triton.jit
-def _summarise_row(
-    logits: Any,
-    stride: Any,
-    fed: Any,
-    packed: Any,
-    vocab_size: Any,
-    inverse_temperature: Any,
-    cut: Any,
+def summarise_row(
+    logits,
+    stride,
+    fed,
+    packed,
+    vocab_size,
+    inverse_temperature,
+    cut,
     HAS_FED: tl.constexpr,
     IS_GREEDY: tl.constexpr,
     BLOCK: tl.constexpr,
-) -> None:
+):
+    """Summarise one row, see `summarise`."""
     row = tl.program_id(0)
     logits += row.to(tl.int64) * stride
     packed += row * _WIDTH
@@ -164,15 +164,16 @@ def _summarise_row(
 
 
 @triton.jit
-def _measure_and_force_row(
-    logits: Any,
-    stride: Any,
-    packed: Any,
-    plan: Any,
-    numbers: Any,
-    vocab_size: Any,
+def measure_and_force_row(
+    logits,
+    stride,
+    packed,
+    plan,
+    numbers,
+    vocab_size,
     BLOCK: tl.constexpr,
-) -> None:
+):
+    """Measure and force one row of the plan, see `measure_and_force`."""
     index = tl.program_id(0)
     row = tl.load(plan + 3 * index)
     token = tl.load(plan + 3 * index + 1)

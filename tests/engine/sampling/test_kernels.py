@@ -1,4 +1,5 @@
-"""The kernels of a device, in Triton's interpreter, against the same passes in torch's operations.
+"""The kernels of a device, in Triton's interpreter, against the same passes in torch's operations;
+and whether Triton compiles them for GPUs, which needs none.
 
 `make test` has no Triton and leaves this file out; `make test-v2` brings it.
 """
@@ -6,7 +7,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +24,7 @@ from engine.sampling.distribution import FIRST_CUT, Sampling
 from engine.sampling.noise import stream_key
 from engine.sampling.rule import Rule
 from engine.sampling.sampler import CrossSampler, Phase, SamplerConfig
+from tests.support.paths import ROOT
 from tests.support.pretended_gpu import COUNTS, GpuSampler, as_kernels, reset
 
 pytest.importorskip("triton", reason="Triton is not installed: see `make test-v2`")
@@ -214,3 +219,35 @@ def test_a_sampler_with_the_kernels_decides_and_records_what_it_does_on_the_cpu(
         assert on_gpu[name] == on_cpu[name]
     for name in ("entropy", "logp"):
         close(on_gpu[name], on_cpu[name])
+
+
+COMPILE = """
+import sys
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from engine.sampling import kernels
+
+common = dict(logits="*fp32", stride="i32", packed="*i32", vocab_size="i32", BLOCK="constexpr")
+first = common | dict(fed="*i32", inverse_temperature="fp32", cut="fp32")
+first |= dict(HAS_FED="constexpr", IS_GREEDY="constexpr")
+second = common | dict(plan="*i32", numbers="*fp32")
+for kernel, types, constants in (
+    (kernels.summarise_row, first, dict(HAS_FED=True, IS_GREEDY=False)),
+    (kernels.summarise_row, first, dict(HAS_FED=False, IS_GREEDY=True)),
+    (kernels.measure_and_force_row, second, {}),
+):
+    types = {name: types[name] for name in kernel.arg_names}
+    source = ASTSource(kernel, types, constants | dict(BLOCK=kernels.BLOCK_SIZE))
+    target = GPUTarget("cuda", int(sys.argv[1]), 32)
+    assert triton.compile(source, target=target, options=dict(num_warps=8)).asm["cubin"]
+"""
+
+
+@pytest.mark.parametrize("capability", ["80", "90"])
+def test_triton_compiles_the_kernels_for_a_gpu(capability: str, tmp_path: Path) -> None:
+    """The interpreter takes more of Python than the compiler does."""
+    environment = os.environ | {"TRITON_CACHE_DIR": str(tmp_path)}
+    environment.pop("TRITON_INTERPRET")
+    environment["PYTHONPATH"] = os.pathsep.join((str(ROOT), environment.get("PYTHONPATH", "")))
+    subprocess.run([sys.executable, "-c", COMPILE, capability], check=True, env=environment)
