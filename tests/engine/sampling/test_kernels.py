@@ -27,7 +27,7 @@ from engine.sampling.sampler import CrossSampler, Phase, SamplerConfig
 from tests.support.paths import ROOT
 from tests.support.pretended_gpu import COUNTS, GpuSampler, as_kernels, reset
 
-pytest.importorskip("triton", reason="Triton is not installed: see `make test-v2`")
+pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("without TRITON_INTERPRET=1 Triton needs a GPU", allow_module_level=True)
 
