@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from engine.arrays import Ints
+from engine.arrays import Floats, Ints
 from engine.sampling.distribution import Nuclei
 
 
@@ -25,10 +25,17 @@ class Wanted(NamedTuple):
 
     other_top1: Ints
     """The twin's most probable tokens [R]."""
-    listed: Ints
-    """Which of the R rows get a list of their most probable tokens [I]."""
+    js: Floats
+    """Divergence of each row in nats [R]."""
+    threshold: float
+    """Divergence from which on a row has a list of its most probable tokens."""
     list_length: int
-    """K, at most V."""
+    """K, unless V is less."""
+
+    @property
+    def listed(self) -> Ints:
+        """The rows that have a list [I]."""
+        return np.flatnonzero(self.js >= self.threshold)
 
 
 class Measured(NamedTuple):

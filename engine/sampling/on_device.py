@@ -94,17 +94,17 @@ class OnDevice(FullDistributions):
         plan[:, 0], plan[:, 1] = batch_rows, token
         listed = np.empty(0, np.int32)
         if wanted:
-            plan[: len(wanted.other_top1), 2] = wanted.other_top1
+            plan[: len(wanted.js), 2] = wanted.other_top1
             listed = batch_rows[wanted.listed].astype(np.int32)
         there = self._transfer.to_device(np.concatenate((plan.ravel(), listed)), self._logits)
         lists = None
         if wanted and len(listed):
             own = self._logits[:, : self._vocab_size].index_select(0, there[plan.size :])
-            lists = own.topk(wanted.list_length, -1).indices
+            lists = own.topk(min(wanted.list_length, own.shape[-1]), -1).indices
         numbers = load_passes().measure_and_force(
             self._logits, self._on_device, there[: plan.size], self._vocab_size
         )
-        return Measured(numbers[: len(wanted.other_top1)], lists) if wanted else None
+        return Measured(numbers[: len(wanted.js)], lists) if wanted else None
 
     def _logits_of(self, rows: Ints) -> torch.Tensor:
         """A copy of the logits of some chosen rows, without padding [I, V]."""

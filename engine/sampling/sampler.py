@@ -203,8 +203,9 @@ class CrossSampler:
         handed_back = np.empty(0, np.int64)
         if phase.paired and phase.stop_token is not None:
             spent = live & ((state.budget_left[sequence] <= 0) | (position >= phase.rule.stop))
-            handed_back = np.flatnonzero(spent)
-            live &= ~spent
+            if spent.any():
+                handed_back = np.flatnonzero(spent)
+                live &= ~spent
         self._decide(full, rows, np.flatnonzero(live), handed_back)
         return logits
 
@@ -257,8 +258,10 @@ class CrossSampler:
     ) -> None:
         """Decide the rows `chosen` of a batch, and force stop tokens on those `handed_back`."""
         state = self._state
-        stops = np.full(len(handed_back), state.phase.stop_token or 0)
-        state.token[batch.sequence[handed_back]] = stops
+        stops = handed_back
+        if len(handed_back):
+            stops = np.full(len(handed_back), state.phase.stop_token)
+            state.token[batch.sequence[handed_back]] = stops
         if not len(chosen):
             full.force(handed_back, stops, None)
             return
@@ -271,9 +274,11 @@ class CrossSampler:
             decisions, other_top1 = self._decide_alone(rows, mine), mine.top1
         wanted = None
         if self.trace:
-            wanted = self.trace.wanted(decisions, other_top1, self.config.vocab_size)
-        forced = np.concatenate((chosen, handed_back)), np.concatenate((decisions.token, stops))
-        measured = full.force(*forced, wanted)
+            wanted = self.trace.wanted(decisions, other_top1)
+        forced, token = chosen, decisions.token
+        if len(handed_back):
+            forced, token = np.concatenate((chosen, handed_back)), np.concatenate((token, stops))
+        measured = full.force(forced, token, wanted)
         state.token[rows.sequence] = decisions.token
         state.intervened[rows.sequence] = decisions.intervened
         state.progress = state.progress.after(decisions.token)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from engine.arrays import Floats, Ints
+from engine.arrays import Ints
 from engine.sampling.distribution import Nuclei, measure
 from engine.sampling.exchange import Rows
 from engine.sampling.full import Measured, Wanted
@@ -107,18 +107,14 @@ class Trace:
         """Forget everything."""
         self._waiting, self._measured, self._kept = _Waiting(), _Measured(), _no_rows()
 
-    def wanted(self, decisions: Decisions, other_top1: Ints, vocab_size: int) -> Wanted:
+    def wanted(self, decisions: Decisions, other_top1: Ints) -> Wanted:
         """What is to be measured of a step of B rows.
 
         Args:
             decisions: What was decided.
             other_top1: The twin's most probable tokens [B].
-            vocab_size: V.
         """
-        return Wanted(other_top1, self._listed(decisions.js), min(self._record_top_k, vocab_size))
-
-    def _listed(self, js: Floats) -> Ints:
-        return np.flatnonzero(js >= self._record_threshold)
+        return Wanted(other_top1, decisions.js, self._record_threshold, self._record_top_k)
 
     def append(
         self,
@@ -156,7 +152,8 @@ class Trace:
             return
         self._waiting = _Waiting()
         decided = _decided_rows(steps)
-        listed = self._listed(np.concatenate([step.decisions.js for step in steps]))
+        js = np.concatenate([step.decisions.js for step in steps])
+        listed = np.flatnonzero(js >= self._record_threshold)
         on_device = [step.full for step in steps if isinstance(step.full, Measured)]
         log_p = [step.full for step in steps if isinstance(step.full, torch.Tensor)]
         if log_p:

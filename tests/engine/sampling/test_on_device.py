@@ -114,15 +114,15 @@ def test_scalars_lists_and_forced_tokens_are_those_of_the_host(kinds: str, seed:
         assert values[mine].tolist() == values[theirs].tolist()
 
     forced = rng.integers(0, VOCAB, num)
-    wanted = Wanted(rng.integers(0, VOCAB, len(rows)), some, 4)
+    js = np.zeros(len(rows))
+    js[some] = 0.6
+    wanted = Wanted(rng.integers(0, VOCAB, len(rows)), js, 0.5, 4)
     measured = device.force(np.concatenate((rows, others)), forced, wanted)
     log_p = host.force(np.concatenate((rows, others)), forced, wanted)
     assert isinstance(measured, Measured) and isinstance(log_p, torch.Tensor)
     traces = []
     for full in (measured, log_p):
         trace = Trace(0.5, 4)
-        js = np.zeros(len(rows))
-        js[some] = 0.6
         never = np.zeros(len(rows), np.bool_)
         decisions = Decisions(forced[: len(rows)], forced[: len(rows)], never, js)
         at = Rows(np.arange(len(rows)), np.zeros_like(rows), np.full_like(rows, -1))
@@ -312,7 +312,7 @@ def test_rows_go_on_after_others_were_collected_before_the_first_list() -> None:
     full.choose(np.arange(2))
     token, mine = np.array([3, 4]), full.nuclei()
     decisions = Decisions(token, token, np.zeros(2, np.bool_), np.array([0.6, 0.1]))
-    measured = full.force(np.arange(2), token, trace.wanted(decisions, token, VOCAB))
+    measured = full.force(np.arange(2), token, trace.wanted(decisions, token))
     assert measured is not None
     trace.append(Rows(np.array([1, 2]), np.array([2, 2]), token), decisions, mine, token, measured)
     out = trace.collect(np.array([1, 2])).to_pylist()
