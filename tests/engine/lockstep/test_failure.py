@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
@@ -59,11 +58,6 @@ SHORT_TIMEOUT = 20
 def drop_a_row(step: Any, logits: Any, sequence: Any, emitted: Any, previous: Any) -> Any:
     step(logits[:-1], sequence[:-1], emitted[:-1], previous[:-1])
     return logits
-
-
-def swap_two_rows(step: Any, logits: Any, sequence: Any, emitted: Any, previous: Any) -> Any:
-    order = np.array([1, 0, *range(2, len(sequence))])
-    return step(logits, sequence[order], emitted[order], previous[order])
 
 
 def change_a_token(step: Any, logits: Any, *rows: Any) -> Any:
@@ -148,7 +142,6 @@ def carry_out(pair: LeaseRunner, plan: Plan) -> tuple[list[pa.Table], list[pa.Ta
     ("policy", "fault", "error", "message"),
     [
         ("rl", drop_a_row, LockstepError, "rows, its twin at"),
-        ("base", swap_two_rows, LockstepError, "not at the same place in row 0"),
         ("rl", change_a_token, LockstepError, "decided was token"),
         ("base", be_killed, LostEngineError, "died"),
         ("base", run_out_of_memory, LostEngineError, "ran out of memory: CUDA out of memory"),

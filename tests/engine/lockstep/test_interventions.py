@@ -37,7 +37,7 @@ from tests.support.reference import Policy, Position, cross_sample
 
 BUDGETS = less_on_v2((0, 1, 2, 4, 8, 16, None), (0, 2, None))
 SWEEP: dict[str, Any] = {"direction": "both"} | less_on_v2(
-    {"limit": 32, "samples": 4}, {"limit": 2, "samples": 1, "max_tokens": 64}
+    {"limit": 16, "samples": 4}, {"limit": 2, "samples": 1, "max_tokens": 64}
 )
 PART_OF_SWEEP = SWEEP | less_on_v2({"limit": 8, "samples": 2}, {})
 SMALL: dict[str, Any] = {"direction": "both", "budget": (2, None)} | less_on_v2(
