@@ -297,7 +297,7 @@ class RunConfig(BaseModel):
         gt=0,
         description=(
             "KV cache per engine and device, in GiB. Default:"
-            f" {CPU_KV_CACHE_GIB:g} on the CPU, what is free on a GPU."
+            f" {CPU_KV_CACHE_GIB:g} on the CPU; on a GPU what is free, at most what is of use."
         ),
     )
     num_kv_blocks: int | None = Field(
