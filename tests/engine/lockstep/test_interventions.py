@@ -116,7 +116,7 @@ def test_always_forward_is_the_rl_model_and_never_forward_is_the_base_token_for_
     always = carry_out(pair, plan_of(**SWEEP, budget=(None,), criterion="always"))
     never = carry_out(pair, plan_of(**SWEEP, budget=(None,), criterion="never"))
     base, rl = arm(sweep, "forward", 0), arm(sweep, "reverse", 0)
-    assert len(base) == len(rl) == 128 and base != rl
+    assert len(base) == len(rl) == SWEEP["limit"] * SWEEP["samples"] and base != rl
     assert arm(always, "forward", None) == arm(never, "reverse", None) == rl
     assert arm(never, "forward", None) == arm(always, "reverse", None) == base
     assert never["js"].null_count == 0

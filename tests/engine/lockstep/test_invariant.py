@@ -126,7 +126,7 @@ def test_the_same_tokens_over_tcp_with_prompts_in_chunks_and_a_kv_cache_that_is_
 
 @pytest.mark.v2
 def test_the_same_tokens_when_each_engine_is_split_over_two_ranks(store: RunStore) -> None:
-    plan = plan_of(**PART | less_on_v2({}, {"limit": 2}), tensor_parallel_size=2)
+    plan = plan_of(**PART | less_on_v2({}, {"limit": 1}), tensor_parallel_size=2)
     connect()
     shared_memory = set(os.listdir("/dev/shm"))
     with started(OpenPair(pair_config(plan, 0))) as pair:
