@@ -80,7 +80,7 @@ _PLAIN_KINDS = frozenset({"font", "wide", "narrow", "square", "circle", "noBreak
 _ROOT = re.compile(r"([√∛∜])[ \t]*(?:(\d+(?:\.\d+)?|[^\W\d_])|\(([^()]*)\))")
 _INDEX = {"√": "", "∛": "[3]", "∜": "[4]"}
 # An en or em dash before a term is a minus sign; between two numbers it makes a range.
-_DASH = re.compile(r"(?<!\d)[–—](?=\s?[\w\\(.√])")
+_DASH = re.compile(r"(?<!\d)[–—](?=\s?[\w\\(.])")
 _FOREIGN = re.compile(r"[^\x20-\x7e]+")
 
 
@@ -89,9 +89,10 @@ def ascii_latex(text: str) -> str:
 
     ASCII text only loses its control characters.
     """
-    if not text.isascii():
-        text = _DASH.sub("-", _ROOT.sub(_root, text))
-    return _FOREIGN.sub(_run, text)
+    if text.isascii():
+        return _FOREIGN.sub(_run, text)
+    # What follows a dash is known once it is LaTeX: a symbol such as infinity is a term, too.
+    return _DASH.sub("-", _FOREIGN.sub(_run, _ROOT.sub(_root, text)))
 
 
 def _root(match: re.Match[str]) -> str:

@@ -3,7 +3,7 @@ r"""Notation, numbers and options, as far as they are pure: properties, and what
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from evaluators.grading.intervals import as_set
@@ -35,6 +35,7 @@ SAID = [
     ("\u03c0\u03bb\u03a9", r"\pi \lambda \Omega "),
     ("x \u2208 \u211d", r"x \in  \mathbb{R} "),
     ("90\u00b0", r"90^\circ "),
+    ("\u2013\u221e", r"-\infty "),
     ("\u24b7", "B"),
     ("\u6d6e", "\u6d6e"),
 ]
@@ -46,6 +47,7 @@ def test_unicode_is_said_in_ascii_latex(text: str, latex: str) -> None:
 
 
 @given(st.text())
+@example("\u2013\u2260")
 def test_any_text_can_be_read_and_reading_it_again_changes_nothing(text: str) -> None:
     latex = ascii_latex(text)
     assert ascii_latex(latex) == latex
