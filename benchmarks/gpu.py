@@ -113,7 +113,7 @@ def _do(step: Step, device: str, folder: Path, seconds: float) -> None:
             command,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **step.environment},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **step.environment},
         ) as process,
     ):
         code = _wait(process, seconds)
