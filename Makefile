@@ -71,10 +71,10 @@ bench: .venv/.project  ## speed beside the limits and beside what users do today
 	$(BIN)/python -m benchmarks.grading --rounds 2 --json .bench/grading.json
 	$(BIN)/python -m benchmarks.check .bench/*.json
 
-gpu-test:  ## the embedded pair on this machine's GPU, beside the oracle; two minutes
+gpu-test:  ## the embedded pair on this machine's GPU, beside the oracle
 	XSAMPLE_TEST_DEVICE=cuda $(GPU_PYTHON) -m pytest tests/gpu
 
-gpu-bench:  ## what lock-step costs on this machine's GPU; six minutes, goes on where it ended
+gpu-bench:  ## what lock-step costs on this machine's GPU, in eight minutes at most; goes on where it ended
 	$(GPU_PYTHON) -m benchmarks.gpu
 
 clean:  ## remove .venv and every cache; runs/ stays

@@ -68,6 +68,13 @@ _PREFIXES_FOR_LOCKSTEP = {
     "data_parallel_": "an engine is one replica; give --pairs",
     "spec_": "a step must decide one token of each sequence",
 }
+# A control takes its arguments from the run.json of another run, which may come from anywhere.
+_NAMES_CODE = frozenset(
+    {
+        "io_processor_plugin", "log_config_file", "logging_config", "model_class_overrides",
+        "reasoning_parser_plugin",
+    }
+)  # fmt: skip
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -131,6 +138,8 @@ def _check_name(name: str, may_differ: bool) -> None:
     reasons = [why for prefix, why in _PREFIXES_FOR_LOCKSTEP.items() if name.startswith(prefix)]
     if reason := _FOR_LOCKSTEP.get(name) or next(iter(reasons), None):
         raise ValueError(f"{name} cannot be set, for the two engines run in lock-step: {reason}")
+    if name in _NAMES_CODE:
+        raise ValueError(f"{name} cannot be set: it names code that vLLM would run; leave it out")
     if may_differ and name not in MAY_DIFFER:
         raise ValueError(
             f"{name} must be the same for both engines: give it as engine_arg; these may differ:"
