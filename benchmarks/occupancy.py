@@ -26,7 +26,14 @@ from benchmarks.result import Result, spread
 from engine.core import POLICIES
 from engine.lockstep.job import Job
 from engine.lockstep.lease_runner import Completed, LeaseRunner
-from engine.lockstep.worker import Decided, Finished, Loaded, PolicyWorker, Requests
+from engine.lockstep.worker import (
+    Decided,
+    Finished,
+    Loaded,
+    PolicyWorker,
+    Requests,
+    Switched,
+)
 from engine.run.placement import pair_config, ray_cluster
 from engine.run.plan import Plan, prepare
 from engine.run.scheduler import Done, Scheduler
@@ -66,10 +73,18 @@ class OccupancyWorker(PolicyWorker):
         scheduler.schedule = counted
         return loaded
 
-    def run(self, phase: Phase, requests: Requests) -> Iterator[Finished | Decided]:
-        """As it is; a phase begins."""
-        self._phases.append((phase.paired, []))
-        yield from super().run(phase, requests)
+    def run(
+        self, phase: Phase | None, requests: Requests, num_left: int = 0
+    ) -> Iterator[Finished | Decided]:
+        """As it is; a phase begins, or goes on."""
+        if phase:
+            self._phases.append((phase.paired, []))
+        yield from super().run(phase, requests, num_left)
+
+    def switch(self, model: str) -> Iterator[Switched]:
+        """As it is; the step of its probe is no step of a paired phase."""
+        self._phases.append((False, []))
+        yield from super().switch(model)
 
     def phases(self) -> list[tuple[bool, list[int]]]:
         """Those since the last call."""

@@ -11,6 +11,7 @@ Dimensions: T responses of a lease, S sequences of a phase.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -79,6 +80,8 @@ class Playback:
     def __init__(self, lease: Lease) -> None:
         self._lease, self._response_of = lease, dict[tuple[int, bool], int]()
         self._made: dict[tuple[object, ...], list[Finished]] = {}
+        self._turns = deque[tuple[str, Iterator[Finished | Decided]]]()
+        self.may_switch, self.holds = False, {policy: policy for policy in POLICIES}
 
     def place(self) -> str:
         return "nowhere"
@@ -88,17 +91,40 @@ class Playback:
 
     def kill(self) -> None:
         self._response_of.clear()
+        self._turns.clear()
 
     def stream(
         self, work: Mapping[str, tuple[Phase, Requests]]
     ) -> Iterator[tuple[str, Finished | Decided]]:
         """The messages of every policy's phase, in turns."""
-        messages = {policy: self._messages(policy, phase) for policy, (phase, _) in work.items()}
-        for number in range(max(map(len, messages.values()))):
-            for policy, mine in messages.items():
-                if number < len(mine):
-                    yield policy, mine[number]
-                    yield policy, Decided(len(mine[number].trace))
+        for policy, phase in work.items():
+            self.begin(policy, *phase)
+        while self._turns:
+            policy, message = self.next_message()
+            if message is not None:
+                yield policy, message
+
+    def switch_back(self) -> None: ...
+
+    def begin(
+        self, policy: str, phase: Phase | None, requests: Requests, num_left: int = 0
+    ) -> None:
+        """Have the messages of a phase ready; without switches of weights it comes as a whole."""
+        assert phase and not num_left
+        self._turns.append((policy, iter(self._with_progress(policy, phase))))
+
+    def next_message(self) -> tuple[str, Finished | Decided | None]:
+        """The next message of the engine whose turn it is; None at the end of its phase."""
+        policy, messages = self._turns.popleft()
+        message = next(messages, None)
+        if message is not None:
+            self._turns.append((policy, messages))
+        return policy, message
+
+    def _with_progress(self, policy: str, phase: Phase) -> Iterator[Finished | Decided]:
+        for message in self._messages(policy, phase):
+            yield message
+            yield Decided(len(message.trace), 1.0)
 
     def _messages(self, policy: str, phase: Phase) -> list[Finished]:
         response, budget = (

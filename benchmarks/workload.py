@@ -168,6 +168,7 @@ def with_random_pair(config: PairConfig, pair: RandomPair, slots: int, length: i
     return replace(
         config,
         workers=workers,
+        idle_helps=pair.shape.on_disk,  # there must be files to load again
         weight_bytes=2 * num_weights(pair.shape),
         kv_cache_bytes=slots * blocks * _BLOCK * kv_bytes_per_token(workers["base"]),
     )

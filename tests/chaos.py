@@ -34,13 +34,17 @@ from engine.store.verify import verify_run
 from tests.support.engines import assert_same
 from tests.support.leftovers import Traces, settled
 from tests.support.paths import ROOT
+from tests.support.waiting import comes_true
 
 SETTINGS = {
     "budget": "0,2,unlimited", "direction": "both", "dtype": "float32", "limit": 30, "samples": 4,
-    "kv-cache-gib": 0.25, "step-timeout": 10,
+    "kv-cache-gib": 0.25, "step-timeout": 10, "max-num-seqs": 16,
 }  # fmt: skip
 STAGES = ("starting", "loading", "sampling", "grading", "report")
 _MAX_BLOWS, _MAX_COMMANDS = 3, 6
+# Blows that wait until an engine loads its twin's weights, a moment too short to be met otherwise.
+_SHARE_AT_SWITCH = 0.25
+_SWITCH = "an engine begins to load weights"
 _NEVER_SAID = ("Traceback", "This is a bug", "(raylet)")
 _MAX_FOLDERS = 2  # that a killed driver may leave to the next start: those of a report
 # Engines see at once that their driver is gone, Ray's agents give its head a minute.
@@ -96,6 +100,11 @@ class Command:
         return next(
             (stage for line in reversed(self.said()) if (stage := stage_of(line))), "starting"
         )
+
+    def num_switches(self) -> int:
+        """How often an engine has begun to load weights, in all commands of this run."""
+        logs = (self.out / "logs").glob("driver-*.jsonl")
+        return sum(log.read_text(errors="replace").count(_SWITCH) for log in logs)
 
     def workers(self) -> list[psutil.Process]:
         """Its engines that are alive, the base's first."""
@@ -295,7 +304,13 @@ class ChaosRun:
         """
         moment = command.elapsed + chance.random() * pace.expected(self._share_missing())
         kinds = chance.sample(KINDS, len(KINDS))
-        settled(moment - command.elapsed, lambda: ["it runs"] if command.code() is None else [])
+        at_switch, before = chance.random() < _SHARE_AT_SWITCH, command.num_switches()
+
+        def is_time() -> bool:
+            switches = at_switch and command.num_switches() > before
+            return switches or command.code() is not None
+
+        comes_true(is_time, pace.end if at_switch else moment - command.elapsed)
         return strike(command, kinds)
 
     def _share_missing(self) -> float:

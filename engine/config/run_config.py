@@ -55,7 +55,8 @@ PANELS: dict[str, tuple[str, ...]] = {
     "Machine": (
         "device", "pairs", "tensor_parallel_size", "share_gpu", "max_num_seqs", "kv_cache_gib",
         "num_kv_blocks", "max_model_len", "max_num_batched_tokens", "enforce_eager", "engine_arg",
-        "base_engine_arg", "rl_engine_arg", "ray_address", "rendezvous", "step_timeout",
+        "base_engine_arg", "rl_engine_arg", "idle_helps", "ray_address", "rendezvous",
+        "step_timeout",
     ),
     "Output": ("out", "shard", "verbose"),
 }  # fmt: skip
@@ -276,6 +277,12 @@ class RunConfig(BaseModel):
         1, ge=1, description="GPUs per engine; on the CPU, processes per engine."
     )
     share_gpu: bool = Field(False, description="Put both engines of a pair on one GPU.")
+    idle_helps: bool = Field(
+        True,
+        description=(
+            "Let an idle engine load the weights of the other model and help, where that pays."
+        ),
+    )
     max_num_seqs: int = Field(
         64, ge=1, description="Sequences that an engine works on at the same time, at most."
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,13 +30,15 @@ from engine.lockstep.worker import (
     Place,
     PolicyWorker,
     Requests,
+    Switched,
     WorkerConfig,
 )
 from engine.sampling.sampler import Phase
-from engine.system.log import remove_if_empty
+from engine.system.log import log_event, remove_if_empty
 
 _PLACING_SECONDS, _LOADING_SECONDS, _CLOSING_SECONDS = 300.0, 3600.0, 5.0
 _GRACE_SECONDS = 30.0
+_SWITCH_BEGINS = "an engine begins to load weights"
 # Settings of the user's shell that workers on other nodes must have too.
 _PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME", "VLLM_USE_V2_MODEL_RUNNER", "VLLM_BATCH_INVARIANT")
 
@@ -51,6 +53,8 @@ class PairConfig:
     """GPUs of each engine; 0 on a CPU, 0.5 where both share one."""
     tensor_parallel_size: int
     share_gpu: bool
+    idle_helps: bool
+    """Whether an idle engine may load its twin's weights, as both models are of one make."""
     weight_bytes: int
     """Bytes of all weights that share one device."""
     kv_cache_bytes: int | None
@@ -78,6 +82,13 @@ class EnginePair:
         self._config, self._worker_class = config, worker_class
         self.workers: dict[str, Any] = {}
         self.places: dict[str, Place] = {}
+        self.may_switch = config.idle_helps
+        """Whether an engine may load its twin's weights. A switch that fails ends that for good."""
+        self._weights: dict[str, tuple[str, ...]] = {}  # policy -> the fingerprint of its model
+        self.holds: dict[str, str] = {}
+        """Policy of each engine -> the policy whose weights it has been proved to hold."""
+        self._switching: dict[str, str] = {}  # the same for engines that are on their way there
+        self._pending: dict[Any, str] = {}  # a call's messages -> the policy of its engine
         self._group: PlacementGroup | None = None
         self._processes = EngineProcesses()
         log = config.workers[POLICIES[0]].log
@@ -117,15 +128,115 @@ class EnginePair:
     ) -> Iterator[tuple[str, Finished | Decided]]:
         """Run a phase on each policy of `work` and yield (policy, message) as messages come.
 
+        Every engine holds the weights of its own policy then.
+
         Raises:
             LockstepError: No engine has said anything for the step time-out and a grace period.
             EngineError: An engine failed.
         """
+        self.switch_back()
+        for policy, phase in work.items():
+            self.begin(policy, *phase)
+        while self.is_busy:
+            policy, message = self.next_message()
+            if message is not None:
+                assert not isinstance(message, Switched)
+                yield policy, message
+
+    def begin(
+        self, policy: str, phase: Phase | None, requests: Requests, num_left: int = 0
+    ) -> None:
+        """Let one engine carry sequences (`PolicyWorker.run`); `next_message` has what it says."""
+        self._call(policy, "run", phase, requests, num_left)
+
+    def begin_switch(self, policy: str, to: str) -> None:
+        """Let one engine load the weights of policy `to`; `next_message` has what it says."""
+        log_event(_SWITCH_BEGINS, engine=policy, weights=to)
+        self._switching[policy] = to
+        self.holds.pop(policy, None)  # nothing is proved until it has ended
+        self._call(policy, "switch", self._config.workers[to].engine_args["model"])
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an engine has not ended what it was asked for."""
+        return bool(self._pending)
+
+    def next_message(self) -> tuple[str, Finished | Decided | Switched | None]:
+        """The next message of any engine, with the engine's policy; None where a call has ended.
+
+        Raises:
+            LockstepError: No engine has said anything for the step time-out and a grace period.
+            EngineError: An engine failed, or holds other weights than it was to load.
+        """
         with engine_errors(self._logs):
-            yield from self._stream(work)
+            timeout = _LOADING_SECONDS if self._switching else self._reply_timeout
+            ready, _ = ray.wait(list(self._pending), num_returns=1, timeout=timeout)
+            if not ready:
+                raise LockstepError(
+                    f"no engine of the pair has said anything for {timeout:g} s (step_timeout)"
+                )
+            policy = self._pending[ready[0]]
+            with self._switch_errors(policy):
+                try:
+                    message = ray.get(next(ready[0]))
+                except StopIteration:
+                    del self._pending[ready[0]]
+                    return policy, None
+                if isinstance(message, Switched):
+                    self._prove(policy, message)
+            return policy, message
+
+    def switch_back(self) -> None:
+        """Give every engine the weights of its own policy again.
+
+        Raises:
+            EngineError: One holds others afterwards, or its call failed.
+        """
+        while self.is_busy:  # an engine may be on its way back
+            self.next_message()
+        for policy, held in list(self.holds.items()):
+            if held != policy:
+                self.begin_switch(policy, policy)
+        while self.is_busy:
+            self.next_message()
+
+    def _call(self, policy: str, method: str, *arguments: Any) -> None:
+        call = getattr(self.workers[policy], method).options(num_returns="streaming")
+        self._pending[call.remote(*arguments)] = policy
+
+    @contextmanager
+    def _switch_errors(self, policy: str) -> Iterator[None]:
+        """An engine that fails at a switch, and does not just die, is not asked for another."""
+        to = self._switching.get(policy)
+        try:
+            yield
+        except Exception as error:
+            died = isinstance(error, ray.exceptions.ActorDiedError)
+            if to is not None and not died and not isinstance(error, StopIteration):
+                self.may_switch = False
+            raise
+
+    def _prove(self, policy: str, message: Switched) -> None:
+        """Check that an engine holds what it was to load.
+
+        Raises:
+            EngineError: Its weights are not those of the policy's own engine.
+        """
+        to = self._switching.pop(policy)
+        if message.weights != self._weights[to]:
+            raise EngineError(
+                f"the engine of {policy} has other weights than the engine of {to} after loading"
+                f" those of {self._config.workers[to].engine_args['model']}; idle engines do not"
+                " help any more"
+            )
+        self.holds[policy] = to
+        log_event(
+            "an engine has loaded weights", engine=policy, weights=to, seconds=message.seconds
+        )
 
     def kill(self) -> None:
         """End both engines now, whatever they are doing, and give their room back."""
+        self.holds, self._switching, self._pending = {}, {}, {}
         if not ray.is_initialized():  # gone with their cluster; asking Ray would start another
             self.workers, self.places, self._group = {}, {}, None
         self._processes.remember(self.places.values())
@@ -176,6 +287,10 @@ class EnginePair:
             loading = [worker.load.remote(kv_bytes) for worker in self.workers.values()]
             loaded = ray.get(loading, timeout=_LOADING_SECONDS)
         check_alike(*loaded)
+        self._weights = {
+            policy: engine.weights for policy, engine in zip(self.workers, loaded, strict=True)
+        }
+        self.holds = {policy: policy for policy in self.workers}
         return int(loaded[0].num_kv_blocks)
 
     def _kv_cache_bytes(self) -> int | None:
@@ -220,27 +335,6 @@ class EnginePair:
         more about it.
         """
         return self._config.workers[POLICIES[0]].step_timeout + _GRACE_SECONDS
-
-    def _stream(
-        self, work: Mapping[str, tuple[Phase, Requests]]
-    ) -> Iterator[tuple[str, Finished | Decided]]:
-        pending = {
-            self.workers[policy].run.options(num_returns="streaming").remote(*phase): policy
-            for policy, phase in work.items()
-        }
-        while pending:
-            ready, _ = ray.wait(list(pending), num_returns=1, timeout=self._reply_timeout)
-            if not ready:
-                raise LockstepError(
-                    f"no engine of the pair has said anything for {self._reply_timeout:g} s"
-                    " (step_timeout)"
-                )
-            try:
-                reference = next(ready[0])
-            except StopIteration:
-                del pending[ready[0]]
-                continue
-            yield pending[ready[0]], ray.get(reference)
 
 
 def check_alike(base: Loaded, rl: Loaded) -> None:

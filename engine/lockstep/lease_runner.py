@@ -2,7 +2,7 @@
 
 A lease is run in stages, which never share a phase of an engine. Jobs that differ in their budget
 only share one stem: the paired phase carries it with the largest budget, the others fork from it
-(`fork`). Then each engine alone continues the tails whose primary it has, both directions at once.
+(`fork`). Then primaries continue the tails alone, both directions at once (`solo`).
 Anything that goes wrong is an EngineError; the scheduler then kills the pair and starts it anew.
 
 Dimensions: F finished trajectories of a message.
@@ -21,9 +21,11 @@ from engine.arrays import Bools, Ints
 from engine.core import POLICIES
 from engine.errors import LockstepError
 from engine.lockstep.engine_pair import EnginePair, PairConfig
+from engine.lockstep.forecast import Forecast
 from engine.lockstep.fork import branch, group_forks
 from engine.lockstep.job import Job, Member, Segment, phase_of
 from engine.lockstep.merge import lengths, merge_sides, rows_of, without_twin
+from engine.lockstep.solo import SoloPhase
 from engine.lockstep.worker import Decided, Finished, PolicyWorker, Requests
 from engine.sampling.rule import Rule
 from engine.sampling.sampler import Phase
@@ -75,6 +77,8 @@ class LeaseRunner:
     def __init__(self, config: PairConfig, worker_class: type[PolicyWorker] = PolicyWorker) -> None:
         self.engines, self.name = EnginePair(config, worker_class), f"pair {config.number}"
         self._stop_token = config.workers["base"].stop_token_ids[0]
+        self._num_slots = config.workers["base"].engine_args["max_num_seqs"]
+        self._forecast = Forecast.before_any(config.weight_bytes)
 
     def start(self, tell: Callable[[str], object] = lambda line: None) -> str:
         """Place, load and connect the two engines.
@@ -146,6 +150,7 @@ class LeaseRunner:
         for policy, message in self.engines.stream(dict.fromkeys(POLICIES, phase)):
             if isinstance(message, Decided):
                 if policy == "base":  # both engines decide the same tokens
+                    self._forecast.note_tokens(policy, message.num_tokens, message.seconds)
                     yield message
                 continue
             unmatched[policy].append(message)
@@ -159,7 +164,7 @@ class LeaseRunner:
             raise LockstepError("one engine finished sequences that the other did not")
 
     def _solo_phase(self, segments: list[Segment]) -> Iterator[_Batch | Decided]:
-        """Segments of both directions at once, each on its primary's engine."""
+        """Segments of both directions at once, each under its primary's weights."""
         phases: dict[str, tuple[Phase, Requests]] = {}
         index_of: dict[str, Ints] = {}
         for policy in POLICIES:
@@ -169,15 +174,17 @@ class LeaseRunner:
                 own = [segments[index] for index in indices]
                 phases[policy] = phase_of(own, None, self._stop_token)
                 index_of[policy] = np.array(indices)
-        for side, message in self.engines.stream(phases):
+        solo = SoloPhase(self.engines, phases, self._num_slots, self._forecast)
+        for message in solo.messages():
             if isinstance(message, Decided):
                 yield message
                 continue
-            base, rl = (message.trace if side == policy else None for policy in POLICIES)
-            batch = _batch(message, merge_sides(base, rl))
+            primary, finished = message
+            base, rl = (finished.trace if primary == policy else None for policy in POLICIES)
+            batch = _batch(finished, merge_sides(base, rl))
             if batch.handed_back.any():
                 raise LockstepError("an engine emitted tokens that its sampler has not recorded")
-            yield _renumber(batch, index_of[side])
+            yield _renumber(batch, index_of[primary])
 
 
 class _Lease:

@@ -9,16 +9,23 @@ own configuration carries none of its settings, since vLLM compiles anew for eac
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
 import pyarrow as pa
 import torch
 from vllm.config import VllmConfig
 from vllm.distributed import get_tensor_model_parallel_rank
+from vllm.model_executor.layers.vocab_parallel_embedding import (
+    ParallelLMHead,
+    UnquantizedEmbeddingMethod,
+)
 from vllm.sampling_params import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDirectionality
 
 from engine.arrays import Ints
 from engine.errors import EngineError, LockstepError
+from engine.lockstep.weights import digest_of_model, digest_of_tensors
 from engine.sampling.link import Address, Listener, connect
 from engine.sampling.sampler import CrossSampler, Phase, Progress, SamplerConfig
 
@@ -35,6 +42,8 @@ except ImportError:  # releases before model runner V2 took custom processors
 # extension of both model runners has no other way to know of it.
 _model_runner: str | None = None
 _sampler: CrossSampler | None = None
+# Whether a fingerprint of the weights is being taken, and the logits of its prompt.
+_probing, _probed = False, ""
 
 
 class CrossSamplingV1(LogitsProcessor):
@@ -80,7 +89,7 @@ class CrossSamplingV1(LogitsProcessor):
             LockstepError: The batch of vLLM is not the one that it has reported.
         """
         if not len(self._sequence) or self._sequence.min() < 0:
-            return logits  # vLLM's own warm-up
+            return _outside_of_phases(logits)
         if len(self._sequence) != len(logits):
             raise LockstepError(
                 f"vLLM samples {len(logits)} rows, its batch has {len(self._sequence)} sequences"
@@ -118,7 +127,7 @@ class CrossSamplingV2(LogitsProcessorV2):
         slots = ctx.idx_mapping_np[: len(logits)]
         sequence = self._sequence[slots]
         if sequence.min() < 0:
-            return logits  # vLLM's own warm-up
+            return _outside_of_phases(logits)
         seen = ctx.seq_lens_upper_bound_np[: len(logits)].astype(np.int64)
         # vLLM throws a row away until its prompt, or after a preemption its prefix, is complete.
         emitted = np.where(seen < self._prefill_len.np[slots], -1, seen - self._num_prompt[slots])
@@ -179,6 +188,39 @@ class SamplerCalls:
         """Begin a phase."""
         _the_sampler().begin(phase)
 
+    def xsample_load(self, model: str) -> None:
+        """Load the weights of a model of the same architecture in the place of those here.
+
+        Args:
+            model: Its folder or hub id.
+        """
+        worker = cast(Any, self)
+        worker.reload_weights(weights_path=model)
+        for layer in worker.get_model().modules():
+            # On the CPU the product with an output head uses a packed copy of its weights. Where
+            # the head is the embedding, vLLM loads the one and forgets the copy of the other.
+            method = getattr(layer, "quant_method", None)
+            if isinstance(layer, ParallelLMHead) and isinstance(method, UnquantizedEmbeddingMethod):
+                method.process_weights_after_loading(layer)
+
+    def xsample_probe(self) -> None:
+        """Take the logits of the next request, which belongs to no phase, into a fingerprint."""
+        global _probing, _probed
+        _probing, _probed = True, ""
+
+    def xsample_weights(self) -> str:
+        """The fingerprint of the weights that this rank holds and computes with.
+
+        Raises:
+            EngineError: The request of `xsample_probe` did not come to the logits processor.
+        """
+        global _probing
+        _probing = False
+        if not _probed:
+            raise EngineError("vLLM has computed no logits for the prompt that shows its weights")
+        model: torch.nn.Module = cast(Any, self).get_model()
+        return f"{digest_of_model(model)}-{_probed}"
+
     def xsample_decided(self) -> Progress:
         """How far this rank has come since the last call."""
         return _the_sampler().take_progress()
@@ -197,6 +239,14 @@ class SamplerCalls:
         sampler = _the_sampler()
         sampler.end(sequence, emitted, last)
         return sampler.trace.collect(sequence) if sampler.trace else None
+
+
+def _outside_of_phases(logits: torch.Tensor) -> torch.Tensor:
+    """The logits of vLLM's own warm-up, or of the prompt that shows an engine's weights."""
+    global _probed
+    if _probing:  # a prompt that comes in chunks is whole at the last one
+        _probed = digest_of_tensors([("logits", logits)])
+    return logits
 
 
 def _note_model_runner(name: str) -> None:

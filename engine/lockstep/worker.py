@@ -10,7 +10,7 @@ import itertools
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from engine.arrays import Bools, Ints
 from engine.errors import EngineError, LockstepError
+from engine.lockstep.weights import probe_prompt
 from engine.sampling.link import Address
 from engine.sampling.sampler import Phase, SamplerConfig
 from engine.system.log import LogConfig, redirect_streams
@@ -64,6 +65,18 @@ class Requests:
     """Most tokens to generate for each [S]."""
     stops: bool = True
     """Whether stop tokens end a sequence; an external response may hold them anywhere."""
+    first: int = 0
+    """Index in the phase of the first of these sequences; the others follow it."""
+
+    def piece(self, start: int, stop: int) -> Requests:
+        """The requests from one of them up to another one."""
+        part = slice(start, stop)
+        return replace(
+            self,
+            prompts=self.prompts[part],
+            max_tokens=self.max_tokens[part],
+            first=self.first + start,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +99,18 @@ class Decided:
 
     num_tokens: int
     """Positions decided since the last one."""
+    seconds: float
+    """What they took."""
+
+
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """Weights have been loaded in the place of others."""
+
+    weights: tuple[str, ...]
+    """The fingerprint of what every rank holds now."""
+    seconds: float
+    """What it took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +133,8 @@ class Loaded:
     """Tokens of a KV block."""
     model_runner: str
     """vLLM's model runner: "V1" or "V2"."""
+    weights: tuple[str, ...] = field(default=(), compare=False)
+    """The fingerprint of the weights of every rank (`weights.py`)."""
 
 
 class PolicyWorker:
@@ -157,7 +184,48 @@ class PolicyWorker:
         self._engine, config = make_engine(self._config.engine_args, kv_cache_bytes)
         model_runner = self.configure(self._config.sampler)
         cache = config.cache_config
-        return Loaded(cache.num_gpu_blocks or 0, cache.block_size, model_runner)
+        num_blocks = cache.num_gpu_blocks or 0
+        return Loaded(num_blocks, cache.block_size, model_runner, self._weights())
+
+    def switch(self, model: str) -> Iterator[Switched]:
+        """Load the weights of another model of the same architecture in the place of those here.
+
+        Args:
+            model: Its folder or hub id.
+
+        Yields:
+            One message: what the engine holds then.
+
+        Raises:
+            EngineError: A request is still under way.
+        """
+        begun = time.monotonic()
+        self._engine.collective_rpc("xsample_load", args=(model,))
+        weights = self._weights()
+        yield Switched(weights, time.monotonic() - begun)
+
+    def _weights(self) -> tuple[str, ...]:
+        """The fingerprint of every rank's weights; the KV cache is empty afterwards."""
+        from vllm import SamplingParams
+
+        self._reset_cache()  # a hit would show the weights that have filled it
+        args = self._config.engine_args
+        prompt = probe_prompt(self._config.sampler.vocab_size, args["max_model_len"] - 1)
+        self._engine.collective_rpc("xsample_probe")
+        params = SamplingParams(
+            temperature=0.0, max_tokens=1, detokenize=False, extra_args={"sequence": -1}
+        )
+        self._engine.add_request("probe", {"prompt_token_ids": prompt}, params)
+        while self._engine.has_unfinished_requests():
+            self._engine.step()
+        self._reset_cache()
+        return tuple(self._engine.collective_rpc("xsample_weights"))
+
+    def _reset_cache(self) -> None:
+        if not self._engine.reset_prefix_cache():
+            raise EngineError(
+                "vLLM did not reset its prefix cache: requests of an earlier phase are still there"
+            )
 
     def configure(self, sampler: SamplerConfig) -> str:
         """Give the sampler other settings, between two phases.
@@ -198,12 +266,17 @@ class PolicyWorker:
         """Let vLLM end its rank processes, which then take their shared memory away."""
         self._engine.engine_core.shutdown()
 
-    def run(self, phase: Phase, requests: Requests) -> Iterator[Finished | Decided]:
-        """Carry the sequences of a phase to their end.
+    def run(
+        self, phase: Phase | None, requests: Requests, num_left: int = 0
+    ) -> Iterator[Finished | Decided]:
+        """Carry sequences of a phase until few enough are left.
 
         Args:
-            phase: What the sampler does with the sequences.
-            requests: What the engine is asked for, in the same order.
+            phase: What the sampler does with the sequences; None goes on with the last phase, which
+                gets further sequences.
+            requests: What the engine is asked for, in the order of the sequences.
+            num_left: The call ends when not more sequences than these are under way. A later call
+                finishes them.
 
         Yields:
             `Finished` messages, the same ones on both sides of a pair, and `Decided` messages.
@@ -211,26 +284,28 @@ class PolicyWorker:
         Raises:
             EngineError: vLLM did not do what it was asked for.
         """
-        # Solo phases leave different blocks in the caches of the two engines. Hits would differ,
-        # and with them the schedules.
-        if phase.paired and not self._engine.reset_prefix_cache():
-            raise EngineError(
-                "vLLM did not reset its prefix cache: requests of an earlier phase are still there"
-            )
-        self._engine.collective_rpc("xsample_begin", args=(phase,))
+        if phase:
+            # Solo phases leave different blocks in the caches of the two engines. Hits would
+            # differ, and with them the schedules.
+            if phase.paired:
+                self._reset_cache()
+            self._engine.collective_rpc("xsample_begin", args=(phase,))
+            self._ended: list[_EndedSequence] = []
         self._admit(requests)
-        ended: list[_EndedSequence] = []
         last_sign = time.monotonic()
         for step in itertools.count(1):
-            ended += map(_ended_sequence, self._engine.step())
-            is_over = not self._engine.has_unfinished_requests()
-            is_due = is_over or step % _STEPS_PER_MESSAGE == 0
-            if len(ended) >= SEQUENCES_PER_MESSAGE or (ended and is_due):
-                yield self._collect(ended)
-                ended = []
-            if is_over or time.monotonic() - last_sign > _SECONDS_PER_SIGN_OF_LIFE:
-                last_sign = time.monotonic()
-                yield Decided(self._num_decided())
+            if self._engine.get_num_unfinished_requests() > num_left:
+                self._ended += map(_ended_sequence, self._engine.step())
+            num_unfinished = self._engine.get_num_unfinished_requests()
+            is_over = num_unfinished <= num_left
+            is_due = not num_unfinished or step % _STEPS_PER_MESSAGE == 0
+            if len(self._ended) >= SEQUENCES_PER_MESSAGE or (self._ended and is_due):
+                yield self._collect(self._ended)
+                self._ended = []
+            now = time.monotonic()
+            if is_over or now - last_sign > _SECONDS_PER_SIGN_OF_LIFE:
+                yield Decided(self._num_decided(), now - last_sign)
+                last_sign = now
             if is_over:
                 return
 
@@ -238,9 +313,8 @@ class PolicyWorker:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        for index, (prompt, max_tokens) in enumerate(
-            zip(requests.prompts, requests.max_tokens, strict=True)
-        ):
+        asked = zip(requests.prompts, requests.max_tokens, strict=True)
+        for index, (prompt, max_tokens) in enumerate(asked, requests.first):
             params = SamplingParams(
                 temperature=0.0,  # the sampler has decided; greedy takes its token
                 max_tokens=max_tokens,

@@ -20,6 +20,11 @@ TINY_PAIR = Path(__file__).parents[1] / "tiny_pair"
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of a number, by the names of dtypes that a run can have."""
 _MAX_COUNT = 1 << 31  # of anything that config.json counts
+# Keys of config.json that change no number. An engine has its own dtype, and its own stop tokens.
+_NOT_COMPUTED = {
+    "_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache", "bos_token_id",
+    "eos_token_id", "pad_token_id",
+}  # fmt: skip
 _CONTEXT_KEYS = (
     "max_position_embeddings",
     "n_positions",
@@ -47,6 +52,8 @@ class PairInfo:
     """Tokens, of the model with the shorter context."""
     dtype: str
     """That of the RL model; both engines must run in one."""
+    alike: bool
+    """Whether the two differ in nothing but their weights, as far as config.json says."""
     base_weight_bytes: int
     """Size of the weight files."""
     rl_weight_bytes: int
@@ -102,6 +109,7 @@ def inspect_pair(
         stop_token_ids=_stop_token_ids(models, tokenizers, vocab_size),
         context_length=min(size.context for size in sizes),
         dtype=sizes[1].dtype,
+        alike=_computed(models[0].config) == _computed(models[1].config),
         base_weight_bytes=models[0].weight_bytes,
         rl_weight_bytes=models[1].weight_bytes,
         base_fingerprint=models[0].fingerprint,
@@ -189,6 +197,11 @@ def _refuse_different_vocabularies(models: Sequence[Checkpoint], tokenizers: Seq
                 f" {index} is {base_token} in the base model and {rl_token} in the RL model; a pair"
                 " shares one tokenizer, give models of one family"
             )
+
+
+def _computed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a config.json that decides what a model computes from its weights."""
+    return {name: value for name, value in config.items() if name not in _NOT_COMPUTED}
 
 
 def _stop_token_ids(

@@ -34,6 +34,7 @@ def pair_config(plan: Plan, number: int) -> PairConfig:
         gpus=gpus,
         tensor_parallel_size=config.tensor_parallel_size,
         share_gpu=config.share_gpu,
+        idle_helps=_idle_helps(plan),
         weight_bytes=plan.memory.weights,
         kv_cache_bytes=int(kv_gib * 2**30) if kv_gib else None,
         kv_cache_needs=KvCacheNeeds(
@@ -43,6 +44,16 @@ def pair_config(plan: Plan, number: int) -> PairConfig:
         cores={} if on_gpu else core_binding(plan, number),
         number=number + 1,
     )
+
+
+def _idle_helps(plan: Plan) -> bool:
+    """Whether an idle engine may load its twin's weights: nothing but the weights differs.
+
+    Engines that share a GPU are never idle, since the other one has the whole GPU then.
+    """
+    config = plan.config
+    same_arguments = config.engine_args("base") == config.engine_args("rl")
+    return config.idle_helps and plan.pair.alike and same_arguments and not config.share_gpu
 
 
 def ray_cluster(plan: Plan) -> AbstractContextManager[None]:

@@ -1,0 +1,94 @@
+"""What does the help of an idle engine save? The same jobs with and without it.
+
+    python -m benchmarks.idle [--model embedded|50m|500m] [--sequences 320] [--rounds 3]
+                              [--json FILE] [other options of benchmarks.paired]
+
+All responses have one primary, and their budget is spent early, so that most tokens are made by the
+primary alone. Without help the other engine is idle then; with help it loads the primary's weights
+and takes a share. Both contenders use the same engines, loaded once, and take turns; their tokens
+must be equal. A round with help begins with weights that were given back, and what that took is its
+own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import defaultdict
+
+from rich.table import Table
+
+from benchmarks.result import Result, machine, options, row, speed_up, spread
+from benchmarks.workload import Workload, add_options, make_workload
+from engine.lockstep.cluster import own_cluster
+from engine.lockstep.lease_runner import Completed, LeaseRunner
+
+CONTENDERS = {"with help": True, "without": False}
+
+
+def main() -> None:
+    """Load the pair, run the rounds, print the table."""
+    parser = options(__doc__, rounds=3)
+    add_options(parser)
+    parser.set_defaults(budget="1")
+    chosen = parser.parse_args()
+    workload = make_workload(chosen)
+    with own_cluster(2):
+        pair = LeaseRunner(workload.config)
+        try:
+            pair.start()
+            result = run(pair, workload, chosen)
+        finally:
+            pair.kill()
+    result.publish([table(result)], chosen.json)
+
+
+def run(pair: LeaseRunner, workload: Workload, chosen: argparse.Namespace) -> Result:
+    """The rounds, after one that does not count."""
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for round_ in range(chosen.rounds + 1):
+        made = {}
+        for name in list(CONTENDERS)[:: 1 if round_ % 2 else -1]:
+            took, made[name] = carry_out(pair, workload, CONTENDERS[name])
+            if round_:
+                seconds[name].append(took)
+        assert made["with help"] == made["without"], "the help has made other tokens"
+    return Result(
+        f"idle {chosen.model}",
+        {name: value for name, value in vars(chosen).items() if name not in ("json", "models")}
+        | {"tokens": sum(map(len, made["without"].values()))},
+        {f"{name}: seconds": spread(values) for name, values in seconds.items()},
+        {"with help / without": speed_up(seconds["without"], seconds["with help"])},
+    )
+
+
+def carry_out(
+    pair: LeaseRunner, workload: Workload, with_help: bool
+) -> tuple[float, dict[int, list[int]]]:
+    """Seconds that the jobs take as one lease, weights given back included, and their tokens."""
+    pair.engines.may_switch = with_help
+    responses: dict[int, list[int]] = defaultdict(list)
+    began = time.perf_counter()
+    for event in pair.run(workload.jobs, workload.rule):
+        if isinstance(event, Completed):
+            columns = event.tokens.select(["sequence", "token"]).to_pydict()
+            for sequence, token in zip(columns["sequence"], columns["token"], strict=True):
+                responses[sequence].append(token)
+    pair.engines.switch_back()
+    assert pair.engines.may_switch == with_help, "a switch has failed"
+    return time.perf_counter() - began, dict(responses)
+
+
+def table(result: Result) -> Table:
+    """The result for a reader."""
+    shown = Table(
+        "", "seconds", "min-max", caption=f"{result.settings['tokens']:,} tokens; {machine()}"
+    )
+    for name in CONTENDERS:
+        shown.add_row(name, *row(result.measured[f"{name}: seconds"]))
+    shown.add_row("with help / without", *row(result.ratios["with help / without"], ".3f"))
+    return shown
+
+
+if __name__ == "__main__":
+    main()
