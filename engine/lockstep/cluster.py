@@ -22,6 +22,7 @@ from engine.system.signals import keep_handlers, restore_handlers
 
 _LOOPBACK = "127.0.0.1"
 _OBJECT_STORE_BYTES = 2**28
+_MAX_STARTS = 4
 _SETTINGS: dict[str, str | None] = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_prestart_worker_first_driver": "0",  # a process a core, of which none is used
@@ -46,23 +47,41 @@ def own_cluster(num_cpus: int) -> Iterator[None]:
         inherited = _SETTINGS | _token(folder) | {VARIABLE: str(folder), "TMPDIR": str(folder)}
         with environment(inherited), ray_private.loopback_allowed(), _leaving_sigterm_alone():
             ray_private.forget_token()
-            try:
-                ray.init(
-                    address="local",
-                    num_cpus=num_cpus,
-                    include_dashboard=False,
-                    logging_level="ERROR",
-                    log_to_driver=False,
-                    object_store_memory=_OBJECT_STORE_BYTES,
-                    **ray_private.init_arguments(_LOOPBACK, folder / "ray"),
-                )
-            except Exception as error:  # Ray has no errors of its own for this
-                raise EngineError(f"Ray could not be started: {first_line(error)}") from None
+            _start(num_cpus, folder)
         try:
             yield
         finally:
             with keep_handlers():
                 ray.shutdown()
+
+
+def _start(num_cpus: int, folder: Path) -> None:
+    """Start Ray, again where it has not come up in its own time limit, as on a busy machine.
+
+    Raises:
+        EngineError: It does not start.
+    """
+    import ray
+
+    for attempt in range(1, _MAX_STARTS + 1):
+        try:
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                logging_level="ERROR",
+                log_to_driver=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                **ray_private.init_arguments(_LOOPBACK, folder / "ray"),
+            )
+        except Exception as error:  # Ray has no errors of its own for this
+            ray.shutdown()
+            reason = first_line(error)
+            if "timed out during startup" not in reason or attempt == _MAX_STARTS:
+                raise EngineError(f"Ray could not be started: {reason}") from None
+            log_event("Ray did not start in its own time limit: once more", logging.WARNING)
+        else:
+            return
 
 
 @contextmanager
