@@ -35,8 +35,8 @@ install: .venv/.project  ## build .venv from the lock, and the project into it
 demo: .venv/.project  ## run the embedded tiny pair on the CPU, about a minute
 	$(BIN)/xsample run --budget 8 --direction reverse
 
-test: .venv/.project  ## the whole test suite
-	$(BIN)/python -m pytest
+test: .venv/.project  ## the whole test suite, in two processes
+	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
 test-v2: .v2/.backend  ## the tests of engines again, on vLLM's model runner V2 in Triton's interpreter; five minutes
 	@[ ! -e .v2/.triton ] || { $(V2_PYTHON) -m pytest -m v2 $(V2_TESTS)$(if $(KERNEL_TESTS), && \

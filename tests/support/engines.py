@@ -9,10 +9,10 @@ anew with every lease.
 from __future__ import annotations
 
 import atexit
+import fcntl
 import io
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
@@ -39,6 +39,7 @@ from engine.run.placement import ray_cluster
 from engine.run.plan import Plan, prepare
 from engine.run.rows import token_rows
 from engine.run.settings import load
+from engine.sampling.distribution import Sampling
 from engine.sampling.rule import Rule
 from engine.sampling.sampler import SamplerConfig
 from engine.store.run_store import RunStore
@@ -96,13 +97,21 @@ def complete(plan: Plan) -> RunStore:
 
 
 def undisturbed(temporary: pytest.TempPathFactory) -> RunStore:
-    """The whole work list, carried out once a session."""
-    return _undisturbed(temporary.getbasetemp())
+    """The whole work list, carried out once a session; processes that share it wait for each
+    other.
+    """
+    folder = temporary.getbasetemp()
+    return _undisturbed(folder.parent if os.environ.get("PYTEST_XDIST_WORKER") else folder)
 
 
 @cache
 def _undisturbed(folder: Path) -> RunStore:
-    return complete(plan_of(out=tempfile.mkdtemp(dir=folder)))
+    out = folder / "undisturbed"
+    with (folder / "undisturbed.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (out / "grades.parquet").exists():
+            return RunStore.read(out)
+        return complete(plan_of(out=str(out)))
 
 
 class OpenWorker(PolicyWorker):
@@ -245,8 +254,10 @@ def _engines(config: PairConfig) -> PairConfig:
     That is the settings of the samplers, and what the size of the KV cache would follow from if it
     were not given.
     """
-    same = config.workers["base"].sampler
-    workers = {policy: replace(worker, sampler=same) for policy, worker in config.workers.items()}
+    any_sampler = SamplerConfig("", 0, Sampling(1.0, 1.0), 0.0, 0)
+    workers = {
+        policy: replace(worker, sampler=any_sampler) for policy, worker in config.workers.items()
+    }
     return replace(config, workers=workers, kv_cache_needs=KvCacheNeeds(0, 0, 0))
 
 
