@@ -71,8 +71,9 @@ NUM_SEEDS = WHOLE["limit"] * WHOLE["samples"]
 # tokens, and that slots are used again and again.
 ENGINES: dict[str, Any] = {
     "device": "cpu", "dtype": "float32", "max_model_len": 256, "kv_cache_gib": 0.25,
-    "step_timeout": 120,
-} | less_on_v2({}, {"max_num_seqs": 6, "max_num_batched_tokens": 20})  # fmt: skip
+} | less_on_v2(
+    {"step_timeout": 30}, {"step_timeout": 120, "max_num_seqs": 6, "max_num_batched_tokens": 20}
+)  # fmt: skip
 OPTIONS = [
     text for name, value in ENGINES.items() for text in (f"--{name.replace('_', '-')}", str(value))
 ]
@@ -275,17 +276,6 @@ def on_kept_engines(pair_class: Callable[[PairConfig], LeaseRunner] = kept_pair)
     connect()
     with hosted_by(Hosting(pair_class, lambda plan: nullcontext())):
         yield
-
-
-@contextmanager
-def started(pair: LeaseRunner) -> Iterator[LeaseRunner]:
-    """A pair that is up, for this block."""
-    connect()
-    try:
-        pair.start()
-        yield pair
-    finally:
-        pair.kill()
 
 
 def carry_out(pair: LeaseRunner, plan: Plan) -> pa.Table:
