@@ -11,7 +11,7 @@ _ON_THE_KEPT_PAIR = (
     "engine/lockstep/test_exact.py", "engine/lockstep/test_interventions.py",
     "engine/lockstep/test_network.py", "engine/run/test_score_run.py",
     "evaluators/tasks/test_task_run.py", "xsample/test_api.py", "xsample/test_demo.py",
-    "project/test_pages.py", "engine/lockstep/test_invariant.py",
+    "project/test_pages.py", "engine/lockstep/test_invariant.py", "v2/test_model_runner_v2.py",
     "engine/lockstep/test_failure.py",
 )  # fmt: skip
 _LONGEST_OF_THE_OTHERS = (
