@@ -30,7 +30,8 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> Any:
         patch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
         text = NOTEBOOK.read_text(encoding="utf-8")
         notebook: Any = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
-        notebook.cells.append(nbformat.v4.new_code_cell(SECOND_RUN))
+        second: Any = nbformat.v4.new_code_cell(SECOND_RUN)  # type: ignore[no-untyped-call]
+        notebook.cells.append(second)
         resources = {"metadata": {"path": str(tmp_path_factory.mktemp("notebook"))}}
         NotebookClient(notebook, timeout=600, resources=resources).execute()
     return notebook
