@@ -18,10 +18,10 @@ TORCH = $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' $(LOCK))
 # Model runner V2, which vLLM takes where Triton is, with its kernels interpreted on the CPU.
 V2_LOCK := requirements/v2.txt
 V2_BACKEND := tests/v2/triton_cpu
-V2_TESTS := tests/engine/lockstep tests/v2
+V2_TESTS := tests/engine/lockstep tests/engine/sampling tests/v2
 V2_PYTHON := PYTHONPATH=$(CURDIR)/.v2 TRITON_INTERPRET=1 VLLM_USE_V2_MODEL_RUNNER=1 $(BIN)/python
-# Tests of Triton kernels, which skip themselves where there is no Triton.
-KERNEL_TESTS = $(shell grep -rls --include='*.py' 'importorskip("triton")' tests/engine/sampling)
+# Whoever of the two processes is done goes on with the next file; tests/support/order.py says in what order.
+PYTEST_IN_TWO := -m pytest -n 2 --no-loadscope-reorder
 
 export HF_HUB_OFFLINE ?= 1
 # Set in many containers. Nothing is compiled at the install, so every start of an engine would compile vLLM anew.
@@ -35,12 +35,11 @@ install: .venv/.project  ## build .venv from the lock, and the project into it
 demo: .venv/.project  ## run the embedded tiny pair on the CPU, about a minute
 	$(BIN)/xsample run --budget 8 --direction reverse
 
-test: .venv/.project  ## the whole test suite
-	$(BIN)/python -m pytest
+test: .venv/.project  ## the whole test suite, in two processes
+	$(BIN)/python $(PYTEST_IN_TWO)
 
-test-v2: .v2/.backend  ## the tests of engines again, on vLLM's model runner V2 in Triton's interpreter; five minutes
-	@[ ! -e .v2/.triton ] || { $(V2_PYTHON) -m pytest -m v2 $(V2_TESTS)$(if $(KERNEL_TESTS), && \
-	  $(V2_PYTHON) -m pytest $(KERNEL_TESTS)); }
+test-v2: .v2/.backend  ## the tests of engines again, on vLLM's model runner V2 in Triton's interpreter; four minutes
+	@[ ! -e .v2/.triton ] || $(V2_PYTHON) $(PYTEST_IN_TWO) -m v2 $(V2_TESTS)
 
 check: .venv/.project  ## lint, format and types
 	$(BIN)/ruff check

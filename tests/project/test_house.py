@@ -23,11 +23,11 @@ NEVER_IMPORTED = {
 }
 
 
-# What begins with an underscore and is no secret: a named tuple's, Ray's, TRL's, Triton's, and what
-# torch has for tensors that pretend.
+# What begins with an underscore and is no secret: a named tuple's, Ray's, TRL's, Triton's, what
+# torch has for tensors that pretend, and pytest-xdist for schedulers of one's own.
 NO_SECRETS = {
     "_asdict", "_fields", "_make", "_replace", "_private", "_buffered_inputs", "_patch_lang",
-    "_make_wrapper_subclass", "_C", "_disabled_torch_function_impl", "_pytree",
+    "_make_wrapper_subclass", "_C", "_disabled_torch_function_impl", "_pytree", "_split_scope",
 }  # fmt: skip
 
 

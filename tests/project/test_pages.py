@@ -1,6 +1,5 @@
 """README, documentation and examples: every code block runs, and the site builds strictly."""
 
-import json
 import os
 import re
 import runpy
@@ -8,12 +7,9 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
 
-import nbformat
 import pytest
 import yaml
-from nbclient import NotebookClient
 
 import xsample
 from tests.support.pages import on_pair_of_most_tests, pages, run_page
@@ -60,27 +56,6 @@ def test_an_example_runs(
     output = capsys.readouterr().out
     report = Path(output.rpartition("report: ")[2].strip())
     assert report.is_file() and "accuracy" in output
-
-
-def test_the_notebook_runs_with_its_progress_in_one_output(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
-    text = (ROOT / "examples" / "first_run.ipynb").read_text(encoding="utf-8")
-    notebook: Any = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
-    resources = {"metadata": {"path": str(tmp_path)}}
-    NotebookClient(notebook, timeout=600, resources=resources).execute()
-    [cell] = [cell for cell in notebook.cells if cell.source.startswith("run = xsample.run")]
-    [progress] = [out for out in cell.outputs if out.output_type == "display_data"]
-    assert "accuracy" in progress["data"]["text/plain"]
-    assert "run directory: runs/notebook" in progress["data"]["text/plain"]
-    assert [out for out in cell.outputs if out.get("name") == "stderr"] == []
-
-
-def test_the_notebook_is_stored_without_outputs() -> None:
-    notebook = json.loads((ROOT / "examples" / "first_run.ipynb").read_text(encoding="utf-8"))
-    assert not any(cell.get("outputs") for cell in notebook["cells"])
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:

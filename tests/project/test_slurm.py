@@ -108,36 +108,26 @@ def verified(run: Path) -> Verification:
     return verify_run(RunStore.read(run))
 
 
-def test_a_job_that_is_requeued_in_the_middle_completes_its_run(
-    slurm: Machine, submit: Submit, tmp_path: Path
-) -> None:
-    run = tmp_path / "a run"
-    job = submit(SCRIPTS / "node.sbatch", *RUN, "--limit", "40", "--samples", "4")
-    output = tmp_path / f"slurm-{job}.out"
-    assert has_said(output, "cross-sampling")
-    slurm.command("scontrol", "requeue", job)
-    assert slurm.reaches(job, *ENDED).state == "COMPLETED", output.read_text()
-    assert slurm.job(job).restarts == 1
-    assert (
-        "xsample: stopped; what was finished is kept" in output.read_text()
-    )  # although its engines were ended too
-    assert verified(run).complete
-    assert (run / "summary.json").exists()
-
-
-def test_an_array_shares_a_run_and_the_job_after_it_completes_it(
+def test_an_array_shares_a_run_goes_on_where_it_was_stopped_and_the_job_after_it_completes_it(
     slurm: Machine, tmp_path: Path
 ) -> None:
-    said = slurm.command(SCRIPTS / "submit-array.sh", "2", *RUN, cwd=tmp_path)
+    words = (SCRIPTS / "submit-array.sh", "2", *RUN, "--limit", "40", "--samples", "4")
+    said = slurm.command(*words, cwd=tmp_path)
     numbers = re.fullmatch(r"array (\d+) with 2 tasks, then job (\d+)\n", said)
     assert numbers, said
     array, last = numbers.groups()
-    assert has_said(tmp_path / f"slurm-{array}_2.out", "starting Ray")
+    outputs = [tmp_path / f"slurm-{array}_{task}.out" for task in (1, 2)]
+    assert has_said(outputs[1], "starting Ray")
     slurm.command("scancel", "--signal=TERM", "--batch", f"{array}_2")  # as at the time limit
+    assert has_said(outputs[0], "cross-sampling")
+    slurm.command("scontrol", "requeue", f"{array}_1")
     assert slurm.reaches(last, *ENDED).state == "COMPLETED", (
         tmp_path / f"slurm-{last}.out"
     ).read_text()
-    assert [slurm.job(f"{array}_{task}").restarts for task in (1, 2)] == [0, 1]
+    assert [slurm.job(f"{array}_{task}").restarts for task in (1, 2)] == [1, 1]
+    assert (
+        "xsample: stopped; what was finished is kept" in outputs[0].read_text()
+    )  # although its engines were ended too
     assert verified(tmp_path / "a run").complete
     assert "loading" not in (tmp_path / f"slurm-{last}.out").read_text()
     assert (tmp_path / "a run" / "summary.json").exists()

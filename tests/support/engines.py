@@ -9,10 +9,10 @@ anew with every lease.
 from __future__ import annotations
 
 import atexit
+import fcntl
 import io
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
@@ -39,6 +39,7 @@ from engine.run.placement import ray_cluster
 from engine.run.plan import Plan, prepare
 from engine.run.rows import token_rows
 from engine.run.settings import load
+from engine.sampling.distribution import Sampling
 from engine.sampling.rule import Rule
 from engine.sampling.sampler import SamplerConfig
 from engine.store.run_store import RunStore
@@ -70,8 +71,9 @@ NUM_SEEDS = WHOLE["limit"] * WHOLE["samples"]
 # tokens, and that slots are used again and again.
 ENGINES: dict[str, Any] = {
     "device": "cpu", "dtype": "float32", "max_model_len": 256, "kv_cache_gib": 0.25,
-    "step_timeout": 120,
-} | less_on_v2({}, {"max_num_seqs": 6, "max_num_batched_tokens": 20})  # fmt: skip
+} | less_on_v2(
+    {"step_timeout": 30}, {"step_timeout": 120, "max_num_seqs": 6, "max_num_batched_tokens": 20}
+)  # fmt: skip
 OPTIONS = [
     text for name, value in ENGINES.items() for text in (f"--{name.replace('_', '-')}", str(value))
 ]
@@ -96,13 +98,21 @@ def complete(plan: Plan) -> RunStore:
 
 
 def undisturbed(temporary: pytest.TempPathFactory) -> RunStore:
-    """The whole work list, carried out once a session."""
-    return _undisturbed(temporary.getbasetemp())
+    """The whole work list, carried out once a session; processes that share it wait for each
+    other.
+    """
+    folder = temporary.getbasetemp()
+    return _undisturbed(folder.parent if os.environ.get("PYTEST_XDIST_WORKER") else folder)
 
 
 @cache
 def _undisturbed(folder: Path) -> RunStore:
-    return complete(plan_of(out=tempfile.mkdtemp(dir=folder)))
+    out = folder / "undisturbed"
+    with (folder / "undisturbed.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (out / "grades.parquet").exists():
+            return RunStore.read(out)
+        return complete(plan_of(out=str(out)))
 
 
 class OpenWorker(PolicyWorker):
@@ -245,8 +255,10 @@ def _engines(config: PairConfig) -> PairConfig:
     That is the settings of the samplers, and what the size of the KV cache would follow from if it
     were not given.
     """
-    same = config.workers["base"].sampler
-    workers = {policy: replace(worker, sampler=same) for policy, worker in config.workers.items()}
+    any_sampler = SamplerConfig("", 0, Sampling(1.0, 1.0), 0.0, 0)
+    workers = {
+        policy: replace(worker, sampler=any_sampler) for policy, worker in config.workers.items()
+    }
     return replace(config, workers=workers, kv_cache_needs=KvCacheNeeds(0, 0, 0))
 
 
@@ -264,17 +276,6 @@ def on_kept_engines(pair_class: Callable[[PairConfig], LeaseRunner] = kept_pair)
     connect()
     with hosted_by(Hosting(pair_class, lambda plan: nullcontext())):
         yield
-
-
-@contextmanager
-def started(pair: LeaseRunner) -> Iterator[LeaseRunner]:
-    """A pair that is up, for this block."""
-    connect()
-    try:
-        pair.start()
-        yield pair
-    finally:
-        pair.kill()
 
 
 def carry_out(pair: LeaseRunner, plan: Plan) -> pa.Table:

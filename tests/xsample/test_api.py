@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,6 @@ import pytest
 import xsample
 from engine.core import Trajectory
 from tests.support.engines import ENGINES, on_kept_engines
-from tests.support.paths import ROOT
 
 SMALL: dict[str, Any] = ENGINES | {"limit": 4, "samples": 2, "budget": [0, 2], "direction": "both"}
 
@@ -209,21 +206,3 @@ def test_the_task_sets_are_listed() -> None:
     assert [task.name for task in xsample.tasks()] == [
         "aime24", "aime25", "arithmetic", "gpqa-diamond",
     ]  # fmt: skip
-
-
-def test_two_runs_in_one_process_each_have_a_cluster_of_their_own(tmp_path: Path) -> None:
-    """In a process of its own: what one run leaves behind must not disturb the next."""
-    code = f"""
-import sys
-import xsample
-for seed in (0, 1):
-    run = xsample.run(
-        limit=1, samples=1, budget=2, direction="reverse", device="cpu", seed=seed,
-        out={str(tmp_path)!r} + f"/{{seed}}", progress=False,
-    )
-    print(run.num_made, run.summary()["total"]["missing"])
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
-    )
-    assert done.stdout.split() == ["1", "0", "1", "0"], done.stderr

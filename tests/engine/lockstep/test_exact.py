@@ -20,6 +20,7 @@ from tests.support.engines import (
     WHOLE,
     floats,
     keys_of,
+    less_on_v2,
     of_plan,
     plan_of,
     undisturbed,
@@ -31,8 +32,8 @@ from tests.support.reference import Policy, Position, cross_sample
 FLOAT32_MODEL = 3e-5
 pytestmark = pytest.mark.v2
 # The oracle takes a second for ten responses, so it is asked for some of each arm.
-ASKED: dict[str, Any] = {"samples": 2}
-NUM_ASKED = WHOLE["limit"] * ASKED["samples"]
+ASKED: dict[str, Any] = {"limit": less_on_v2(8, WHOLE["limit"]), "samples": 2}
+NUM_ASKED = ASKED["limit"] * ASKED["samples"]
 ARMS = list(product(("forward", "reverse"), WHOLE["budget"]))
 
 

@@ -20,15 +20,18 @@ import ray
 from ray.cluster_utils import Cluster
 
 from engine.lockstep import ray_private
+from engine.lockstep.engine_pair import PairConfig
 from engine.run.execute import execute
+from engine.run.hosting import Hosting, hosted_by
 from engine.run.plan import Plan
 from engine.store.run_store import RunStore
 from engine.store.verify import verify_run
 from engine.system.display import PlainDisplay
 from tests.support.engines import assert_same, end_kept_pair, of_plan, plan_of, undisturbed
+from tests.support.watched_pair import WatchedPair
 
 NODES = (2, 1, 1)  # CPUs, of which an engine takes one
-TWO_PAIRS = {"pairs": 2, "max_num_seqs": 4, "limit": 4, "samples": 2}
+TWO_PAIRS = {"pairs": 2, "max_num_seqs": 4, "limit": 8, "samples": 2}
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +72,11 @@ def address(store: RunStore) -> Iterator[str]:
 
 
 class Carried(NamedTuple):
-    """A run on the nodes, and what it said meanwhile."""
+    """A run on the nodes, its pairs of engines, and what it said meanwhile."""
 
     plan: Plan
     run: RunStore
+    pairs: list[WatchedPair]
     said: list[str]
 
 
@@ -82,7 +86,15 @@ def carried(address: str, tmp_path_factory: pytest.TempPathFactory) -> Carried:
         **TWO_PAIRS, ray_address=address, out=str(tmp_path_factory.mktemp("nodes") / "run")
     )
     said = io.StringIO()
-    return Carried(plan, execute(plan, None, PlainDisplay(said)), said.getvalue().splitlines())
+    pairs: list[WatchedPair] = []
+
+    def make_pair(config: PairConfig) -> WatchedPair:
+        pairs.append(WatchedPair(config))
+        return pairs[-1]
+
+    with hosted_by(Hosting(make_pair)):
+        run = execute(plan, None, PlainDisplay(said))
+    return Carried(plan, run, pairs, said.getvalue().splitlines())
 
 
 def test_a_pair_is_kept_on_one_node_and_spans_two_only_where_none_has_room(
@@ -101,6 +113,10 @@ def test_where_the_pairs_are_is_said_before_anything_is_loaded(carried: Carried)
     placed = [number for number, line in enumerate(carried.said) if "rendezvous" in line]
     ready = [number for number, line in enumerate(carried.said) if ": ready" in line]
     assert len(placed) == len(ready) == 2 and placed[0] < ready[0] and placed[1] < ready[1]
+
+
+def test_each_pair_has_as_many_sequences_in_flight_as_it_may(carried: Carried) -> None:
+    assert [pair.seen.most_in_flight for pair in carried.pairs] == [4, 4]
 
 
 def test_pairs_on_several_nodes_give_token_for_token_what_one_machine_gives(

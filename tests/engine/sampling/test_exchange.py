@@ -27,6 +27,7 @@ from engine.errors import LockstepError
 from engine.sampling.distribution import Nuclei
 from engine.sampling.exchange import Rows, exchange, exchange_numbers
 from engine.sampling.link import FRAME_BYTES, Address, Link, Listener, SharedMemoryLink, connect
+from tests.support.waiting import comes_true
 
 KINDS = pytest.mark.parametrize("kind", ["shm", "tcp"])
 LONG = 300.0  # seconds, for whoever is not meant to wait in vain
@@ -412,7 +413,7 @@ def test_the_port_is_open_on_loopback_only() -> None:
 def test_nothing_is_left_behind_in_shared_memory(twin: Twin, kind: str) -> None:
     before = set(os.listdir("/dev/shm"))
     together(twin, kind, swap_all, (6, 0, [(9, 9)]), (6, 1, [(9, 9)]))
-    assert set(os.listdir("/dev/shm")) <= before
+    assert comes_true(lambda: set(os.listdir("/dev/shm")) <= before)
 
 
 def test_the_secret_of_a_listener_is_its_own() -> None:

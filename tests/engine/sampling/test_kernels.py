@@ -34,7 +34,7 @@ if os.environ.get("TRITON_INTERPRET") != "1":
 from engine.sampling import kernels
 
 # In the interpreter NumPy warns of NaN and infinity, which a device computes with in silence.
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+pytestmark = [pytest.mark.v2, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
 
 PADDING = 5
 KINDS = ("normal", "flat", "peaked", "ties", "masked", "high", "nan", "infinite", "nothing")
