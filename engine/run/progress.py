@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.run.forecast import Forecast, Seen
 from engine.system.display import Snapshot
 
 
@@ -16,11 +17,14 @@ class Progress:
 
     Args:
         num_expected: Trajectories that this process is to make, earlier sessions included.
+        forecast: What is expected of the run.
         clock: Seconds, from anywhere; tests give their own.
     """
 
-    def __init__(self, num_expected: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._num_expected, self._clock = num_expected, clock
+    def __init__(
+        self, num_expected: int, forecast: Forecast, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._num_expected, self._forecast, self._clock = num_expected, forecast, clock
         self._began = clock()
         self._first_ready: float | None = None
         self._num_made_now = self._num_tokens = 0
@@ -51,7 +55,7 @@ class Progress:
         """The state of the run now, for the display."""
         now = self._clock()
         working = 0.0 if self._first_ready is None else now - self._first_ready
-        remaining = self._num_expected - num_done
+        seen = Seen(self._num_tokens, self._num_made_now, working)
         return Snapshot(
             done=num_done,
             total=self._num_expected,
@@ -62,5 +66,5 @@ class Progress:
             graded=num_graded,
             correct=num_correct,
             elapsed_s=now - self._began,
-            eta_s=remaining * working / self._num_made_now if self._num_made_now else None,
+            eta_s=self._forecast.remaining_seconds(seen, self._num_expected - num_done),
         )
