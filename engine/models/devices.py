@@ -1,7 +1,8 @@
 """What devices attain: GPUs by their data sheets, a CPU by a measurement of milliseconds.
 
 Data sheets give peaks. What a decode step attains of them, and what the host adds to a step, are
-assumptions here, which no GPU has confirmed; a run corrects them by its own speed (`run.forecast`).
+assumptions here, which no GPU has confirmed; a run corrects them by its own speed
+(`run.time_left`).
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from engine.models.cost import CostEstimate, estimate_cost
 from engine.models.memory import MemoryEstimate, estimate_memory
 from engine.models.pair_info import PairInfo, inspect_pair
 from engine.models.prompt import check_external, check_prompts, render_prompts
-from engine.run.forecast import Forecast
 from engine.run.match import check_num_positions, read_match
+from engine.run.time_left import TimeLeft
 from engine.run.work import Score, Sweep, Work
 from engine.sampling.rule import Rule
 from engine.shard import WHOLE, Shard, parse_shard
@@ -79,10 +79,10 @@ class Plan:
         return estimate_cost(self.pair, self.config, self.memory, amount, self.max_model_len)
 
     @property
-    def forecast(self) -> Forecast:
+    def time_left(self) -> TimeLeft:
         """What is expected of the run while it goes."""
         cost, amount = self.cost, self.work.amount
-        return Forecast(
+        return TimeLeft(
             cost.roofline,
             self.config.pairs,
             cost.num_slots,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.run.forecast import Forecast, Seen
+from engine.run.time_left import Seen, TimeLeft
 from engine.system.display import Snapshot
 
 
@@ -17,14 +17,14 @@ class Progress:
 
     Args:
         num_expected: Trajectories that this process is to make, earlier sessions included.
-        forecast: What is expected of the run.
+        time_left: What is expected of the run.
         clock: Seconds, from anywhere; tests give their own.
     """
 
     def __init__(
-        self, num_expected: int, forecast: Forecast, clock: Callable[[], float] = time.monotonic
+        self, num_expected: int, time_left: TimeLeft, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._num_expected, self._forecast, self._clock = num_expected, forecast, clock
+        self._num_expected, self._time_left, self._clock = num_expected, time_left, clock
         self._began = clock()
         self._first_ready: float | None = None
         self._num_made_now = self._num_tokens = 0
@@ -66,5 +66,5 @@ class Progress:
             graded=num_graded,
             correct=num_correct,
             elapsed_s=now - self._began,
-            eta_s=self._forecast.remaining_seconds(seen, self._num_expected - num_done),
+            eta_s=self._time_left.remaining_seconds(seen, self._num_expected - num_done),
         )

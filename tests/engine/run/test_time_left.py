@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.models.roofline import Device, EngineLoad, PairRoofline
-from engine.run.forecast import Forecast, Seen
+from engine.run.time_left import Seen, TimeLeft
 
 LOAD = EngineLoad(1e9, 1e4, 1e9)
 ROOFLINE = PairRoofline({"base": LOAD, "rl": LOAD}, Device("d", 1e12, 1e14, 1e-3, 1e-5), False)
 LIMIT = 8000
-FORECAST = Forecast(ROOFLINE, 1, 64, 100.0, LIMIT, is_limit=True)
+TIME_LEFT = TimeLeft(ROOFLINE, 1, 64, 100.0, LIMIT, is_limit=True)
 NUM = 960
 
 
@@ -37,7 +37,7 @@ def lengths_of(seed: int) -> list[int]:
 
 
 def test_before_the_first_token_the_roofline_and_the_limit_say_what_is_left() -> None:
-    left = FORECAST.remaining_seconds(Seen(0, 0, 0.0), NUM)
+    left = TIME_LEFT.remaining_seconds(Seen(0, 0, 0.0), NUM)
     step = ROOFLINE.step_seconds(64, 100 + LIMIT / 2)
     assert left == pytest.approx(NUM * LIMIT / 64 * step)
 
@@ -45,7 +45,7 @@ def test_before_the_first_token_the_roofline_and_the_limit_say_what_is_left() ->
 def test_a_device_that_is_twice_as_slow_takes_twice_as_long_as_soon_as_tokens_are_seen() -> None:
     for slowness in (1.0, 2.0):
         step = slowness * ROOFLINE.step_seconds(64, 100 + 50)
-        left = FORECAST.remaining_seconds(Seen(6400, 0, 100 * step), NUM)
+        left = TIME_LEFT.remaining_seconds(Seen(6400, 0, 100 * step), NUM)
         expected = (NUM * LIMIT - 6400) / 64 * slowness * ROOFLINE.step_seconds(64, 100 + LIMIT / 2)
         assert left == pytest.approx(expected)
 
@@ -56,7 +56,7 @@ def test_the_length_is_known_within_15_percent_when_a_tenth_is_made(seed: int) -
     steps = 1
     while (found := seen_after(steps, lengths, 64, 1.0))[0].num_made < NUM / 10:
         steps += 50
-    assert FORECAST.mean_length(*found) == pytest.approx(np.mean(lengths), rel=0.15)
+    assert TIME_LEFT.mean_length(*found) == pytest.approx(np.mean(lengths), rel=0.15)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -66,12 +66,12 @@ def test_what_is_left_comes_true_without_a_roofline_too(seed: int) -> None:
     while seen_after(end, lengths, 64, 1.0)[1]:
         end += 50
     half = seen_after(end // 2, lengths, 64, 1.0)
-    left = replace(FORECAST, roofline=None).remaining_seconds(*half)
+    left = replace(TIME_LEFT, roofline=None).remaining_seconds(*half)
     assert left == pytest.approx(end / 2, rel=0.35)  # the last ones may be long
 
 
 def test_a_length_that_is_known_is_not_estimated() -> None:
-    known = replace(FORECAST, length=100.0, is_limit=False)
+    known = replace(TIME_LEFT, length=100.0, is_limit=False)
     assert known.mean_length(Seen(10_000, 3, 1.0), 50) == 100
 
 
@@ -86,8 +86,8 @@ def test_a_length_that_is_known_is_not_estimated() -> None:
 def test_what_is_left_is_never_negative_and_nothing_only_at_the_end(
     tokens: int, made: int, working: float, left: int, is_known: bool, is_limit: bool
 ) -> None:
-    forecast = replace(FORECAST, roofline=ROOFLINE if is_known else None, is_limit=is_limit)
-    seconds = forecast.remaining_seconds(Seen(tokens, made, working), left)
+    time_left = replace(TIME_LEFT, roofline=ROOFLINE if is_known else None, is_limit=is_limit)
+    seconds = time_left.remaining_seconds(Seen(tokens, made, working), left)
     if left == 0:
         assert seconds == 0
     elif seconds is None:

@@ -28,7 +28,7 @@ class Seen(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
+class TimeLeft:
     """What is expected of a run before it begins."""
 
     roofline: PairRoofline | None
