@@ -269,7 +269,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lease-groups", type=int, default=scheduler.MAX_GROUPS)
     parser.add_argument("--draws", type=int, default=3, help="of lengths; medians over them")
     parser.add_argument("--validate", action="store_true")
-    parser.add_argument("--rounds", type=int, default=3, help="of --validate")
+    parser.add_argument("--rounds", type=int, default=5, help="of --validate")
     parser.add_argument("--json", type=Path, help="where the result is written")
 
 

@@ -16,7 +16,7 @@ from benchmarks.simulate import (
     reasoning_lengths,
     simulate,
 )
-from benchmarks.validation import Real, TimedPhase, calibrate
+from benchmarks.validation import Real, TimedPhase, calibrate, fastest
 from engine.core import POLICIES
 from engine.models.roofline import Device, EngineLoad, PairRoofline
 
@@ -128,9 +128,16 @@ def test_a_line_through_the_steps_of_a_run_is_found_again() -> None:
     timed = [phase(True), phase(False)]
     steps_s = sum(sum(one.seconds) for one in timed)
     real = Real(steps_s + 4.0, workload(), [{"base": timed, "rl": timed}])
-    speed = calibrate([real])
+    speed = calibrate(real)
     for roofline in (speed.paired, speed.solo):
         assert roofline.step_seconds(3, 1000) == pytest.approx(STEP + 3 * ROW)
         assert roofline.prefill_seconds(50) == pytest.approx(50e-4)
     assert speed.sequence_s == pytest.approx(0.1)
     assert real.steps == 800
+    slow = [replace_seconds(one, factor=3.0) for one in timed]
+    disturbed = Real(steps_s * 3 + 9.0, real.workload, [{"base": slow, "rl": timed}])
+    assert fastest([disturbed, real]).seconds == pytest.approx(real.seconds)
+
+
+def replace_seconds(phase: TimedPhase, factor: float) -> TimedPhase:
+    return phase._replace(seconds=[factor * one for one in phase.seconds])

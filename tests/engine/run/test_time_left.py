@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.models.roofline import Device, EngineLoad, PairRoofline
+from engine.run.progress import Progress
 from engine.run.time_left import Seen, TimeLeft
 
 LOAD = EngineLoad(1e9, 1e4, 1e9)
@@ -94,3 +95,14 @@ def test_what_is_left_is_never_negative_and_nothing_only_at_the_end(
         assert not is_known and not (tokens and working)
     else:
         assert seconds > 0 or working < 1e-6
+
+
+def test_gpu_hours_count_the_start_and_what_is_left() -> None:
+    times = iter((0.0, 600.0, 600.0))
+    progress = Progress(NUM, TIME_LEFT, num_gpus=8, clock=lambda: next(times))
+    progress.engines_ready()
+    snapshot = progress.snapshot(0, 0, 0)
+    assert snapshot.eta_s == TIME_LEFT.remaining_seconds(Seen(0, 0, 0.0), NUM)
+    assert snapshot.gpu_hours == pytest.approx(8 * (600 + (snapshot.eta_s or 0)) / 3600)
+    alone = Progress(NUM, TIME_LEFT, clock=lambda: 0.0).snapshot(0, 0, 0)
+    assert alone.gpu_hours is None
