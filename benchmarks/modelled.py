@@ -185,7 +185,7 @@ class ModelledEngines:
         self._speed, self._responses, self._slots = speed, responses, slots
         self._clock, self._pair, self._helping = clock, pair, helping
         self.engines: dict[str, _Engine] = {policy: _Engine(slots) for policy in POLICIES}
-        self.num_leases = 0
+        self.num_leases, self._has_both_directions = 0, False
         self.holds: dict[str, str] = {policy: policy for policy in POLICIES}
         self._expected: dict[str, _Expected] = {}
         self._ended: dict[str, list[int]] = {policy: [] for policy in POLICIES}
@@ -194,6 +194,11 @@ class ModelledEngines:
         }
         self._busy: set[str] = set()
         self._now = 0.0  # of the driver, when it was told the last message
+
+    def begin_lease(self, jobs: Sequence[Job]) -> None:
+        """Count a lease, and note whether both engines have solo work in it."""
+        self.num_leases += 1
+        self._has_both_directions = len({job.forward for job in jobs}) > 1
 
     def place(self) -> str:
         return "in a model"
@@ -209,7 +214,6 @@ class ModelledEngines:
     ) -> Iterator[tuple[str, Finished | Decided]]:
         """The messages of the phases; then their time has passed."""
         is_paired = next(iter(work.values()))[0].paired
-        self._num_at_once = len(work)
         if self._helping and not is_paired:
             yield from self._helped(work, self._helping)
             return
@@ -235,7 +239,7 @@ class ModelledEngines:
         is_paired = expected.phase.paired
         roofline = speed.paired if is_paired else speed.solo
         policies: tuple[str, ...] = (primary,)
-        if is_paired or (roofline.is_shared and self._num_at_once > 1):
+        if is_paired or (roofline.is_shared and self._has_both_directions):
             policies = POLICIES
         modelled.now = max(modelled.now, self._now)
         num_tokens = speed.grain * expected.rows[places].astype(np.float64)
@@ -391,5 +395,5 @@ class _CountingRunner(LeaseRunner):
 
     def run(self, jobs: Sequence[Job], rule: Rule) -> Iterator[Completed | Decided]:
         """As it is."""
-        cast(ModelledEngines, self.engines).num_leases += 1
+        cast(ModelledEngines, self.engines).begin_lease(jobs)
         yield from super().run(jobs, rule)
