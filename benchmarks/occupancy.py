@@ -8,7 +8,7 @@ it, empty in the tail of a phase, when nothing is left to admit, and idle when t
 phase while its twin has one. Counted at vLLM's scheduler in both engines, by lease: the paired
 phase, then the solo phases, side by side. Each run goes through the real scheduler, on one pair,
 loaded once. Steps do not depend on time: one round says all. What leases cost with lengths that the
-embedded pair does not have is modelled in benchmarks/slots.
+embedded pair does not have is modelled in benchmarks/simulate.
 """
 
 from __future__ import annotations
@@ -97,9 +97,9 @@ class WatchedPair(LeaseRunner):
     lease.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        super().__init__(pair_config(plan, 0), OccupancyWorker)
-        self.leases: list[Phases] = []
+    def __init__(self, plan: Plan, worker_class: type[PolicyWorker] = OccupancyWorker) -> None:
+        super().__init__(pair_config(plan, 0), worker_class)
+        self.leases: list[dict[str, Any]] = []
 
     def start(self, tell: Callable[[str], object] = lambda line: None) -> str:
         """Once."""

@@ -9,16 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from engine.config.run_config import RunConfig
 from engine.core import POLICIES, ExternalResponses, GraderName, Problem, Task, budget_text
 from engine.lockstep.vllm_engine import check_names
+from engine.models.cost import CostEstimate, estimate_cost
 from engine.models.memory import MemoryEstimate, estimate_memory
 from engine.models.pair_info import PairInfo, inspect_pair
 from engine.models.prompt import check_external, check_prompts, render_prompts
 from engine.run.match import check_num_positions, read_match
+from engine.run.time_left import TimeLeft
 from engine.run.work import Score, Sweep, Work
 from engine.sampling.rule import Rule
 from engine.shard import WHOLE, Shard, parse_shard
@@ -69,6 +72,25 @@ class Plan:
         """The share of the work that is this process's."""
         return parse_shard(self.config.shard) if self.config.shard else WHOLE
 
+    @cached_property
+    def cost(self) -> CostEstimate:
+        """What the whole run costs on this machine; on a CPU this measures for milliseconds."""
+        amount = self.work.amount
+        return estimate_cost(self.pair, self.config, self.memory, amount, self.max_model_len)
+
+    @property
+    def time_left(self) -> TimeLeft:
+        """What is expected of the run while it goes."""
+        cost, amount = self.cost, self.work.amount
+        return TimeLeft(
+            cost.roofline,
+            self.config.pairs,
+            cost.num_slots,
+            amount.prompt_tokens,
+            amount.length,
+            amount.is_limit,
+        )
+
     def log_config(self, process: str) -> LogConfig:
         """Where a process of the run writes its log."""
         return LogConfig(self.out.absolute() / "logs", process, self.config.verbose)
@@ -98,7 +120,7 @@ class Plan:
         if memory.warning:
             lines.append(("warning", memory.warning))
         disk_gib = self.work.max_total_tokens * _BYTES_PER_TOKEN / 2**30
-        lines.append(("disk", f"at most about {disk_gib:.2f} GiB"))
+        lines += [("disk", f"at most about {disk_gib:.2f} GiB"), ("time", str(self.cost))]
         if self.config.shard:
             lines.append(("shard", f"{self.shard}, these numbers are of the whole run"))
         return [*lines, ("out", str(self.out))]

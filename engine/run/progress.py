@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.run.time_left import Seen, TimeLeft
 from engine.system.display import Snapshot
 
 
@@ -16,11 +17,20 @@ class Progress:
 
     Args:
         num_expected: Trajectories that this process is to make, earlier sessions included.
+        time_left: What is expected of the run.
+        num_gpus: GPUs that the run holds; 0 on a CPU.
         clock: Seconds, from anywhere; tests give their own.
     """
 
-    def __init__(self, num_expected: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._num_expected, self._clock = num_expected, clock
+    def __init__(
+        self,
+        num_expected: int,
+        time_left: TimeLeft,
+        num_gpus: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._num_expected, self._time_left, self._clock = num_expected, time_left, clock
+        self._num_gpus = num_gpus
         self._began = clock()
         self._first_ready: float | None = None
         self._num_made_now = self._num_tokens = 0
@@ -51,7 +61,11 @@ class Progress:
         """The state of the run now, for the display."""
         now = self._clock()
         working = 0.0 if self._first_ready is None else now - self._first_ready
-        remaining = self._num_expected - num_done
+        seen = Seen(self._num_tokens, self._num_made_now, working)
+        eta_s = self._time_left.remaining_seconds(seen, self._num_expected - num_done)
+        gpu_hours = None
+        if self._num_gpus and eta_s is not None:
+            gpu_hours = self._num_gpus * (now - self._began + eta_s) / 3600
         return Snapshot(
             done=num_done,
             total=self._num_expected,
@@ -62,5 +76,6 @@ class Progress:
             graded=num_graded,
             correct=num_correct,
             elapsed_s=now - self._began,
-            eta_s=remaining * working / self._num_made_now if self._num_made_now else None,
+            eta_s=eta_s,
+            gpu_hours=gpu_hours,
         )

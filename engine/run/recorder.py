@@ -42,7 +42,8 @@ class Recorder:
         self._plan, self._store, self._display = plan, store, display
         committed = store.done()
         self._done = committed if plan.shard == WHOLE else committed & set(self._expected())
-        self._grading, self.progress = Grading(grader), Progress(self.num_expected)
+        self._grading = Grading(grader)
+        self.progress = Progress(self.num_expected, plan.time_left, plan.cost.num_gpus)
         self._failures: list[Failure] = []
         self._pending: list[tuple[pa.Table, pa.Table]] = []
         self._num_pending, self._part_began = 0, time.monotonic()

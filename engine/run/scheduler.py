@@ -36,8 +36,8 @@ _MAX_IN_A_ROW = 2 + _NUM_PIECES
 # memory, and are lost when a pair dies before their forks are made.
 MIN_GROUPS, MAX_GROUPS = 2, 32
 # The part of the waiting groups that is shared out to all pairs at once, in equal leases; the rest
-# evens out when they end (factoring: Hummel, Schonberg, Flynn 1992). `benchmarks.slots` compares
-# such rules.
+# evens out when they end (factoring: Hummel, Schonberg, Flynn 1992). `benchmarks.simulate` tries
+# others.
 PART = 0.9
 _CLOSING_SECONDS = 15.0
 

@@ -25,6 +25,7 @@ from engine.core import (
     Task,
     Trajectory,
 )
+from engine.models.cost import Amount
 from engine.run.match import Matched, fingerprint
 from engine.sampling.noise import stream_key
 from engine.sampling.rule import Rule
@@ -108,6 +109,11 @@ class Work(ABC):
     @abstractmethod
     def max_total_tokens(self) -> int:
         """Tokens of all responses together, at most."""
+
+    @property
+    @abstractmethod
+    def amount(self) -> Amount:
+        """What the engines are to carry, for an estimate of its cost."""
 
 
 class Sweep(Work):
@@ -222,6 +228,21 @@ class Sweep(Work):
     def max_total_tokens(self) -> int:
         return self.num_trajectories * self.max_tokens
 
+    @property
+    def amount(self) -> Amount:
+        """Both engines carry a response with the largest budget; the smaller ones fork from it."""
+        arms = len(self.problems) * self.samples
+        num_alone = len(self.config.budget)
+        if self.matched or self.config.trace == "full":
+            num_alone = 0
+        elif self.config.budget[-1] != 0:
+            num_alone -= 1
+        solo: dict[str, int] = {
+            PRIMARY[direction]: num_alone * arms for direction in self.config.directions
+        }
+        num_paired = self.num_trajectories - sum(solo.values())
+        return Amount(num_paired, solo, self.longest_prompt, self.max_tokens, is_limit=True)
+
 
 class Score(Work):
     """External responses, measured token by token."""
@@ -286,3 +307,9 @@ class Score(Work):
     @property
     def max_total_tokens(self) -> int:
         return sum(len(external.response) for external in self._responses.values())
+
+    @property
+    def amount(self) -> Amount:
+        number = len(self._responses)
+        length = self.max_total_tokens / max(1, number)
+        return Amount(number, {}, self.longest_prompt, length, is_limit=False)

@@ -49,6 +49,8 @@ class Snapshot:
     """Seconds since this session began."""
     eta_s: float | None
     """Seconds that the rest will take; None while that is unknown."""
+    gpu_hours: float | None = None
+    """GPU hours of this session to its end; None without GPUs, or while that is unknown."""
 
 
 class Display(ABC):
@@ -175,6 +177,8 @@ def facts(snapshot: Snapshot) -> list[str]:
     texts.append(f"{duration(snapshot.elapsed_s)} elapsed")
     if snapshot.eta_s is not None and snapshot.done < snapshot.total:
         texts.append(f"ETA {duration(snapshot.eta_s)}")
+    if snapshot.gpu_hours is not None:
+        texts.append(f"{snapshot.gpu_hours:,.1f} GPU hours in all")
     return texts
 
 

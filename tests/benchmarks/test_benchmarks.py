@@ -1,4 +1,4 @@
-"""The benchmarks' own parts: the check against recorded ratios, the played-back engines, the model
+"""The benchmarks' own parts: the check against recorded ratios, the played-back engines, the count
 of the slots.
 """
 
@@ -15,15 +15,6 @@ from benchmarks.check import RECORDED, main
 from benchmarks.memory import Watch
 from benchmarks.occupancy import SlotSteps, stages
 from benchmarks.playback import Lease
-from benchmarks.slots import (
-    LEASES,
-    factoring,
-    guided,
-    longest_first,
-    reasoning_lengths,
-    share_used,
-    steps_of,
-)
 from benchmarks.startup import stages as reached
 from engine.store.verify import verify_run
 
@@ -157,30 +148,6 @@ def test_a_played_back_run_is_a_whole_run_of_what_was_played(tmp_path: Path) -> 
             .slice(0, first.num_rows)
             .equals(first[name].combine_chunks())
         ), name
-
-
-def test_steps_are_those_of_the_slot_that_is_busy_longest() -> None:
-    assert steps_of([3, 1, 1, 1], 2) == 3
-    assert steps_of([1, 1, 1, 3], 2) == 4
-
-
-@pytest.mark.parametrize("leases", LEASES.values(), ids=LEASES)
-@pytest.mark.parametrize("num_pairs", [1, 3])
-def test_leases_hand_out_everything_once(leases: Any, num_pairs: int) -> None:
-    assert sum(leases.sizes(1_000, num_pairs, 8)) == 1_000
-
-
-def test_equal_lengths_fill_the_slots_and_one_long_one_leaves_the_others_empty() -> None:
-    assert share_used([5] * 64, 8, 1, guided(16)) == 1
-    assert share_used([1] * 7 + [8], 8, 1, guided(16)) == 15 / 64
-
-
-def test_fewer_leases_and_the_longest_first_use_more_of_the_slots() -> None:
-    lengths = reasoning_lengths(960)
-    by_chance, sorted_ = lengths.tolist(), longest_first(lengths).tolist()
-    few, many = factoring(1, 64), factoring(1, 2)
-    assert share_used(by_chance, 64, 1, many) < share_used(by_chance, 64, 1, few)
-    assert share_used(by_chance, 64, 1, few) < share_used(sorted_, 64, 1, few) <= 1
 
 
 def test_every_slot_step_is_used_in_a_tail_or_idle() -> None:

@@ -169,7 +169,11 @@ def test_the_cursor_comes_back_after_an_error() -> None:
 
 def test_no_accuracy_without_grades_and_no_eta_without_one() -> None:
     shown = " ".join(facts(replace(SNAPSHOT, graded=0, correct=0, eta_s=None)))
-    assert "accuracy" not in shown and "ETA" not in shown
+    assert "accuracy" not in shown and "ETA" not in shown and "GPU" not in shown
+
+
+def test_gpu_hours_are_those_of_the_session_to_its_end() -> None:
+    assert facts(replace(SNAPSHOT, gpu_hours=3.21))[-1] == "3.2 GPU hours in all"
 
 
 @pytest.mark.parametrize(
