@@ -84,10 +84,13 @@ class TimedWorker(PolicyWorker):
         scheduler.schedule, engine.step = counted, timed
         return loaded
 
-    def run(self, phase: Phase, requests: Requests) -> Iterator[Finished | Decided]:
-        """As it is; a phase begins."""
-        self._phases.append(TimedPhase(phase.paired, len(requests.prompts), [], [], []))
-        yield from super().run(phase, requests)
+    def run(
+        self, phase: Phase | None, requests: Requests, num_left: int = 0
+    ) -> Iterator[Finished | Decided]:
+        """As it is; a phase begins, or goes on."""
+        if phase:
+            self._phases.append(TimedPhase(phase.paired, len(requests.prompts), [], [], []))
+        yield from super().run(phase, requests, num_left)
 
     def phases(self) -> list[TimedPhase]:
         """Those since the last call."""
