@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 import ray
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -32,6 +33,7 @@ from engine.lockstep.worker import (
     Requests,
     WorkerConfig,
 )
+from engine.sampling.prefill import Targets
 from engine.sampling.sampler import Phase
 from engine.system.log import remove_if_empty
 
@@ -121,8 +123,20 @@ class EnginePair:
             LockstepError: No engine has said anything for the step time-out and a grace period.
             EngineError: An engine failed.
         """
-        with engine_errors(self._logs):
-            yield from self._stream(work)
+        yield from self._stream("run", work)
+
+    def measure(
+        self, work: Mapping[str, tuple[list[list[int]], Targets]]
+    ) -> Iterator[tuple[str, pa.Table | Decided]]:
+        """Measure texts on each policy of `work`, each engine at its own pace.
+
+        Yields:
+            (policy, message) as the messages of `PolicyWorker.measure` come.
+
+        Raises:
+            EngineError: An engine failed, or has been silent for too long.
+        """
+        yield from self._stream("measure", work)
 
     def kill(self) -> None:
         """End both engines now, whatever they are doing, and give their room back."""
@@ -221,13 +235,19 @@ class EnginePair:
         """
         return self._config.workers[POLICIES[0]].step_timeout + _GRACE_SECONDS
 
-    def _stream(
-        self, work: Mapping[str, tuple[Phase, Requests]]
-    ) -> Iterator[tuple[str, Finished | Decided]]:
-        pending = {
-            self.workers[policy].run.options(num_returns="streaming").remote(*phase): policy
-            for policy, phase in work.items()
-        }
+    def _stream(self, call: str, work: Mapping[str, tuple[Any, ...]]) -> Iterator[tuple[str, Any]]:
+        """What a generator of `PolicyWorker` yields, per policy of `work` with its arguments."""
+        with engine_errors(self._logs):
+            yield from self._messages(
+                {
+                    getattr(self.workers[policy], call)
+                    .options(num_returns="streaming")
+                    .remote(*arguments): policy
+                    for policy, arguments in work.items()
+                }
+            )
+
+    def _messages(self, pending: dict[Any, str]) -> Iterator[tuple[str, Any]]:
         while pending:
             ready, _ = ray.wait(list(pending), num_returns=1, timeout=self._reply_timeout)
             if not ready:

@@ -19,7 +19,9 @@ from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDi
 
 from engine.arrays import Ints
 from engine.errors import EngineError, LockstepError
+from engine.lockstep.prefill_hook import hook
 from engine.sampling.link import Address, Listener, connect
+from engine.sampling.prefill import NO_TARGETS, PrefillMeasurer, Targets
 from engine.sampling.sampler import CrossSampler, Phase, Progress, SamplerConfig
 
 try:
@@ -35,6 +37,7 @@ except ImportError:  # releases before model runner V2 took custom processors
 # extension of both model runners has no other way to know of it.
 _model_runner: str | None = None
 _sampler: CrossSampler | None = None
+_measurer: PrefillMeasurer | None = None
 
 
 class CrossSamplingV1(LogitsProcessor):
@@ -177,7 +180,23 @@ class SamplerCalls:
 
     def xsample_begin(self, phase: Phase) -> None:
         """Begin a phase."""
+        if _measurer:
+            _measurer.begin(NO_TARGETS)
         _the_sampler().begin(phase)
+
+    def xsample_begin_measuring(self, targets: Targets) -> None:
+        """Begin a phase that only measures."""
+        global _measurer
+        sampler, runner = _the_sampler(), self.model_runner  # type: ignore[attr-defined]
+        keeps = sampler.trace is not None
+        _measurer = PrefillMeasurer(sampler.config, runner.max_num_reqs, keeps)
+        _measurer.begin(targets)
+        hook(runner, str(_model_runner), _measurer)
+
+    def xsample_measured(self, sequence: Ints) -> pa.Table | None:
+        """Take out the rows of sequences that have ended; None from ranks other than 0."""
+        assert _measurer, "the worker has not called xsample_begin_measuring"
+        return _measurer.take(sequence) if _the_sampler().trace else None
 
     def xsample_decided(self) -> Progress:
         """How far this rank has come since the last call."""
