@@ -246,8 +246,8 @@ class RunConfig(BaseModel):
     trace: TraceMode = Field(
         "budget",
         description=(
-            "How far both models follow a response; budget: until its budget is spent;"
-            " full: to its end."
+            "How much of a response both models measure; budget: until its budget is spent;"
+            " full: all of it."
         ),
     )
     record_threshold: float = Field(

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 import ray
 from ray.util.placement_group import PlacementGroup
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -33,6 +34,7 @@ from engine.lockstep.worker import (
     Switched,
     WorkerConfig,
 )
+from engine.sampling.prefill import Targets
 from engine.sampling.sampler import Phase
 from engine.system.log import log_event, remove_if_empty
 
@@ -161,7 +163,7 @@ class EnginePair:
         """Whether an engine has not ended what it was asked for."""
         return bool(self._pending)
 
-    def next_message(self) -> tuple[str, Finished | Decided | Switched | None]:
+    def next_message(self) -> tuple[str, Finished | Decided | Switched | pa.Table | None]:
         """The next message of any engine, with the engine's policy; None where a call has ended.
 
         Raises:
@@ -233,6 +235,26 @@ class EnginePair:
         log_event(
             "an engine has loaded weights", engine=policy, weights=to, seconds=message.seconds
         )
+
+    def measure(
+        self, work: Mapping[str, tuple[list[list[int]], Targets]]
+    ) -> Iterator[tuple[str, pa.Table | Decided]]:
+        """Measure texts on each policy of `work`, each engine at its own pace.
+
+        Yields:
+            (policy, message) as the messages of `PolicyWorker.measure` come.
+
+        Raises:
+            EngineError: An engine failed, or has been silent for too long.
+        """
+        self.switch_back()
+        for policy, (texts, targets) in work.items():
+            self._call(policy, "measure", texts, targets)
+        while self.is_busy:
+            policy, message = self.next_message()
+            if message is not None:
+                assert not isinstance(message, Finished | Switched)
+                yield policy, message
 
     def kill(self) -> None:
         """End both engines now, whatever they are doing, and give their room back."""

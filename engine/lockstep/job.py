@@ -21,7 +21,7 @@ from engine.lockstep.worker import Requests
 from engine.sampling.criterion import draw_positions
 from engine.sampling.intervention import MAX_INTERVENTIONS
 from engine.sampling.rule import Rule
-from engine.sampling.sampler import Phase, Ragged
+from engine.sampling.sampler import Phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +110,12 @@ def phase_of(
     """The phase that carries some segments, and the requests of its engines.
 
     Args:
-        segments: The segments; either all of them are scored or none is.
+        segments: The segments.
         rule: The rule of a paired phase; None for a solo phase.
         stop_token: Hands a sequence back whose budget is spent.
     """
     jobs, prefixes = [segment.job for segment in segments], [segment.tokens for segment in segments]
     offset = np.array([len(prefix) for prefix in prefixes], np.int64)
-    responses = [job.external for job in jobs if job.external is not None]
-    assert len(responses) in (0, len(jobs)), "a phase scores or generates"
-    to_the_end = bool(responses) or rule is None or rule.trace == "full"
     phase = Phase(
         paired=rule is not None,
         rule=rule or Rule(),
@@ -126,20 +123,12 @@ def phase_of(
         forward=np.array([job.forward for job in jobs], np.bool_),
         budget=np.array([job.interventions_left for job in jobs], np.int64),
         offset=offset,
-        stop_token=None if to_the_end else stop_token,
+        stop_token=stop_token if rule else None,
         random_positions=_random_positions(jobs, rule) if rule else None,
-        external=_ragged(responses) if responses else None,
     )
     prompts = [job.prompt + prefix for job, prefix in zip(jobs, prefixes, strict=True)]
     max_tokens = [job.max_tokens - len(prefix) for job, prefix in zip(jobs, prefixes, strict=True)]
-    return phase, Requests(prompts, max_tokens, stops=not responses)
-
-
-def _ragged(arrays: Sequence[Sequence[int]]) -> Ragged:
-    size = np.array([len(array) for array in arrays])
-    return Ragged(
-        np.concatenate([np.array(array, np.int64) for array in arrays]), np.cumsum(size) - size
-    )
+    return phase, Requests(prompts, max_tokens)
 
 
 def _random_positions(jobs: Sequence[Job], rule: Rule) -> Ints | None:

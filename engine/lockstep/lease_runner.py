@@ -3,6 +3,7 @@
 A lease is run in stages, which never share a phase of an engine. Jobs that differ in their budget
 only share one stem: the paired phase carries it with the largest budget, the others fork from it
 (`fork`). Then primaries continue the tails alone, both directions at once (`solo`).
+External responses, and with trace "full" the tails, are measured under both policies (`measuring`).
 Anything that goes wrong is an EngineError; the scheduler then kills the pair and starts it anew.
 
 Dimensions: F finished trajectories of a message.
@@ -24,6 +25,7 @@ from engine.lockstep.engine_pair import EnginePair, PairConfig
 from engine.lockstep.forecast import Forecast
 from engine.lockstep.fork import branch, group_forks
 from engine.lockstep.job import Job, Member, Segment, phase_of
+from engine.lockstep.measuring import Response, measure_responses
 from engine.lockstep.merge import lengths, merge_sides, rows_of, without_twin
 from engine.lockstep.solo import SoloPhase
 from engine.lockstep.worker import Decided, Finished, PolicyWorker, Requests
@@ -54,6 +56,22 @@ class _Whole(NamedTuple):
     rows: pa.Table
 
 
+class _Unmeasured(NamedTuple):
+    """A segment whose tokens are known, at which both policies are to be measured."""
+
+    segment: Segment
+    stopped: bool
+    tokens: list[int]
+    """Token ids of the whole response."""
+
+    @property
+    def response(self) -> Response:
+        """What is measured."""
+        prefix = self.segment.prefix
+        start = 0 if prefix is None else prefix.num_rows
+        return Response(self.segment.job.prompt, self.tokens, start)
+
+
 class _Batch(NamedTuple):
     """Finished sequences of a phase."""
 
@@ -76,6 +94,7 @@ class LeaseRunner:
 
     def __init__(self, config: PairConfig, worker_class: type[PolicyWorker] = PolicyWorker) -> None:
         self.engines, self.name = EnginePair(config, worker_class), f"pair {config.number}"
+        self.config = config
         self._stop_token = config.workers["base"].stop_token_ids[0]
         self._num_slots = config.workers["base"].engine_args["max_num_seqs"]
         self._forecast = Forecast.before_any(config.weight_bytes)
@@ -109,7 +128,9 @@ class LeaseRunner:
         while lease.paired:
             yield from self._run_paired(lease, lease.take_paired())
         if lease.tails:
-            yield from self._run_tails(lease.tails, rule)
+            yield from self._run_tails(lease)
+        if lease.unmeasured:
+            yield from self._measure(lease)
 
     def _run_paired(self, lease: _Lease, segments: list[Segment]) -> Iterator[Completed | Decided]:
         """Carry stems with their largest budgets; what forks or is redrawn stays in the lease."""
@@ -124,14 +145,10 @@ class LeaseRunner:
             if whole:
                 yield _completed(whole, lease.rule)
 
-    def _run_tails(self, tails: list[Segment], rule: Rule) -> Iterator[Completed | Decided]:
-        """Continue under the primary; with trace "full" beside its twin, which only measures."""
-        if rule.trace == "full":
-            spent = [replace(tail, job=replace(tail.job, budget=0)) for tail in tails]
-            phase = self._paired_phase(spent, rule)
-        else:
-            phase = self._solo_phase(tails)
-        for batch in phase:
+    def _run_tails(self, lease: _Lease) -> Iterator[Completed | Decided]:
+        """Continue under the primary; with trace "full" the lease keeps them to be measured."""
+        tails = lease.tails
+        for batch in self._solo_phase(tails):
             if isinstance(batch, Decided):
                 yield batch
                 continue
@@ -140,8 +157,29 @@ class LeaseRunner:
                 tail, rows = tails[sequence], rows_of(batch.tokens, sequence)
                 if tail.prefix is not None:
                     rows = pa.concat_tables([tail.prefix, rows])
+                if lease.rule.trace == "full":
+                    lease.unmeasured.append(_Unmeasured(tail, stopped, rows["token"].to_pylist()))
                 whole += [_Whole(member, tail, stopped, rows) for member in tail.members]
-            yield _completed(whole, rule)
+            if lease.rule.trace != "full":
+                yield _completed(whole, lease.rule)
+
+    def _measure(self, lease: _Lease) -> Iterator[Completed | Decided]:
+        """Measure both policies at external responses and at tails."""
+        sampler = self.config.workers["base"].sampler
+        responses = [unmeasured.response for unmeasured in lease.unmeasured]
+        for message in measure_responses(self.engines, responses, sampler):
+            if isinstance(message, Decided):
+                if not lease.tails:  # the tokens of tails were counted when they were decided
+                    yield message
+                continue
+            whole: list[_Whole] = []
+            for sequence in np.unique(message["sequence"].to_numpy()):
+                segment, stopped, _ = lease.unmeasured[sequence]
+                rows = rows_of(message, sequence)
+                if segment.prefix is not None:
+                    rows = pa.concat_tables([segment.prefix, rows])
+                whole += [_Whole(member, segment, stopped, rows) for member in segment.members]
+            yield _completed(whole, lease.rule)
 
     def _paired_phase(self, segments: list[Segment], rule: Rule) -> Iterator[_Batch | Decided]:
         """What both engines finish of these segments, the two sides merged."""
@@ -194,12 +232,19 @@ class _Lease:
         self.rule, self._jobs = rule, jobs
         self.paired: list[Segment] = []
         self.tails: list[Segment] = []
+        self.unmeasured: list[_Unmeasured] = []
         for group in group_forks(job.fork_group for job in jobs):
             group.sort(key=lambda index: jobs[index].interventions_left)
             stem = group[-1]
-            segment = Segment(jobs[stem], [Member(index, stem, 0) for index in group])
-            needs_twin = segment.job.interventions_left > 0 or segment.job.external is not None
-            (self.paired if needs_twin else self.tails).append(segment)
+            external = jobs[stem].external
+            spent = len(external or ())
+            segment = Segment(jobs[stem], [Member(index, stem, spent) for index in group])
+            if external is not None:
+                self.unmeasured.append(_Unmeasured(segment, False, external))
+            elif segment.job.interventions_left > 0:
+                self.paired.append(segment)
+            else:
+                self.tails.append(segment)
 
     def take_paired(self) -> list[Segment]:
         """The segments of the next paired phase."""

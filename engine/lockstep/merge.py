@@ -79,7 +79,7 @@ def without_twin(tokens: pa.Table, spent: Bools, forward: Bools, keep_numbers: b
         tokens: Merged rows.
         spent: Whether the budget is spent before each row [N].
         forward: Whether base is the primary of each row [N], else rl.
-        keep_numbers: Whether the twin went on measuring, so that its numbers stay.
+        keep_numbers: Whether both policies were measured there, so that their numbers stay.
     """
     if not spent.any():
         return tokens

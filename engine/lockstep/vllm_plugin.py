@@ -25,8 +25,10 @@ from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDi
 
 from engine.arrays import Ints
 from engine.errors import EngineError, LockstepError
+from engine.lockstep.prefill_hook import hook
 from engine.lockstep.weights import digest_of_model, digest_of_tensors
 from engine.sampling.link import Address, Listener, connect
+from engine.sampling.prefill import NO_TARGETS, PrefillMeasurer, Targets
 from engine.sampling.sampler import CrossSampler, Phase, Progress, SamplerConfig
 
 try:
@@ -44,6 +46,7 @@ _model_runner: str | None = None
 _sampler: CrossSampler | None = None
 # Whether a fingerprint of the weights is being taken, and the logits of its prompt.
 _probing, _probed = False, ""
+_measurer: PrefillMeasurer | None = None
 
 
 class CrossSamplingV1(LogitsProcessor):
@@ -186,6 +189,8 @@ class SamplerCalls:
 
     def xsample_begin(self, phase: Phase) -> None:
         """Begin a phase."""
+        if _measurer:
+            _measurer.begin(NO_TARGETS)
         _the_sampler().begin(phase)
 
     def xsample_load(self, model: str) -> None:
@@ -220,6 +225,20 @@ class SamplerCalls:
             raise EngineError("vLLM has computed no logits for the prompt that shows its weights")
         model: torch.nn.Module = cast(Any, self).get_model()
         return f"{digest_of_model(model)}-{_probed}"
+
+    def xsample_begin_measuring(self, targets: Targets) -> None:
+        """Begin a phase that only measures."""
+        global _measurer
+        sampler, runner = _the_sampler(), self.model_runner  # type: ignore[attr-defined]
+        keeps = sampler.trace is not None
+        _measurer = PrefillMeasurer(sampler.config, runner.max_num_reqs, keeps)
+        _measurer.begin(targets)
+        hook(runner, str(_model_runner), _measurer)
+
+    def xsample_measured(self, sequence: Ints) -> pa.Table | None:
+        """Take out the rows of sequences that have ended; None from ranks other than 0."""
+        assert _measurer, "the worker has not called xsample_begin_measuring"
+        return _measurer.take(sequence) if _the_sampler().trace else None
 
     def xsample_decided(self) -> Progress:
         """How far this rank has come since the last call."""

@@ -10,7 +10,7 @@ import itertools
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from engine.arrays import Bools, Ints
 from engine.errors import EngineError, LockstepError
 from engine.lockstep.weights import probe_prompt
 from engine.sampling.link import Address
+from engine.sampling.prefill import Targets
 from engine.sampling.sampler import Phase, SamplerConfig
 from engine.system.log import LogConfig, redirect_streams
 from engine.system.machine import free_gpu_memory
@@ -29,6 +30,9 @@ SEQUENCES_PER_MESSAGE = 256
 
 Messages are then few, and there is little to lose.
 """
+
+_ROWS_PER_MESSAGE = 2**15
+"""Measured rows go to the driver when there are so many of them, some 10 MB."""
 
 # Or after so many steps. Steps, not seconds, so that both sides of a pair send the same messages.
 _STEPS_PER_MESSAGE = 256
@@ -63,20 +67,13 @@ class Requests:
     """Token ids of each prompt [S]."""
     max_tokens: list[int]
     """Most tokens to generate for each [S]."""
-    stops: bool = True
-    """Whether stop tokens end a sequence; an external response may hold them anywhere."""
     first: int = 0
     """Index in the phase of the first of these sequences; the others follow it."""
 
     def piece(self, start: int, stop: int) -> Requests:
         """The requests from one of them up to another one."""
         part = slice(start, stop)
-        return replace(
-            self,
-            prompts=self.prompts[part],
-            max_tokens=self.max_tokens[part],
-            first=self.first + start,
-        )
+        return Requests(self.prompts[part], self.max_tokens[part], self.first + start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,22 +306,58 @@ class PolicyWorker:
             if is_over:
                 return
 
+    def measure(self, texts: list[list[int]], targets: Targets) -> Iterator[pa.Table | Decided]:
+        """Measure tokens of texts, each of which is computed as one prompt.
+
+        Args:
+            texts: Token ids of each sequence, up to the last token whose successor is a target.
+            targets: What is measured.
+
+        Yields:
+            The rows of ended sequences, see `prefill.measured_rows`, and `Decided` messages.
+        """
+        self._engine.collective_rpc("xsample_begin_measuring", args=(targets,))
+        num_targets = np.bincount(targets.sequence, minlength=len(texts))
+        for index, text in enumerate(texts):
+            # A block that the cache holds is not computed, so that its rows would be missing.
+            settings = {"skip_reading_prefix_cache": True, "extra_args": {"text": index}}
+            self._add_request(index, text, 1, **settings)
+        ended: list[int] = []
+        num_measured, last_sign = 0, time.monotonic()
+        while self._engine.has_unfinished_requests():
+            ended += [int(output.request_id) for output in self._engine.step()]
+            is_over = not self._engine.has_unfinished_requests()
+            if is_over or num_targets[ended].sum() >= _ROWS_PER_MESSAGE:
+                num_measured += int(num_targets[ended].sum())
+                yield self._engine.collective_rpc("xsample_measured", args=(np.array(ended),))[0]
+                ended = []
+            now = time.monotonic()
+            if is_over or now - last_sign > _SECONDS_PER_SIGN_OF_LIFE:
+                yield Decided(num_measured, now - last_sign)
+                num_measured, last_sign = 0, now
+
     def _admit(self, requests: Requests) -> None:
+        stops = list(self._config.stop_token_ids)
+        asked = zip(requests.prompts, requests.max_tokens, strict=True)
+        for index, (prompt, max_tokens) in enumerate(asked, requests.first):
+            extra_args = {"sequence": index, "num_prompt": len(prompt)}
+            self._add_request(
+                index, prompt, max_tokens, stop_token_ids=stops, extra_args=extra_args
+            )
+
+    def _add_request(self, index: int, prompt: list[int], max_tokens: int, **more: Any) -> None:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        asked = zip(requests.prompts, requests.max_tokens, strict=True)
-        for index, (prompt, max_tokens) in enumerate(asked, requests.first):
-            params = SamplingParams(
-                temperature=0.0,  # the sampler has decided; greedy takes its token
-                max_tokens=max_tokens,
-                stop_token_ids=list(self._config.stop_token_ids) if requests.stops else [],
-                ignore_eos=True,  # each model's own EOS is in stop_token_ids, on both sides
-                detokenize=False,
-                output_kind=RequestOutputKind.FINAL_ONLY,
-                extra_args={"sequence": index, "num_prompt": len(prompt)},
-            )
-            self._engine.add_request(str(index), {"prompt_token_ids": prompt}, params)
+        params = SamplingParams(
+            temperature=0.0,  # the sampler has decided; greedy takes its token
+            max_tokens=max_tokens,
+            ignore_eos=True,  # each model's own EOS is in stop_token_ids, on both sides
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            **more,
+        )
+        self._engine.add_request(str(index), {"prompt_token_ids": prompt}, params)
 
     def _num_decided(self) -> int:
         """Positions decided since the last call; every rank must have decided the same tokens."""

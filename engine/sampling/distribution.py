@@ -76,8 +76,7 @@ class Nuclei:
     def take(self, rows: Ints) -> Nuclei:
         """The nuclei of the given rows, in their order."""
         size = self.size[rows]
-        index_in_row = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
-        entry = np.repeat(self.start[rows], size) + index_in_row
+        entry = ranges(self.start[rows], size)
         return Nuclei(size, self.token[entry], self.p[entry])
 
     def without(self, tokens: Ints) -> tuple[Ints, Nuclei]:
@@ -93,6 +92,17 @@ class Nuclei:
         return rows, Nuclei(
             np.bincount(row, minlength=len(self.size))[rows], self.token[keep], p / mass[row]
         )
+
+
+def ranges(start: Ints, size: Ints) -> Ints:
+    """The integers of some ranges, one range after the other.
+
+    Args:
+        start: First integer of each range [B].
+        size: Length of each range [B].
+    """
+    index_in_range = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
+    return np.asarray(np.repeat(start, size) + index_in_range)
 
 
 def stack(a: Nuclei, b: Nuclei) -> Nuclei:

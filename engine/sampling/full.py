@@ -47,6 +47,17 @@ class Measured(NamedTuple):
     """The most probable tokens of the listed rows, best first [I, K]; None without such rows."""
 
 
+class Reading(NamedTuple):
+    """What was read of R rows, on the host."""
+
+    numbers: npt.NDArray[np.float32]
+    """As of `distribution.measure` with one token: entropy, log-probability and rank [R, 3]."""
+    top: npt.NDArray[np.int32]
+    """The most probable tokens of each row, best first [R, K]."""
+    top_log_p: npt.NDArray[np.float32]
+    """Their log-probabilities in nats at temperature 1 [R, K]."""
+
+
 class FullDistributions(ABC):
     """The distributions of one step, over the logits of an engine's batch of B rows.
 
@@ -81,6 +92,15 @@ class FullDistributions(ABC):
     @abstractmethod
     def top(self, rows: Ints, count: int) -> Ints:
         """The `count` most probable tokens of some rows [I, count], best first."""
+
+    @abstractmethod
+    def reading(self, token: Ints, count: int) -> Reading:
+        """Measure the chosen rows where nothing is decided; the last thing that is asked for.
+
+        Args:
+            token: A token of each row [R].
+            count: K, unless V is less.
+        """
 
     @abstractmethod
     def force(

@@ -31,7 +31,7 @@ class Decisions:
     token: Ints
     """The token that is taken."""
     primary: Ints
-    """The token that the primary draws with the same noise; in an external response, `token`."""
+    """The token that the primary draws with the same noise; where none is drawn, `token`."""
     intervened: Bools
     """Whether `token` was drawn from the intervention policy."""
     js: Floats

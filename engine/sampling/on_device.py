@@ -18,9 +18,9 @@ import numpy.typing as npt
 import torch
 
 from engine.arrays import Ints
-from engine.sampling import plain
+from engine.sampling import plain, summary
 from engine.sampling.distribution import Nuclei, Sampling, log_probabilities, nuclei, stack
-from engine.sampling.full import FullDistributions, Measured, Wanted
+from engine.sampling.full import FullDistributions, Measured, Reading, Wanted
 from engine.sampling.summary import Summary
 from engine.sampling.transfer import Transfer
 
@@ -88,6 +88,30 @@ class OnDevice(FullDistributions):
     def top(self, rows: Ints, count: int) -> Ints:
         token = self._logits_of(rows).topk(count, -1).indices
         return self._transfer.to_host(token.int()).astype(np.int64)
+
+    def reading(self, token: Ints, count: int) -> Reading:
+        own = self._logits[:, : self._vocab_size]
+        top = own.topk(min(count, own.shape[-1]), -1)
+        best, log_mass = (
+            self._on_device[:, column, None].view(torch.float32)
+            for column in (summary.BEST, summary.LOG_MASS)
+        )
+        lists = torch.cat((top.indices.int(), (top.values - best - log_mass).view(torch.int32)), 1)
+        plan = np.array((self._rows, token, token), np.int32).T
+        there = self._transfer.to_device(plan.ravel(), self._logits)
+        # It also forces the tokens, in logits that nobody samples from.
+        numbers = load_passes().measure_and_force(
+            self._logits, self._on_device, there, self._vocab_size
+        )
+        lists = lists.index_select(0, there.view(-1, 3)[:, 0])
+        packed = self._transfer.to_host(torch.cat((numbers.view(torch.int32), lists), 1))
+        width = top.indices.shape[1]
+        found, tokens, log_p = np.split(packed, (5, 5 + width), 1)
+        return Reading(
+            found.view(np.float32)[:, [0, 1, 3]],
+            tokens,
+            np.ascontiguousarray(log_p).view(np.float32),
+        )
 
     def force(self, batch_rows: Ints, token: Ints, wanted: Wanted | None) -> Measured | None:
         plan = np.full((len(batch_rows), 3), -1, np.int32)

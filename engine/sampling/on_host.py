@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 
 from engine.arrays import Ints
-from engine.sampling.distribution import Nuclei, Sampling, log_probabilities, nuclei
-from engine.sampling.full import FullDistributions, Wanted
+from engine.sampling.distribution import Nuclei, Sampling, log_probabilities, measure, nuclei
+from engine.sampling.full import FullDistributions, Reading, Wanted
 from engine.sampling.passes import entropy, take_rows
 
 
@@ -60,6 +60,11 @@ class OnHost(FullDistributions):
 
     def top(self, rows: Ints, count: int) -> Ints:
         return take_rows(self._log_p, rows).topk(count, -1).indices.numpy()
+
+    def reading(self, token: Ints, count: int) -> Reading:
+        numbers = measure(self._log_p, torch.from_numpy(token)[:, None])
+        top = self._log_p.topk(min(count, self._log_p.shape[-1]), -1)
+        return Reading(numbers.numpy(), top.indices.int().numpy(), top.values.numpy())
 
     def force(self, batch_rows: Ints, token: Ints, wanted: Wanted | None) -> torch.Tensor | None:
         self._logits.numpy()[batch_rows, token] = np.inf

@@ -49,4 +49,4 @@ class Rule:
     """The policy `to` of that formula."""
     stop_token_ids: tuple[int, ...] = ()
     trace: TraceMode = "budget"
-    """Until when both engines follow a sequence: its budget is spent, or its end."""
+    """How far both policies are measured: until the budget is spent, or to the end."""

@@ -27,13 +27,11 @@ from engine.sampling.criterion import ASKS_ENTROPY, Answers, fires, query
 from engine.sampling.distribution import Nuclei, Sampling, extrapolate
 from engine.sampling.exchange import Rows, exchange, exchange_numbers
 from engine.sampling.full import FullDistributions
-from engine.sampling.intervention import Decisions, allowed_rows, decide, follow, score
+from engine.sampling.intervention import Decisions, allowed_rows, decide, follow
 from engine.sampling.link import Link
-from engine.sampling.on_device import OnDevice
-from engine.sampling.on_host import OnHost
+from engine.sampling.reader import LogitsReader
 from engine.sampling.rule import Rule
 from engine.sampling.trace import Trace
-from engine.sampling.transfer import Transfer
 
 Side = TypeVar("Side")
 
@@ -54,16 +52,6 @@ class SamplerConfig:
     """Divergence in nats from which on a row of the trace has a top-k list."""
     record_top_k: int
     """Tokens of such a list."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ragged:
-    """One array per sequence, of different lengths."""
-
-    values: Ints
-    """All arrays, one after the other."""
-    start: Ints
-    """Index of the first value of each sequence [S]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +76,6 @@ class Phase:
 
     None where it draws at its rate, and for other criteria.
     """
-    external: Ragged | None = None
-    """Whole external responses, which are scored and not sampled."""
 
 
 _NO_SEQUENCES = Phase(
@@ -157,7 +143,7 @@ class CrossSampler:
         self.link: Link | None = None
         self.trace = Trace(config.record_threshold, config.record_top_k) if keeps_trace else None
         self._state = _State.at_start(_NO_SEQUENCES)
-        self._transfer: Transfer | None = None
+        self._reader = LogitsReader(config.vocab_size, config.sampling)
 
     def begin(self, phase: Phase) -> None:
         """Begin a phase and forget the last one.
@@ -197,7 +183,7 @@ class CrossSampler:
         live = (emitted >= 0) & (position >= state.position[sequence])
         if not live.any():
             return logits
-        full = self._distributions(logits, previous)
+        full = self._reader.read(logits, previous)
         rows = Rows(sequence, position, np.where(emitted > 0, full.previous(), -1))
         self._settle(sequence[live], position[live], rows.previous[live])
         handed_back = np.empty(0, np.int64)
@@ -208,15 +194,6 @@ class CrossSampler:
                 live &= ~spent
         self._decide(full, rows, np.flatnonzero(live), handed_back)
         return logits
-
-    def _distributions(
-        self, logits: torch.Tensor, previous: Ints | torch.Tensor
-    ) -> FullDistributions:
-        config = self.config
-        if logits.device.type == "cpu":
-            return OnHost(logits, previous, config.vocab_size, config.sampling)
-        self._transfer = self._transfer or Transfer()
-        return OnDevice(logits, previous, config.vocab_size, config.sampling, self._transfer)
 
     def end(self, sequence: Ints, emitted: Ints, last: Ints) -> None:
         """Settle sequences that the engine has ended.
@@ -298,9 +275,6 @@ class CrossSampler:
         state, phase = self._state, self._state.phase
         theirs = exchange(self.link, rows, mine, self.trace.catch_up if self.trace else None)
         base, rl = self._order(mine, theirs)
-        if phase.external:
-            token = phase.external.values[phase.external.start[rows.sequence] + rows.position]
-            return score(base, rl, token), theirs.top1
         forward, key = phase.forward[rows.sequence], phase.key[rows.sequence]
         draws = couple(base, rl, forward, key, rows.position)
         fired, budget_left = self._fires(rows, draws, full), state.budget_left[rows.sequence]

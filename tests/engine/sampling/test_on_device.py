@@ -147,6 +147,28 @@ def test_scalars_lists_and_forced_tokens_are_those_of_the_host(kinds: str, seed:
         assert mine is None or logits[row_of][mine].tolist() == logits[row_of][theirs].tolist()
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.text("smfM", min_size=1, max_size=6), st.integers(0, 999), st.sampled_from([7, 600]))
+def test_a_reading_is_the_host_s(kinds: str, seed: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = np.sort(rng.permutation(len(kinds))[: rng.integers(1, len(kinds) + 1)])
+    logits, token = batch_of(kinds, seed), rng.integers(0, VOCAB, len(rows))
+    device, host = (
+        full.reading(token, count) for full in on_both(logits, Sampling(1.0, 0.9), rows)
+    )
+    np.testing.assert_allclose(device.numbers[:, :2], host.numbers[:, :2], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(device.top_log_p, host.top_log_p, rtol=1e-4, atol=1e-5)
+    values = logits[torch.from_numpy(rows), :VOCAB]
+    x = values.gather(1, torch.from_numpy(token)[:, None])
+    assert device.numbers[:, 2].tolist() == (1 + (values > x).sum(1)).tolist()
+    assert device.top.shape == host.top.shape == (len(rows), min(count, VOCAB))
+    best = values.topk(min(count, VOCAB), -1).values
+    assert torch.equal(values.gather(1, torch.from_numpy(device.top).long()), best)
+    # The host orders log-probabilities, which are rounded once more.
+    listed = values.gather(1, torch.from_numpy(host.top).long())
+    np.testing.assert_allclose(listed.numpy(), best.numpy(), rtol=1e-4, atol=1e-4)
+
+
 def test_forced_tokens_are_written_and_nothing_else() -> None:
     logits = batch_of("smf", 0)
     forced = logits.clone()
