@@ -283,8 +283,13 @@ class RunConfig(BaseModel):
             "Let an idle engine load the weights of the other model and help, where that pays."
         ),
     )
-    max_num_seqs: int = Field(
-        64, ge=1, description="Sequences that an engine works on at the same time, at most."
+    max_num_seqs: int | None = Field(
+        None,
+        ge=1,
+        description=(
+            "Sequences in flight per engine. Default: as the KV cache allows, up to 128 on the CPU"
+            " and 256 on a GPU."
+        ),
     )
     max_num_batched_tokens: int | None = Field(
         None,
@@ -444,6 +449,7 @@ class RunConfig(BaseModel):
             )
         if (
             self.max_num_batched_tokens is not None
+            and self.max_num_seqs is not None
             and self.max_num_batched_tokens < self.max_num_seqs
         ):
             raise ValueError(

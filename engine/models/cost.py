@@ -73,7 +73,12 @@ class CostEstimate:
 
 
 def estimate_cost(
-    pair: PairInfo, config: RunConfig, memory: MemoryEstimate, amount: Amount, max_model_len: int
+    pair: PairInfo,
+    config: RunConfig,
+    memory: MemoryEstimate,
+    amount: Amount,
+    max_model_len: int,
+    max_num_seqs: int,
 ) -> CostEstimate:
     """Estimate what a run costs on the devices of this machine.
 
@@ -83,6 +88,7 @@ def estimate_cost(
         memory: What a pair needs on a device.
         amount: What is to be made.
         max_model_len: Context of the engines, in tokens.
+        max_num_seqs: Sequences that an engine works on at the same time, at most.
     """
     gpus = visible_gpus() if config.device != "cpu" else []
     on_gpu = config.device == "cuda" or bool(gpus)
@@ -90,7 +96,7 @@ def estimate_cost(
     roofline = pair_roofline(pair, config, gpu_name)
     num_gpus = (1 if config.share_gpu else 2) * config.tensor_parallel_size * config.pairs
     context = amount.prompt_tokens + amount.length / 2
-    num_slots = _num_slots(config, memory, context / max_model_len, on_gpu)
+    num_slots = _num_slots(config, max_num_seqs, memory, context / max_model_len, on_gpu)
     seconds = run_seconds(roofline, amount, num_slots, config.pairs) if roofline else None
     where = gpu_name or "this machine's CPU"
     if on_gpu and not gpus:
@@ -167,7 +173,11 @@ def phase_seconds(
 
 
 def _num_slots(
-    config: RunConfig, memory: MemoryEstimate, share_of_context: float, on_gpu: bool
+    config: RunConfig,
+    max_num_seqs: int,
+    memory: MemoryEstimate,
+    share_of_context: float,
+    on_gpu: bool,
 ) -> int:
     """Sequences of so much of the full context that one engine has room for, at least 1."""
     num_engines = 1 if on_gpu and not config.share_gpu else len(POLICIES)
@@ -175,9 +185,9 @@ def _num_slots(
     if room is None and memory.available is not None and config.num_kv_blocks is None:
         room = int(_SHARE_OF_FREE_MEMORY * memory.available) - memory.weights
     if room is None:
-        return config.max_num_seqs
+        return max_num_seqs
     sequence_bytes = max(1.0, memory.kv_per_sequence * share_of_context)
-    return max(1, min(config.max_num_seqs, int(room / num_engines / sequence_bytes)))
+    return max(1, min(max_num_seqs, int(room / num_engines / sequence_bytes)))
 
 
 def rough_duration(seconds: float) -> str:

@@ -81,7 +81,7 @@ def _make(
     make_pair = current_hosting().make_pair
     pairs = [make_pair(pair_config(plan, number)) for number in range(plan.config.pairs)]
     jobs = [plan.work.job(key) for key in keys]
-    scheduler = Scheduler(pairs, jobs, plan.rule, plan.config.max_num_seqs)
+    scheduler = Scheduler(pairs, jobs, plan.rule, plan.num_slots)
     try:
         for event in scheduler.events():
             match event:

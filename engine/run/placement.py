@@ -38,7 +38,7 @@ def pair_config(plan: Plan, number: int) -> PairConfig:
         weight_bytes=plan.memory.weights,
         kv_cache_bytes=int(kv_gib * 2**30) if kv_gib else None,
         kv_cache_needs=KvCacheNeeds(
-            plan.memory.kv_per_sequence, config.max_num_seqs, plan.pair.vocab_size
+            plan.memory.kv_per_sequence, plan.num_slots, plan.pair.vocab_size
         ),
         rendezvous=config.rendezvous,
         cores={} if on_gpu else core_binding(plan, number),
@@ -107,12 +107,12 @@ def _engine_args(plan: Plan, model: str) -> dict[str, Any]:
     """vLLM's own arguments of one engine."""
     config = plan.config
     eager = plan.device == "cpu" if config.enforce_eager is None else config.enforce_eager
-    smallest_step = plan.work.longest_prompt + config.max_num_seqs
+    smallest_step = plan.work.longest_prompt + plan.num_slots
     return {
         "model": model,
         "dtype": plan.pair.dtype if config.dtype == "auto" else config.dtype,
         "max_model_len": plan.max_model_len,
-        "max_num_seqs": config.max_num_seqs,
+        "max_num_seqs": plan.num_slots,
         "max_num_batched_tokens": config.max_num_batched_tokens
         or max(_MIN_BATCHED_TOKENS, smallest_step),
         "tensor_parallel_size": config.tensor_parallel_size,

@@ -21,6 +21,7 @@ from engine.models.memory import MemoryEstimate, estimate_memory
 from engine.models.pair_info import PairInfo, inspect_pair
 from engine.models.prompt import check_external, check_prompts, render_prompts
 from engine.run.match import check_num_positions, read_match
+from engine.run.slots import num_slots
 from engine.run.time_left import TimeLeft
 from engine.run.work import Score, Sweep, Work
 from engine.sampling.rule import Rule
@@ -72,11 +73,22 @@ class Plan:
         """The share of the work that is this process's."""
         return parse_shard(self.config.shard) if self.config.shard else WHOLE
 
+    @property
+    def num_slots(self) -> int:
+        """Sequences that an engine works on at the same time, at most."""
+        return num_slots(self.config, self.memory, self.pair.vocab_size, self.device == "cuda")
+
     @cached_property
     def cost(self) -> CostEstimate:
         """What the whole run costs on this machine; on a CPU this measures for milliseconds."""
-        amount = self.work.amount
-        return estimate_cost(self.pair, self.config, self.memory, amount, self.max_model_len)
+        return estimate_cost(
+            self.pair,
+            self.config,
+            self.memory,
+            self.work.amount,
+            self.max_model_len,
+            self.num_slots,
+        )
 
     @property
     def time_left(self) -> TimeLeft:
@@ -116,6 +128,7 @@ class Plan:
             ("longest prompt", f"{self.work.longest_prompt} tokens"),
             ("weights", f"{memory.weights / 2**30:.2f} GiB a device"),
             ("KV cache", f"{kv_mib:.1f} MiB a sequence of {self.max_model_len} tokens"),
+            ("in flight", f"at most {self.num_slots} sequences an engine"),
         ]
         if memory.warning:
             lines.append(("warning", memory.warning))

@@ -72,7 +72,8 @@ NUM_SEEDS = WHOLE["limit"] * WHOLE["samples"]
 ENGINES: dict[str, Any] = {
     "device": "cpu", "dtype": "float32", "max_model_len": 256, "kv_cache_gib": 0.25,
 } | less_on_v2(
-    {"step_timeout": 30}, {"step_timeout": 120, "max_num_seqs": 6, "max_num_batched_tokens": 20}
+    {"step_timeout": 60, "max_num_seqs": 64},
+    {"step_timeout": 120, "max_num_seqs": 6, "max_num_batched_tokens": 20},
 )  # fmt: skip
 OPTIONS = [
     text for name, value in ENGINES.items() for text in (f"--{name.replace('_', '-')}", str(value))

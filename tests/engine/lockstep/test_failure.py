@@ -129,9 +129,7 @@ def carry_out(pair: LeaseRunner, plan: Plan) -> tuple[list[pa.Table], list[pa.Ta
     """What the scheduler hands over: before the first failure, and after it."""
     keys = list(plan.work.trajectories())
     connect()
-    scheduler = Scheduler(
-        [pair], [plan.work.job(key) for key in keys], plan.rule, plan.config.max_num_seqs
-    )
+    scheduler = Scheduler([pair], [plan.work.job(key) for key in keys], plan.rule, plan.num_slots)
     before: list[pa.Table] = []
     after: list[pa.Table] = []
     here = before

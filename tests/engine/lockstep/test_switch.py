@@ -178,7 +178,7 @@ def test_a_switch_that_fails_gives_no_row_and_is_not_tried_again(
     running.fault = fail
     keys = list(plan.work.trajectories())
     jobs = [plan.work.job(key) for key in keys]
-    scheduler = Scheduler([running], jobs, plan.rule, plan.config.max_num_seqs)
+    scheduler = Scheduler([running], jobs, plan.rule, plan.num_slots)
     rows, notes = [], []
     try:
         for event in scheduler.events():
