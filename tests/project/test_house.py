@@ -27,7 +27,7 @@ NEVER_IMPORTED = {
 # torch has for tensors that pretend, and pytest-xdist for schedulers of one's own.
 NO_SECRETS = {
     "_asdict", "_fields", "_make", "_replace", "_private", "_buffered_inputs", "_patch_lang",
-    "_make_wrapper_subclass", "_C", "_disabled_torch_function_impl", "_pytree", "_split_scope",
+    "_make_wrapper_subclass", "_C", "_disabled_torch_function_impl", "_split_scope",
 }  # fmt: skip
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils._pytree import tree_map
 
 from engine.arrays import Ints
 from engine.sampling import plain
@@ -98,7 +97,7 @@ def _run(operation: Any, arguments: Sequence[Any], options: dict[str, Any]) -> A
     name = operation.name().split(".")[0]
     tensors = _tensors((arguments, options))
     mine = [tensor for tensor in tensors if isinstance(tensor, GpuTensor)]
-    inner, inner_options = tree_map(_inner, (arguments, options))
+    inner, inner_options = _map(_inner, (arguments, options))
     target = options.get("device")
     if name == "aten::copy_":
         return _copy(*arguments[:2])
@@ -128,7 +127,7 @@ def _run(operation: Any, arguments: Sequence[Any], options: dict[str, Any]) -> A
             COUNTS.num_bytes += sum(x.numel() * x.element_size() for x in [*mine, *made])
     if name.endswith("_"):
         return arguments[0]
-    return tree_map(lambda x: on_gpu(x) if isinstance(x, torch.Tensor) else x, result)
+    return _map(lambda x: on_gpu(x) if isinstance(x, torch.Tensor) else x, result)
 
 
 def _copy(target: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
@@ -148,9 +147,18 @@ def _inner(value: Any) -> Any:
     return value.numbers if isinstance(value, GpuTensor) else value
 
 
+def _map(change: Callable[[Any], Any], value: Any) -> Any:
+    """`value` with all that its lists, tuples and mappings hold changed; torch's own is slow."""
+    if isinstance(value, list | tuple):
+        return type(value)([_map(change, each) for each in value])
+    if isinstance(value, dict):
+        return {name: _map(change, each) for name, each in value.items()}
+    return change(value)
+
+
 def _tensors(values: Any) -> list[torch.Tensor]:
     found: list[torch.Tensor] = []
-    tree_map(lambda x: found.append(x) if isinstance(x, torch.Tensor) else None, values)
+    _map(lambda x: found.append(x) if isinstance(x, torch.Tensor) else None, values)
     return found
 
 
