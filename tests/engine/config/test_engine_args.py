@@ -4,13 +4,12 @@ lock-step needs another value.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from engine.config.run_config import RunConfig
 from engine.errors import ConfigError
 from engine.lockstep.vllm_engine import check_names
 from engine.run.settings import load
+from xsample.cli.main import commands
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8),
@@ -99,9 +99,11 @@ def test_vllm_knows_every_argument_that_is_named_here() -> None:
         check_names({"quantisation": "fp8"})
 
 
-def test_a_wrong_name_is_one_line_before_anything_starts(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "xsample", "run", "--engine-arg", "attention_backnd=X"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.returncode == 2
+def test_a_wrong_name_is_one_line_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(commands, ["run", "--engine-arg", "attention_backnd=X"])
+    assert done.exit_code == 2
     assert "did you mean 'attention_backend'" in done.stderr
     assert list(tmp_path.iterdir()) == []

@@ -4,8 +4,6 @@ its file.
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -48,12 +46,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def invoke(*arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "xsample", *arguments], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
+def invoke(*arguments: str) -> None:
+    done = CliRunner().invoke(commands, arguments)
+    assert done.exit_code == 0, done.output
 
 
 def test_the_order_of_the_options_is_stored_with_every_grade(run: Path) -> None:
@@ -98,9 +93,7 @@ def test_another_task_is_refused_in_the_same_directory_with_its_prompt_named(run
         "--out",
         str(run),
     ]
-    done = subprocess.run(
-        [sys.executable, "-m", "xsample", *command], capture_output=True, text=True
-    )
-    assert done.returncode == 2
+    done = CliRunner().invoke(commands, command)
+    assert done.exit_code == 2
     assert re.search(r"task is 'arithmetic' here, 'gpqa-diamond' there", done.stderr)
     assert re.search(r"template is '.*boxed.*' here, '\{question\}' there", done.stderr)
