@@ -16,7 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -26,12 +26,19 @@ from engine.core import POLICIES
 from engine.lockstep.engine_pair import PairConfig
 from engine.lockstep.job import Job
 from engine.lockstep.lease_runner import Completed, LeaseRunner
-from engine.lockstep.worker import SEQUENCES_PER_MESSAGE, Decided, Finished, Requests
+from engine.lockstep.worker import (
+    SEQUENCES_PER_MESSAGE,
+    Decided,
+    Finished,
+    Requests,
+    Switched,
+)
 from engine.models.roofline import PairRoofline
 from engine.sampling.rule import Rule
 from engine.sampling.sampler import Phase
 from engine.store.schema import TOKENS
 
+_Message = Finished | Decided | Switched | None
 _TWIN: dict[str, str] = dict(zip(POLICIES, reversed(POLICIES), strict=True))
 
 
@@ -75,17 +82,6 @@ class Speed:
     grain: int = 1
 
 
-class Helping(NamedTuple):
-    """How both engines carry the solo work of one: pulled from a queue, in pieces.
-
-    piece: sequences of a piece, per slot. drains: whether a piece is carried to its end before the
-    next is taken, else slots that come free go on with the next one.
-    """
-
-    piece: float
-    drains: bool
-
-
 class Clock:
     """Simulated seconds of several pairs. Each goes on when no other is behind, so that they take
     their leases in the order of simulated time.
@@ -103,9 +99,10 @@ class Clock:
             self._moved.notify_all()
             self._moved.wait_for(lambda: self._is_first(pair))
 
-    def leave(self, pair: int) -> None:
-        """The pair has nothing more to do."""
+    def leave(self, pair: int, now: float) -> None:
+        """The pair has nothing more to do from `now` on."""
         with self._moved:
+            self.now[pair] = now
             self._working.discard(pair)
             self._moved.notify_all()
 
@@ -117,11 +114,13 @@ class Clock:
 class _Engine:
     """Continuous batching on one engine, from one end of a sequence to the next.
 
-    used, empty: slot-seconds of its slots while it had work. switching: seconds. num_steps: all.
+    used, empty: slot-seconds of its slots while it had work. switching: seconds. num_steps: all;
+    used_steps: those of its slots in which a sequence was computed.
     """
 
     def __init__(self, slots: int) -> None:
-        self.now = self.used = self.empty = self.switching = self.num_steps = 0.0
+        self.now = self.used = self.empty = self.switching = 0.0
+        self.num_steps = self.used_steps = 0.0
         self._slots = slots
         # Of every sequence under way, in the order in which they came.
         self._index: Ints = np.empty(0, np.int64)
@@ -150,6 +149,7 @@ class _Engine:
         seconds += roofline.prefill_seconds(num_prompt_tokens, policies)
         self.spend(seconds, rows)
         self.num_steps += num_steps
+        self.used_steps += rows * num_steps
         self._is_new[running] = False
         self._left[running] -= num_steps
         self._reach[running] += num_steps
@@ -170,7 +170,7 @@ class _Engine:
 class ModelledEngines:
     """As `EnginePair`: the phases that it is asked for, in simulated time.
 
-    helping: how an engine without solo work carries its twin's; None: it is idle.
+    helps: whether an engine without solo work may load its twin's weights.
     """
 
     def __init__(
@@ -180,16 +180,16 @@ class ModelledEngines:
         slots: int,
         clock: Clock,
         pair: int,
-        helping: Helping | None = None,
+        helps: bool = False,
     ) -> None:
         self._speed, self._responses, self._slots = speed, responses, slots
-        self._clock, self._pair, self._helping = clock, pair, helping
+        self._clock, self._pair, self.may_switch = clock, pair, helps
         self.engines: dict[str, _Engine] = {policy: _Engine(slots) for policy in POLICIES}
         self.num_leases, self._has_both_directions = 0, False
         self.holds: dict[str, str] = {policy: policy for policy in POLICIES}
         self._expected: dict[str, _Expected] = {}
         self._ended: dict[str, list[int]] = {policy: [] for policy in POLICIES}
-        self._messages: dict[str, deque[tuple[float, Finished | Decided | None]]] = {
+        self._messages: dict[str, deque[tuple[float, _Message]]] = {
             policy: deque() for policy in POLICIES
         }
         self._busy: set[str] = set()
@@ -207,31 +207,41 @@ class ModelledEngines:
         return 0
 
     def kill(self) -> None:
-        self._clock.leave(self._pair)
+        self._clock.leave(self._pair, self._now)
 
     def stream(
         self, work: Mapping[str, tuple[Phase, Requests]]
     ) -> Iterator[tuple[str, Finished | Decided]]:
-        """The messages of the phases; then their time has passed."""
-        is_paired = next(iter(work.values()))[0].paired
-        if self._helping and not is_paired:
-            yield from self._helped(work, self._helping)
-            return
-        for policy, (phase, _) in work.items():
-            self.begin(policy, phase, np.arange(len(phase.key)), 0, policy)
+        """The messages of a paired phase; then its time has passed."""
+        self.switch_back()
+        for policy, phase in work.items():
+            self.begin(policy, *phase)
         while self._busy:
             policy, message = self.next_message()
             if message is not None:
+                assert not isinstance(message, Switched)
                 yield policy, message
 
-    def begin(
-        self, engine: str, phase: Phase | None, places: Ints, num_left: int, primary: str
-    ) -> None:
-        """Let an engine carry some sequences of a phase, under the weights that it holds.
+    def switch_back(self) -> None:
+        """Give every engine its own weights again."""
+        while self._busy:
+            self.next_message()
+        for policy, held in list(self.holds.items()):
+            if held != policy:
+                self.begin_switch(policy, policy)
+        while self._busy:
+            self.next_message()
 
-        phase: None goes on with the last one. places: which sequences. num_left: as many may be
-        left under way, for a later call. primary: whose column the rows fill.
+    def begin(
+        self, engine: str, phase: Phase | None, requests: Requests, num_left: int = 0
+    ) -> None:
+        """Let an engine carry sequences of a phase, under the weights that it holds.
+
+        phase: None goes on with the last one. num_left: as many may be left under way, for a later
+        call.
         """
+        places = np.arange(requests.first, requests.first + len(requests.prompts))
+        primary = self.holds[engine]
         if phase is not None:
             self._expected[engine] = _Expected(phase, self._responses)
         expected, modelled, speed = self._expected[engine], self.engines[engine], self._speed
@@ -247,24 +257,27 @@ class ModelledEngines:
         modelled.add(places, num_tokens, speed.prompt_tokens + context)
         modelled.spend(speed.sequence_s * len(places), min(self._slots, len(places)))
         self._busy.add(engine)
+        began, steps_before = modelled.now, modelled.used_steps
         while modelled.num_unfinished > num_left:
             ended += modelled.step(roofline, policies).tolist()
             is_due = not modelled.num_unfinished or len(ended) >= SEQUENCES_PER_MESSAGE
             if ended and is_due:
                 messages.append((modelled.now, expected.finished(primary, np.array(ended))))
                 ended.clear()
+        num_decided = int((modelled.used_steps - steps_before) / speed.grain)
+        messages.append((modelled.now, Decided(num_decided, modelled.now - began)))
         messages.append((modelled.now, None))
 
     def begin_switch(self, engine: str, to: str) -> None:
         """Let an engine load the weights of policy `to`."""
-        modelled = self.engines[engine]
-        modelled.now = max(modelled.now, self._now) + self._speed.switch_s
-        modelled.switching += self._speed.switch_s
+        modelled, seconds = self.engines[engine], self._speed.switch_s
+        modelled.now = max(modelled.now, self._now) + seconds
+        modelled.switching += seconds
         self.holds[engine] = to
         self._busy.add(engine)
-        self._messages[engine].append((modelled.now, None))
+        self._messages[engine] += [(modelled.now, Switched((), seconds)), (modelled.now, None)]
 
-    def next_message(self) -> tuple[str, Finished | Decided | None]:
+    def next_message(self) -> tuple[str, _Message]:
         """The next message of any engine, with its policy; None where it has ended its call."""
         engine = min(self._busy, key=lambda policy: self._messages[policy][0][0])
         self._now, message = self._messages[engine].popleft()
@@ -273,45 +286,6 @@ class ModelledEngines:
             if not self._busy:
                 self._clock.wait(self._pair, self._now)
         return engine, message
-
-    def _helped(
-        self, work: Mapping[str, tuple[Phase, Requests]], helping: Helping
-    ) -> Iterator[tuple[str, Finished | Decided]]:
-        """Solo work, pulled in pieces by both engines: each its own first, then its twin's.
-
-        At the end both hold their own weights again.
-        """
-        size = max(1, round(helping.piece * self._slots))
-        waiting = {policy: deque(np.arange(len(phase.key))) for policy, (phase, _) in work.items()}
-        carries: dict[str, str] = {}  # engine -> whose work it has under way
-
-        def employ(engine: str) -> None:
-            held, queue = self.holds[engine], waiting.get(self.holds[engine])
-            if queue:
-                goes_on = carries.get(engine) == held and not helping.drains
-                first = 0 if goes_on or helping.drains else self._slots
-                num = max(first, min(first + size, len(queue) // 2) if first else size)
-                places = np.array([queue.popleft() for _ in range(min(num, len(queue)))])
-                num_left = self._slots if queue and not helping.drains else 0
-                carries[engine] = held
-                phase = None if goes_on else work[held][0]
-                self.begin(engine, phase, places, num_left, held)
-            elif self.engines[engine].num_unfinished:
-                self.begin(engine, None, np.empty(0, np.int64), 0, held)
-            elif held != engine:
-                carries.pop(engine, None)
-                self.begin_switch(engine, engine)
-            elif waiting.get(_TWIN[engine]):
-                self.begin_switch(engine, _TWIN[engine])
-
-        for policy in sorted(POLICIES, key=lambda policy: policy not in work):
-            employ(policy)
-        while self._busy:
-            engine, message = self.next_message()
-            if message is None:
-                employ(engine)
-            else:
-                yield carries[engine], message
 
 
 class _Expected:

@@ -4,16 +4,15 @@ cluster.
     python -m benchmarks.simulate [--model 32b] [--gpu H100] [--gpus 8] [--tensor-parallel-size 4]
         [--responses 960] [--mean-length 4000] [--max-tokens 8000] [--lengths FILE]
         [--direction reverse] [--budget 8] [--positions 1,27] [--slots 64]
-        [--twin-helps 0.5 2] [--drain] [--lease-part 0.9] [--lease-groups 32] [--longest-first]
+        [--lease-part 0.9] [--lease-groups 32] [--longest-first]
     python -m benchmarks.simulate --validate
 
 The scheduler and the staging of leases are the project's own; the engines are modelled
 (`benchmarks.modelled`), their steps take what the plan's roofline says (`engine.models.roofline`).
 --gpus and --model take several values. --positions: the parameters of the beta distribution of an
 intervention's place in its response; with 8 of them 1,27 spends the budget in the first tenth.
---lengths: tokens of a response, a number a line, drawn from with replacement. --twin-helps: beside
-the runs as they are, those in which an engine without solo work loads its twin's weights and both
-pull pieces of so many sequences a slot; --drain: each piece is carried to its end before the next.
+--lengths: tokens of a response, a number a line, drawn from with replacement. Every run is
+simulated with idle engines that load their twin's weights and help, and without (--no-idle-helps).
 
 --validate makes real runs of the embedded pair beside their simulation: `benchmarks.validation`.
 """
@@ -35,7 +34,6 @@ from rich.table import Table
 
 from benchmarks.modelled import (
     Clock,
-    Helping,
     ModelledEngines,
     Response,
     Speed,
@@ -134,13 +132,13 @@ def simulate(
     speed: Speed,
     slots: int,
     num_pairs: int = 1,
-    helping: Helping | None = None,
+    helps: bool = False,
 ) -> Simulated:
     """Carry the jobs out, on the project's scheduler and lease runners and modelled engines."""
-    clock, config = Clock(num_pairs), _config()
+    clock, config = Clock(num_pairs), _config(speed, slots)
     speed = replace(speed, grain=workload.grain)
     engines = [
-        ModelledEngines(speed, workload.responses, slots, clock, pair, helping)
+        ModelledEngines(speed, workload.responses, slots, clock, pair, helps)
         for pair in range(num_pairs)
     ]
     runners = [modelled_runner(config, one) for one in engines]
@@ -166,10 +164,13 @@ def simulate(
     )
 
 
-def _config() -> PairConfig:
-    """That of a pair that is never started: only its stop token is asked for."""
+def _config(speed: Speed, slots: int) -> PairConfig:
+    """That of a pair that is never started: its stop token, slots and weights are asked for."""
     task = Task("none", (Problem("none", "1+1=?", "2"),), "{question}", 1, 8)
-    return pair_config(prepare(load(None, {"device": "cpu", "out": "unused"}), task), 0)
+    settings = {"device": "cpu", "max_num_seqs": slots, "out": "unused"}
+    config = pair_config(prepare(load(None, settings), task), 0)
+    largest = max(load.weight_bytes for load in speed.paired.loads.values())
+    return replace(config, weight_bytes=int(largest))
 
 
 def reasoning_lengths(
@@ -262,8 +263,6 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--direction", choices=(*DIRECTIONS, "both"), default="reverse")
     parser.add_argument("--budget", type=parse_budget, default=(8,))
     parser.add_argument("--positions", type=_two_numbers, default=(1.0, 27.0))
-    parser.add_argument("--twin-helps", nargs="*", type=float, default=[], metavar="PIECE")
-    parser.add_argument("--drain", action="store_true")
     parser.add_argument("--loading-gb-s", type=float, default=5.0, help="weights, of each GPU")
     parser.add_argument("--lease-part", type=float, default=scheduler.PART)
     parser.add_argument("--lease-groups", type=int, default=scheduler.MAX_GROUPS)
@@ -279,9 +278,7 @@ def _two_numbers(text: str) -> tuple[float, float]:
 
 
 def _simulations(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Every model on every number of GPUs, as it is and with each way to help."""
-    ways: list[Helping | None] = [None]
-    ways += [Helping(piece, options.drain) for piece in options.twin_helps]
+    """Every model on every number of GPUs, without and with the help of idle engines."""
     workloads = [_drawn(options, seed) for seed in range(options.draws)]
     lease_size = partial(
         scheduler.lease_size, part=options.lease_part, max_groups=options.lease_groups
@@ -294,17 +291,17 @@ def _simulations(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         if num_gpus > 1 and num_gpus % (len(POLICIES) * ranks):
             raise SystemExit(f"{num_gpus} GPUs are no whole pairs of {ranks} GPUs an engine")
         speed = machine.speed(options.prompt_tokens)
-        for helping in ways:
+        for helps in (False, True):
             with patch.object(scheduler, "lease_size", lease_size):
                 runs = [
-                    simulate(one, speed, options.slots, machine.num_pairs, helping)
+                    simulate(one, speed, options.slots, machine.num_pairs, helps)
                     for one in workloads
                 ]
             parts = ("seconds", "used", "tail", "idle", "switching", "leases")
             yield asdict(machine) | {
                 "pairs": machine.num_pairs,
                 "tokens": median(one.num_tokens for one in workloads),
-                "helping": None if helping is None else helping._asdict(),
+                "helps": helps,
                 **{name: median(getattr(run, name) for run in runs) for name in parts},
             }
 
@@ -324,21 +321,17 @@ def _drawn(options: argparse.Namespace, seed: int) -> Workload:
 def _table(found: Sequence[dict[str, Any]]) -> Table:
     """The simulations, for a reader."""
     shown = Table(
-        "model", "GPUs", "pairs", "twin helps", "wall, min", "GPU h", "used", "tail", "idle",
+        "model", "GPUs", "pairs", "idle helps", "wall, min", "GPU h", "used", "tail", "idle",
         "switching", "leases",
     )  # fmt: skip
     shown.caption = f"modelled: {found[0]['gpu']} by its data sheet; shares of slot-seconds"
     for one in found:
-        helping = one["helping"]
-        way = "no"
-        if helping:
-            way = f"pieces of {helping['piece']:g} a slot{', drained' * helping['drains']}"
         minutes = one["seconds"] / 60
         shown.add_row(
             one["model"],
             str(one["num_gpus"]),
             str(one["pairs"]),
-            way,
+            "yes" if one["helps"] else "no",
             f"{minutes:.1f}",
             f"{one['num_gpus'] * minutes / 60:.2f}",
             *(f"{one[name]:.1%}" for name in ("used", "tail", "idle", "switching")),
