@@ -38,7 +38,7 @@ demo: .venv/.project  ## run the embedded tiny pair on the CPU, about a minute
 test: .venv/.project  ## the whole test suite, in two processes
 	$(BIN)/python $(PYTEST_IN_TWO)
 
-test-v2: .v2/.backend  ## the tests of engines again, on vLLM's model runner V2 in Triton's interpreter; four minutes
+test-v2: .v2/.backend  ## the tests of engines again, on vLLM's model runner V2 in Triton's interpreter
 	@[ ! -e .v2/.triton ] || $(V2_PYTHON) $(PYTEST_IN_TWO) -m v2 $(V2_TESTS)
 
 check: .venv/.project  ## lint, format and types
