@@ -16,7 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +33,6 @@ from engine.lockstep.worker import (
     Requests,
     Switched,
 )
-from engine.models.roofline import PairRoofline
 from engine.sampling.rule import Rule
 from engine.sampling.sampler import Phase
 from engine.store.schema import TOKENS
@@ -66,6 +65,17 @@ class Response:
 Responses = Mapping[tuple[int, bool], Response]  # by noise key, and whether base is the primary
 
 
+class Steps(Protocol):
+    """What steps take, as `PairRoofline` says it."""
+
+    @property
+    def is_shared(self) -> bool: ...
+
+    def step_seconds(self, rows: float, context: float, policies: Sequence[str]) -> float: ...
+
+    def prefill_seconds(self, num_tokens: float, policies: Sequence[str]) -> float: ...
+
+
 @dataclass(frozen=True)
 class Speed:
     """How fast a pair is.
@@ -74,8 +84,8 @@ class Speed:
     switch_s: what an engine takes to load its twin's weights. grain: tokens of a row.
     """
 
-    paired: PairRoofline
-    solo: PairRoofline
+    paired: Steps
+    solo: Steps
     prompt_tokens: float
     sequence_s: float = 0.0
     switch_s: float = 0.0
@@ -138,15 +148,15 @@ class _Engine:
         self._reach = np.concatenate([self._reach, context])
         self._is_new = np.concatenate([self._is_new, np.ones(len(index), np.bool_)])
 
-    def step(self, roofline: PairRoofline, policies: Sequence[str]) -> Ints:
+    def step(self, steps: Steps, policies: Sequence[str]) -> Ints:
         """All steps until the next sequences end, whose numbers are returned."""
         rows = min(self._slots, self.num_unfinished)
         running = slice(0, rows)
         num_steps = max(1.0, float(self._left[running].min()))
         reach = float(self._reach[running].mean()) + num_steps / 2
-        seconds = num_steps * roofline.step_seconds(rows, reach, policies)
+        seconds = num_steps * steps.step_seconds(rows, reach, policies)
         num_prompt_tokens = float(self._reach[running][self._is_new[running]].sum())
-        seconds += roofline.prefill_seconds(num_prompt_tokens, policies)
+        seconds += steps.prefill_seconds(num_prompt_tokens, policies)
         self.spend(seconds, rows)
         self.num_steps += num_steps
         self.used_steps += rows * num_steps
@@ -247,9 +257,9 @@ class ModelledEngines:
         expected, modelled, speed = self._expected[engine], self.engines[engine], self._speed
         ended, messages = self._ended[engine], self._messages[engine]
         is_paired = expected.phase.paired
-        roofline = speed.paired if is_paired else speed.solo
+        steps = speed.paired if is_paired else speed.solo
         policies: tuple[str, ...] = (primary,)
-        if is_paired or (roofline.is_shared and self._has_both_directions):
+        if is_paired or (steps.is_shared and self._has_both_directions):
             policies = POLICIES
         modelled.now = max(modelled.now, self._now)
         num_tokens = speed.grain * expected.rows[places].astype(np.float64)
@@ -259,7 +269,7 @@ class ModelledEngines:
         self._busy.add(engine)
         began, steps_before = modelled.now, modelled.used_steps
         while modelled.num_unfinished > num_left:
-            ended += modelled.step(roofline, policies).tolist()
+            ended += modelled.step(steps, policies).tolist()
             is_due = not modelled.num_unfinished or len(ended) >= SEQUENCES_PER_MESSAGE
             if ended and is_due:
                 messages.append((modelled.now, expected.finished(primary, np.array(ended))))

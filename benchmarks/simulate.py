@@ -64,6 +64,7 @@ MODELS: Mapping[str, Shape] = {
 RANKS = {"14b": 2, "32b": 4, "70b": 4}
 """GPUs of an engine, where the user gives none; 1 for the others."""
 _DTYPE_BYTES = 2
+_LOADING = 5e9  # bytes of weights a second, onto each GPU
 _MAX_ROWS = 1_000_000  # of all responses together; a row stands for as many tokens as that takes
 _EFFECTIVE = 0.5  # the part of the interventions that change the token, as on the embedded pair
 
@@ -169,8 +170,7 @@ def _config(speed: Speed, slots: int) -> PairConfig:
     task = Task("none", (Problem("none", "1+1=?", "2"),), "{question}", 1, 8)
     settings = {"device": "cpu", "max_num_seqs": slots, "out": "unused"}
     config = pair_config(prepare(load(None, settings), task), 0)
-    largest = max(load.weight_bytes for load in speed.paired.loads.values())
-    return replace(config, weight_bytes=int(largest))
+    return replace(config, weight_bytes=int(speed.switch_s * _LOADING))
 
 
 def reasoning_lengths(
@@ -263,7 +263,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--direction", choices=(*DIRECTIONS, "both"), default="reverse")
     parser.add_argument("--budget", type=parse_budget, default=(8,))
     parser.add_argument("--positions", type=_two_numbers, default=(1.0, 27.0))
-    parser.add_argument("--loading-gb-s", type=float, default=5.0, help="weights, of each GPU")
+    parser.add_argument(
+        "--loading-gb-s", type=float, default=_LOADING / 1e9, help="weights, of each GPU"
+    )
     parser.add_argument("--lease-part", type=float, default=scheduler.PART)
     parser.add_argument("--lease-groups", type=int, default=scheduler.MAX_GROUPS)
     parser.add_argument("--draws", type=int, default=3, help="of lengths; medians over them")

@@ -2,8 +2,9 @@
 simulation.
 
 One run calibrates the model: every step of it is timed in both engines, and a line is laid through
-the steps by least squares (fixed part, part of a sequence, part of a prompt's token), one for
-paired and one for solo phases; what is left of the wall time is shared out to the sequences. Other
+the steps by least squares. Its parts are those of the roofline: a fixed part and one of a sequence,
+of paired and of solo steps; one of a token of context, and one of a token of a prompt. What is left
+of the wall time is shared out to the sequences. Other
 runs, with other budgets and directions, are then predicted from it, with the lengths and
 interventions that their responses really have.
 
@@ -19,6 +20,7 @@ import argparse
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,11 +31,9 @@ from benchmarks.modelled import Response, Speed
 from benchmarks.occupancy import RUNS, WatchedPair, plan
 from benchmarks.result import Result, machine, row, spread
 from benchmarks.simulate import Workload, simulate
-from engine.arrays import Floats
 from engine.core import POLICIES
 from engine.lockstep.fork import branch
 from engine.lockstep.worker import Decided, Finished, Loaded, PolicyWorker, Requests
-from engine.models.roofline import Device, EngineLoad, PairRoofline
 from engine.run.placement import ray_cluster
 from engine.run.plan import Plan
 from engine.run.scheduler import Done, Scheduler
@@ -46,14 +46,15 @@ _SLOTS, _PROBLEMS, _SAMPLES = 64, 64, 2
 
 
 class TimedPhase(NamedTuple):
-    """A phase of one engine: its sequences, and of each step the sequences, the tokens computed and
-    the seconds.
+    """A phase of one engine: its sequences, and of each step the sequences, the tokens computed,
+    the tokens of their contexts together, and the seconds.
     """
 
     paired: bool
     num_sequences: int
     rows: list[int]
     tokens: list[int]
+    context: list[int]
     seconds: list[float]
 
 
@@ -72,6 +73,8 @@ class TimedWorker(PolicyWorker):
             if planned.num_scheduled_tokens:
                 self._phases[-1].rows.append(len(planned.num_scheduled_tokens))
                 self._phases[-1].tokens.append(planned.total_num_scheduled_tokens)
+                computed = [scheduler.requests[id_] for id_ in planned.num_scheduled_tokens]
+                self._phases[-1].context.append(sum(one.num_computed_tokens for one in computed))
             return planned
 
         def timed() -> Any:
@@ -89,7 +92,7 @@ class TimedWorker(PolicyWorker):
     ) -> Iterator[Finished | Decided]:
         """As it is; a phase begins, or goes on."""
         if phase:
-            self._phases.append(TimedPhase(phase.paired, len(requests.prompts), [], [], []))
+            self._phases.append(TimedPhase(phase.paired, len(requests.prompts), [], [], [], []))
         yield from super().run(phase, requests, num_left)
 
     def phases(self) -> list[TimedPhase]:
@@ -228,25 +231,40 @@ def calibrate(run: Real) -> Speed:
             kind += [one for side in sides for one in side]
             num_sequences += max(sum(one.num_sequences for one in side) for side in sides)
     rest = run.seconds - run.step_seconds
-    rooflines = _roofline(phases[True]), _roofline(phases[False])
-    return Speed(*rooflines, 0.0, sequence_s=rest / num_sequences)
+    lines = _lines([*phases[True], *phases[False]])
+    prompt_tokens = float(np.mean([len(job.prompt) for job in run.workload.jobs]))
+    return Speed(*lines, prompt_tokens, sequence_s=rest / num_sequences)
 
 
-def _roofline(phases: Sequence[TimedPhase]) -> PairRoofline:
-    """A line through the steps of these phases, as a roofline that memory never holds up."""
-    rows, tokens, seconds = (
-        np.concatenate([np.array(one[column], np.float64) for one in phases])
-        for column in (2, 3, 4)
+@dataclass(frozen=True)
+class Line:
+    """Seconds of a step: fixed, and of each sequence, token of context and token of a prompt."""
+
+    fixed: float
+    by_row: float
+    by_context: float
+    by_token: float
+    is_shared: bool = False
+
+    def step_seconds(self, rows: float, context: float, policies: Sequence[str]) -> float:
+        """A step of so many sequences of so much context each."""
+        return self.fixed + rows * (self.by_row + context * self.by_context)
+
+    def prefill_seconds(self, num_tokens: float, policies: Sequence[str]) -> float:
+        """So many tokens of prompts."""
+        return num_tokens * self.by_token
+
+
+def _lines(phases: Sequence[TimedPhase]) -> tuple[Line, Line]:
+    """Lines through all steps: of paired and of solo phases, of which the engines are the same."""
+    rows, tokens, context, seconds = (
+        np.concatenate([np.array(getattr(one, name), np.float64) for one in phases])
+        for name in ("rows", "tokens", "context", "seconds")
     )
-    fixed, by_row, by_token = _line(rows, tokens - rows, seconds)
-    device = Device("calibrated", np.inf, 1 / max(by_token, 1e-12), fixed, by_row - by_token)
-    return PairRoofline(dict.fromkeys(POLICIES, EngineLoad(0.0, 0.0, 1.0)), device, False)
-
-
-def _line(rows: Floats, num_prompt_tokens: Floats, seconds: Floats) -> tuple[float, float, float]:
-    columns = np.stack([np.ones_like(rows), rows, num_prompt_tokens], axis=1)
-    fixed, by_row, by_token = np.linalg.lstsq(columns, seconds)[0]
-    return float(fixed), float(by_row), float(by_token)
+    paired = np.repeat([float(one.paired) for one in phases], [len(one.rows) for one in phases])
+    columns = [paired, paired * rows, 1 - paired, (1 - paired) * rows, context, tokens - rows]
+    found = np.linalg.lstsq(np.stack(columns, axis=1), seconds)[0].tolist()
+    return Line(*found[:2], *found[4:]), Line(*found[2:])
 
 
 def _table(found: Mapping[str, dict[str, Any]]) -> Table:

@@ -33,7 +33,7 @@ class Progress:
         self._num_gpus = num_gpus
         self._began = clock()
         self._first_ready: float | None = None
-        self._num_made_now = self._num_tokens = 0
+        self._num_made_now = self._num_tokens = self._num_tokens_then = 0
         self._interventions = self._effective = 0
 
     def engines_ready(self) -> None:
@@ -56,12 +56,13 @@ class Progress:
         self._effective += pc.sum(responses["effective_interventions"]).as_py() or 0
         if made_now:
             self._num_made_now += responses.num_rows
+            self._num_tokens_then = self._num_tokens
 
     def snapshot(self, num_done: int, num_graded: int, num_correct: int) -> Snapshot:
         """The state of the run now, for the display."""
         now = self._clock()
         working = 0.0 if self._first_ready is None else now - self._first_ready
-        seen = Seen(self._num_tokens, self._num_made_now, working)
+        seen = Seen(self._num_tokens, self._num_made_now, working, self._num_tokens_then)
         eta_s = self._time_left.remaining_seconds(seen, self._num_expected - num_done)
         gpu_hours = None
         if self._num_gpus and eta_s is not None:

@@ -25,6 +25,8 @@ class Seen(NamedTuple):
     """Trajectories finished."""
     working_s: float
     """Seconds since the first pair was ready."""
+    num_tokens_then: int
+    """Tokens that were decided when the last of them were known: engines tell of many at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class TimeLeft:
         if not self.is_limit or not seen.num_made:
             return self.length
         num_in_flight = min(self._capacity, num_left)
-        observed = seen.num_tokens / (seen.num_made + _PART_IN_FLIGHT * num_in_flight)
+        observed = seen.num_tokens_then / (seen.num_made + _PART_IN_FLIGHT * num_in_flight)
         weight = min(1.0, 2 * seen.num_made / num_in_flight)
         return min(self.length, weight * observed + (1 - weight) * self.length)
 

@@ -99,13 +99,13 @@ def test_larger_models_are_slower_and_more_gpus_an_engine_are_faster() -> None:
     machine = Machine("32b", "H100", 8, 4, 64, 5e9)
     assert machine.num_pairs == 1 and replace(machine, num_gpus=64).num_pairs == 8
     steps = [
-        replace(machine, model=model).speed(200).paired.step_seconds(64, 4000)
+        replace(machine, model=model).speed(200).paired.step_seconds(64, 4000, POLICIES)
         for model in ("7b", "32b", "70b")
     ]
     assert steps == sorted(steps)
-    assert machine.speed(200).paired.step_seconds(64, 4000) < replace(machine, ranks=2).speed(
-        200
-    ).paired.step_seconds(64, 4000)
+    assert machine.speed(200).paired.step_seconds(64, 4000, POLICIES) < replace(
+        machine, ranks=2
+    ).speed(200).paired.step_seconds(64, 4000, POLICIES)
 
 
 def test_lengths_have_their_mean_and_the_longest_come_first_as_far_as_is_known() -> None:
@@ -122,16 +122,18 @@ def test_a_line_through_the_steps_of_a_run_is_found_again() -> None:
     def phase(paired: bool) -> TimedPhase:
         rows = rng.integers(1, SLOTS + 1, 200)
         prompts = rng.integers(0, 2, 200) * rng.integers(1, 50, 200)
-        seconds = STEP + ROW * rows + 1e-4 * prompts
-        return TimedPhase(paired, 20, rows.tolist(), (rows + prompts).tolist(), seconds.tolist())
+        context = rows * rng.integers(10, 80, 200)
+        seconds = STEP * (1 + paired) + ROW * rows + 1e-4 * prompts + 1e-5 * context
+        lists = (rows, rows + prompts, context, seconds)
+        return TimedPhase(paired, 20, *(one.tolist() for one in lists))
 
     timed = [phase(True), phase(False)]
     steps_s = sum(sum(one.seconds) for one in timed)
     real = Real(steps_s + 4.0, workload(), [{"base": timed, "rl": timed}])
     speed = calibrate(real)
-    for roofline in (speed.paired, speed.solo):
-        assert roofline.step_seconds(3, 1000) == pytest.approx(STEP + 3 * ROW)
-        assert roofline.prefill_seconds(50) == pytest.approx(50e-4)
+    for line, fixed in ((speed.paired, 2 * STEP), (speed.solo, STEP)):
+        assert line.step_seconds(3, 40, POLICIES) == pytest.approx(fixed + 3 * (ROW + 40e-5))
+        assert line.prefill_seconds(50, POLICIES) == pytest.approx(50e-4)
     assert speed.sequence_s == pytest.approx(0.1)
     assert real.steps == 800
     slow = [replace_seconds(one, factor=3.0) for one in timed]

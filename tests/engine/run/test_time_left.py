@@ -29,7 +29,7 @@ def seen_after(steps: int, lengths: list[int], slots: int, step_s: float) -> tup
         start, free_at[slot] = free_at[slot], free_at[slot] + length
         num_made += bool(free_at[slot] <= steps)
         num_tokens += int(np.clip(steps - start, 0, length))
-    return Seen(num_tokens, num_made, steps * step_s), len(lengths) - num_made
+    return Seen(num_tokens, num_made, steps * step_s, num_tokens), len(lengths) - num_made
 
 
 def lengths_of(seed: int) -> list[int]:
@@ -38,7 +38,7 @@ def lengths_of(seed: int) -> list[int]:
 
 
 def test_before_the_first_token_the_roofline_and_the_limit_say_what_is_left() -> None:
-    left = TIME_LEFT.remaining_seconds(Seen(0, 0, 0.0), NUM)
+    left = TIME_LEFT.remaining_seconds(Seen(0, 0, 0.0, 0), NUM)
     step = ROOFLINE.step_seconds(64, 100 + LIMIT / 2)
     assert left == pytest.approx(NUM * LIMIT / 64 * step)
 
@@ -46,7 +46,7 @@ def test_before_the_first_token_the_roofline_and_the_limit_say_what_is_left() ->
 def test_a_device_that_is_twice_as_slow_takes_twice_as_long_as_soon_as_tokens_are_seen() -> None:
     for slowness in (1.0, 2.0):
         step = slowness * ROOFLINE.step_seconds(64, 100 + 50)
-        left = TIME_LEFT.remaining_seconds(Seen(6400, 0, 100 * step), NUM)
+        left = TIME_LEFT.remaining_seconds(Seen(6400, 0, 100 * step, 0), NUM)
         expected = (NUM * LIMIT - 6400) / 64 * slowness * ROOFLINE.step_seconds(64, 100 + LIMIT / 2)
         assert left == pytest.approx(expected)
 
@@ -71,9 +71,15 @@ def test_what_is_left_comes_true_without_a_roofline_too(seed: int) -> None:
     assert left == pytest.approx(end / 2, rel=0.35)  # the last ones may be long
 
 
+def test_what_engines_have_not_told_yet_does_not_look_like_longer_responses() -> None:
+    told = Seen(400_000, 200, 60.0, 400_000)
+    later = told._replace(num_tokens=450_000)
+    assert TIME_LEFT.mean_length(later, 760) == TIME_LEFT.mean_length(told, 760)
+
+
 def test_a_length_that_is_known_is_not_estimated() -> None:
     known = replace(TIME_LEFT, length=100.0, is_limit=False)
-    assert known.mean_length(Seen(10_000, 3, 1.0), 50) == 100
+    assert known.mean_length(Seen(10_000, 3, 1.0, 10_000), 50) == 100
 
 
 @given(
@@ -88,7 +94,7 @@ def test_what_is_left_is_never_negative_and_nothing_only_at_the_end(
     tokens: int, made: int, working: float, left: int, is_known: bool, is_limit: bool
 ) -> None:
     time_left = replace(TIME_LEFT, roofline=ROOFLINE if is_known else None, is_limit=is_limit)
-    seconds = time_left.remaining_seconds(Seen(tokens, made, working), left)
+    seconds = time_left.remaining_seconds(Seen(tokens, made, working, tokens), left)
     if left == 0:
         assert seconds == 0
     elif seconds is None:
@@ -102,7 +108,7 @@ def test_gpu_hours_count_the_start_and_what_is_left() -> None:
     progress = Progress(NUM, TIME_LEFT, num_gpus=8, clock=lambda: next(times))
     progress.engines_ready()
     snapshot = progress.snapshot(0, 0, 0)
-    assert snapshot.eta_s == TIME_LEFT.remaining_seconds(Seen(0, 0, 0.0), NUM)
+    assert snapshot.eta_s == TIME_LEFT.remaining_seconds(Seen(0, 0, 0.0, 0), NUM)
     assert snapshot.gpu_hours == pytest.approx(8 * (600 + (snapshot.eta_s or 0)) / 3600)
     alone = Progress(NUM, TIME_LEFT, clock=lambda: 0.0).snapshot(0, 0, 0)
     assert alone.gpu_hours is None
