@@ -36,6 +36,8 @@ class Amount:
     """Tokens of a response."""
     is_limit: bool
     """Whether `length` is the most that a response may have, else what they have on average."""
+    num_measured: int = 0
+    """Sequences of the same length that both engines measure as prompts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,8 @@ def pair_roofline(pair: PairInfo, config: RunConfig, gpu_name: str | None) -> Pa
 def run_seconds(roofline: PairRoofline, amount: Amount, num_slots: int, num_pairs: int) -> float:
     """Seconds that so many pairs take for this amount, shared equally, slot after slot.
 
-    First the paired sequences, then what either engine carries alone, side by side.
+    First the paired sequences, then what either engine carries alone, side by side, and what both
+    measure.
     """
     solo = {policy: number for policy, number in amount.num_solo.items() if number}
     if roofline.is_shared and len(solo) > 1:
@@ -148,7 +151,9 @@ def run_seconds(roofline: PairRoofline, amount: Amount, num_slots: int, num_pair
         ]
         alone = max(times, default=0.0)
     paired = phase_seconds(roofline, amount, num_slots, num_pairs, amount.num_paired, POLICIES)
-    return paired + alone
+    share = -(-amount.num_measured // num_pairs)
+    measured = roofline.prefill_seconds(share * (amount.prompt_tokens + amount.length), POLICIES)
+    return paired + alone + measured
 
 
 def phase_seconds(

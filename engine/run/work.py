@@ -230,18 +230,28 @@ class Sweep(Work):
 
     @property
     def amount(self) -> Amount:
-        """Both engines carry a response with the largest budget; the smaller ones fork from it."""
+        """Both engines carry a response with the largest budget; the smaller ones fork from it.
+
+        What is made alone is measured where the trace is full.
+        """
         arms = len(self.problems) * self.samples
         num_alone = len(self.config.budget)
-        if self.matched or self.config.trace == "full":
+        if self.matched:
             num_alone = 0
         elif self.config.budget[-1] != 0:
             num_alone -= 1
         solo: dict[str, int] = {
             PRIMARY[direction]: num_alone * arms for direction in self.config.directions
         }
-        num_paired = self.num_trajectories - sum(solo.values())
-        return Amount(num_paired, solo, self.longest_prompt, self.max_tokens, is_limit=True)
+        total_solo = sum(solo.values())
+        return Amount(
+            self.num_trajectories - total_solo,
+            solo,
+            self.longest_prompt,
+            self.max_tokens,
+            is_limit=True,
+            num_measured=total_solo if self.config.trace == "full" else 0,
+        )
 
 
 class Score(Work):
@@ -312,4 +322,4 @@ class Score(Work):
     def amount(self) -> Amount:
         number = len(self._responses)
         length = self.max_total_tokens / max(1, number)
-        return Amount(number, {}, self.longest_prompt, length, is_limit=False)
+        return Amount(0, {}, self.longest_prompt, length, is_limit=False, num_measured=number)

@@ -149,7 +149,7 @@ def planned(**settings: Any) -> Plan:
         ({"direction": "reverse", "budget": "8"}, 6, 0, 0),
         ({"direction": "reverse", "budget": "0"}, 0, 0, 6),
         ({"direction": "both", "budget": "0,1,8"}, 12, 12, 12),
-        ({"direction": "forward", "budget": "0,8", "trace": "full"}, 12, 0, 0),
+        ({"direction": "forward", "budget": "0,8", "trace": "full"}, 6, 6, 0),
     ],
 )
 def test_the_largest_budget_is_carried_by_both_engines_and_the_others_by_the_primary(
