@@ -33,6 +33,7 @@ from tests.support.engines import (
     started,
     undisturbed,
 )
+from tests.support.measuring import assert_same_numbers, measured_again
 from tests.support.waiting import comes_true
 
 # Ray's processes cannot import a test's module: what is defined here travels by value.
@@ -105,7 +106,7 @@ class WatchedPair(OpenPair):
 
 
 @pytest.mark.v2
-def test_the_same_tokens_over_tcp_with_prompts_in_chunks_and_a_kv_cache_that_is_too_small(
+def test_the_same_tokens_and_numbers_over_tcp_with_prompts_in_chunks_and_a_too_small_kv_cache(
     store: RunStore,
 ) -> None:
     plan = plan_of(**PART | TIGHT, rendezvous="tcp", engine_arg=("block_size=32",))
@@ -117,20 +118,26 @@ def test_the_same_tokens_over_tcp_with_prompts_in_chunks_and_a_kv_cache_that_is_
         assert ready == f"pair 1: ready, {TIGHT['num_kv_blocks']} KV blocks an engine"
         assert where == ["pair 1: on 127.0.0.1, tcp rendezvous"]
         rows = carry_out(pair, plan)
+        seen = pair.seen
+        assert_same_numbers(*measured_again(pair, rows, plan))
     finally:
         pair.kill()
-    assert pair.seen.preemptions >= less_on_v2(10, 5)
+    assert seen.preemptions >= less_on_v2(10, 5)
+    assert seen.split_prompts >= 2
     assert pair.seen.split_prompts >= 2
     assert_same(rows, of_plan(store, plan))
 
 
 @pytest.mark.v2
-def test_the_same_tokens_when_each_engine_is_split_over_two_ranks(store: RunStore) -> None:
+def test_the_same_tokens_and_numbers_when_each_engine_is_split_over_two_ranks(
+    store: RunStore,
+) -> None:
     plan = plan_of(**PART | less_on_v2({}, {"limit": 1}), tensor_parallel_size=2)
     connect()
     shared_memory = set(os.listdir("/dev/shm"))
     with started(OpenPair(pair_config(plan, 0))) as pair:
         rows = carry_out(pair, plan)
+        assert_same_numbers(*measured_again(pair, rows, plan))
     assert_same(rows, of_plan(store, plan))
     assert comes_true(lambda: set(os.listdir("/dev/shm")) <= shared_memory), (
         "the ranks left shared memory behind"
