@@ -9,13 +9,14 @@ from __future__ import annotations
 # In this order: what needs other engines comes last, and what kills the kept pair at the very end.
 _ON_THE_KEPT_PAIR = (
     "engine/lockstep/test_exact.py", "engine/lockstep/test_interventions.py",
+    "engine/lockstep/test_measuring.py", "engine/run/test_recorded_tokens.py",
     "engine/lockstep/test_network.py", "engine/run/test_score_run.py",
     "evaluators/tasks/test_task_run.py", "xsample/test_api.py", "xsample/test_demo.py",
     "project/test_pages.py", "engine/lockstep/test_invariant.py", "v2/test_model_runner_v2.py",
     "engine/lockstep/test_failure.py",
 )  # fmt: skip
 _LONGEST_OF_THE_OTHERS = (
-    "project/test_slurm.py", "engine/run/test_resume.py", "engine/run/test_chaos.py",
+    "engine/lockstep/test_switch.py", "project/test_slurm.py", "engine/run/test_resume.py", "engine/run/test_chaos.py",
     "project/test_notebook.py", "engine/run/test_nodes.py", "engine/sampling/test_sampler.py",
     "recipes/", "evaluators/grading/", "project/test_hostile.py",
 )  # fmt: skip

@@ -19,6 +19,7 @@ from tests.support.engines import (
     plan_of,
     undisturbed,
 )
+from tests.support.measuring import assert_same_numbers, measured_again
 from tests.support.waiting import comes_true
 from tests.support.watched_pair import WatchedPair
 
@@ -38,7 +39,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
 
 
 @pytest.mark.v2
-def test_the_same_tokens_on_two_ranks_over_tcp_with_prompts_in_chunks_and_too_small_a_kv_cache(
+def test_the_same_tokens_and_numbers_on_two_ranks_over_tcp_with_chunks_and_a_small_kv_cache(
     store: RunStore,
 ) -> None:
     plan = plan_of(
@@ -53,10 +54,12 @@ def test_the_same_tokens_on_two_ranks_over_tcp_with_prompts_in_chunks_and_too_sm
         assert ready == f"pair 1: ready, {TIGHT['num_kv_blocks']} KV blocks an engine"
         assert where == ["pair 1: on 127.0.0.1, tcp rendezvous"]
         rows = carry_out(pair, plan)
+        seen = pair.seen
+        assert_same_numbers(*measured_again(pair, rows, plan))
     finally:
         pair.kill()
-    assert pair.seen.preemptions >= less_on_v2(10, 5)
-    assert pair.seen.split_prompts >= 2
+    assert seen.preemptions >= less_on_v2(10, 5)
+    assert seen.split_prompts >= 2
     assert_same(rows, of_plan(store, plan))
     assert comes_true(lambda: set(os.listdir("/dev/shm")) <= shared_memory), (
         "the ranks left shared memory behind"

@@ -4,7 +4,6 @@ oracle says, however the engines come to compute them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,23 +13,18 @@ import torch
 
 from engine.core import POLICIES
 from engine.lockstep import measuring
-from engine.lockstep.job import Job
-from engine.lockstep.lease_runner import Completed
 from engine.models.pair_info import TINY_PAIR
 from engine.run.placement import pair_config
-from engine.run.plan import Plan
-from engine.sampling.rule import Rule
 from tests.support.engines import (
     TOLERANCE,
     KeptPair,
     carry_out,
-    floats,
     kept_pair,
-    keys_of,
     less_on_v2,
     plan_of,
     responses_of,
 )
+from tests.support.measuring import assert_same_numbers, measured, measured_again
 from tests.support.reference import Policy, entropy, js, nucleus
 
 pytestmark = pytest.mark.v2
@@ -65,14 +59,6 @@ def responses(pair: KeptPair) -> list[tuple[list[int], list[int]]]:
     [stop] = plan.pair.stop_token_ids
     prompt, tokens = made[0]
     return [*made, made[0], (prompt, [5, stop, *tokens, stop, 7]), (prompt, tokens[:1])]
-
-
-def measured(pair: KeptPair, responses: Iterable[tuple[list[int], list[int]]]) -> pa.Table:
-    """Rows of the responses, ordered by (sequence, position)."""
-    jobs = [Job(prompt, 0, True, None, len(ids), external=ids) for prompt, ids in responses]
-    done = [event for event in pair.run(jobs, Rule()) if isinstance(event, Completed)]
-    rows = pa.concat_tables([completed.tokens for completed in done])
-    return rows.sort_by([("sequence", "ascending"), ("position", "ascending")])
 
 
 @pytest.fixture(scope="module")
@@ -155,35 +141,12 @@ def test_the_same_numbers_whatever_else_is_measured_beside_them(
     assert_same_numbers(measured(pair, responses[-2:-1]), last)
 
 
-def assert_same_numbers(found: pa.Table, expected: pa.Table) -> None:
-    for name in expected.column_names:
-        if name in ("sequence", "topk_base", "topk_rl"):
-            continue
-        if pa.types.is_floating(expected[name].type):
-            np.testing.assert_allclose(
-                floats(found[name]), floats(expected[name]), rtol=0, atol=TOLERANCE, err_msg=name
-            )
-        else:
-            assert found[name].to_pylist() == expected[name].to_pylist(), name
-
-
-def full_trace(**settings: Any) -> Plan:
-    return plan_of(**WORK | {"direction": "both", "budget": (0, 1, None)} | settings, trace="full")
-
-
 def test_a_full_trace_has_the_numbers_of_its_responses_measured_by_themselves(
     pair: KeptPair,
 ) -> None:
     """Its stems were measured while they were decided, its tails afterwards."""
-    plan = full_trace()
+    plan = plan_of(**WORK | {"direction": "both", "budget": (0, 1, None)}, trace="full")
     made = carry_out(pair, plan)
-    order = {key: n for n, key in enumerate(plan.work.trajectories())}
-    tokens = responses_of(made)
-    given = [(plan.work.prompt(key), tokens[key]) for key in order]
-    number = pa.array([order[key] for key in keys_of(made)], pa.int32())
-    made = made.append_column("sequence", number).sort_by(
-        [("sequence", "ascending"), ("position", "ascending")]
-    )
-    found = measured(pair, given)
-    same = [name for name in found.column_names if name not in ("intervened", "effective")]
-    assert_same_numbers(made, found.select([name for name in same if name != "primary_token"]))
+    assert made["js"].null_count == 0
+    found, made = measured_again(pair, made, plan)
+    assert_same_numbers(found, made)
