@@ -16,9 +16,10 @@ _ON_THE_KEPT_PAIR = (
     "engine/lockstep/test_failure.py",
 )  # fmt: skip
 _LONGEST_OF_THE_OTHERS = (
-    "engine/lockstep/test_switch.py", "project/test_slurm.py", "engine/run/test_resume.py", "engine/run/test_chaos.py",
-    "project/test_notebook.py", "engine/run/test_nodes.py", "engine/sampling/test_sampler.py",
-    "recipes/", "evaluators/grading/", "project/test_hostile.py",
+    "engine/lockstep/test_switch.py", "project/test_slurm.py", "engine/run/test_resume.py",
+    "engine/run/test_chaos.py", "project/test_notebook.py", "engine/run/test_nodes.py",
+    "engine/sampling/test_sampler.py", "recipes/", "evaluators/grading/",
+    "project/test_hostile.py",
 )  # fmt: skip
 _FIRST = (*_ON_THE_KEPT_PAIR, *_LONGEST_OF_THE_OTHERS)
 
