@@ -54,6 +54,7 @@ _FOR_LOCKSTEP = {
     "scheduler_cls": "both engines must schedule alike",
     "scheduling_policy": "both engines must schedule alike",
     "kv_transfer_config": "both engines must find the same prefixes in their caches",
+    "kv_sharing_fast_prefill": "responses are measured at every token of a prompt",
     "enable_lora": "a model is one set of weights; merge the adapter",
     "disable_log_stats": "xsample shows progress itself",
     "enable_batch_sharded_sampling": "every rank must see all rows",
@@ -65,6 +66,7 @@ _FOR_LOCKSTEP = {
     "seed": "vLLM never draws; give --seed",
 }
 _PREFIXES_FOR_LOCKSTEP = {
+    "kv_offloading_": "a cache on the host would outlive a change of weights",
     "data_parallel_": "an engine is one replica; give --pairs",
     "spec_": "a step must decide one token of each sequence",
 }

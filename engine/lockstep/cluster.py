@@ -11,7 +11,7 @@ import logging
 import secrets
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from engine.errors import ConfigError, EngineError, first_line
@@ -61,9 +61,12 @@ def _start(num_cpus: int, folder: Path) -> None:
     Raises:
         EngineError: It does not start.
     """
+    import psutil
     import ray
 
+    mine = psutil.Process()
     for attempt in range(1, _MAX_STARTS + 1):
+        before = set(mine.children(recursive=True))
         try:
             ray.init(
                 address="local",
@@ -75,7 +78,10 @@ def _start(num_cpus: int, folder: Path) -> None:
                 **ray_private.init_arguments(_LOOPBACK, folder / "ray"),
             )
         except Exception as error:  # Ray has no errors of its own for this
-            ray.shutdown()
+            ray.shutdown()  # which knows nothing of daemons that have come too late
+            for daemon in set(mine.children(recursive=True)) - before:
+                with suppress(psutil.Error):
+                    daemon.kill()
             reason = first_line(error)
             if "timed out during startup" not in reason or attempt == _MAX_STARTS:
                 raise EngineError(f"Ray could not be started: {reason}") from None

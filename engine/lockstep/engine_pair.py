@@ -6,6 +6,7 @@ of a worker leaves here as an EngineError.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -39,7 +40,7 @@ from engine.sampling.sampler import Phase
 from engine.system.log import log_event, remove_if_empty
 
 _PLACING_SECONDS, _LOADING_SECONDS, _CLOSING_SECONDS = 300.0, 3600.0, 5.0
-_GRACE_SECONDS = 30.0
+_GRACE_SECONDS, _SWITCHING_SECONDS = 30.0, 900.0
 _SWITCH_BEGINS = "an engine begins to load weights"
 # Settings of the user's shell that workers on other nodes must have too.
 _PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME", "VLLM_USE_V2_MODEL_RUNNER", "VLLM_BATCH_INVARIANT")
@@ -59,6 +60,8 @@ class PairConfig:
     """Whether an idle engine may load its twin's weights, as both models are of one make."""
     weight_bytes: int
     """Bytes of all weights that share one device."""
+    checkpoint_bytes: int
+    """Size of the larger checkpoint, which every rank reads to load its weights."""
     kv_cache_bytes: int | None
     """KV cache of one engine on one device; None: as the free memory of the GPU allows."""
     kv_cache_needs: KvCacheNeeds
@@ -88,7 +91,7 @@ class EnginePair:
         """Whether an engine may load its twin's weights. A switch that fails ends that for good."""
         self._weights: dict[str, tuple[str, ...]] = {}  # policy -> the fingerprint of its model
         self.holds: dict[str, str] = {}
-        """Policy of each engine -> the policy whose weights it has been proved to hold."""
+        """Policy of each engine -> the policy whose weights it has been proved to hold, or ""."""
         self._switching: dict[str, str] = {}  # the same for engines that are on their way there
         self._pending: dict[Any, str] = {}  # a call's messages -> the policy of its engine
         self._group: PlacementGroup | None = None
@@ -171,8 +174,12 @@ class EnginePair:
             EngineError: An engine failed, or holds other weights than it was to load.
         """
         with engine_errors(self._logs):
-            timeout = _LOADING_SECONDS if self._switching else self._reply_timeout
+            all_switch = set(self._pending.values()) <= self._switching.keys()
+            timeout = _SWITCHING_SECONDS if all_switch else self._reply_timeout
             ready, _ = ray.wait(list(self._pending), num_returns=1, timeout=timeout)
+            if not ready and all_switch:
+                self.may_switch = False
+                raise EngineError(f"an engine has not loaded weights within {timeout:g} s")
             if not ready:
                 raise LockstepError(
                     f"no engine of the pair has said anything for {timeout:g} s (step_timeout)"
@@ -208,33 +215,36 @@ class EnginePair:
 
     @contextmanager
     def _switch_errors(self, policy: str) -> Iterator[None]:
-        """An engine that fails at a switch, and does not just die, is not asked for another."""
-        to = self._switching.get(policy)
+        """After an engine has failed at a switch, the pair is not asked for another."""
+        is_switch = policy in self._switching
         try:
             yield
-        except Exception as error:
-            died = isinstance(error, ray.exceptions.ActorDiedError)
-            if to is not None and not died and not isinstance(error, StopIteration):
-                self.may_switch = False
+        except Exception:
+            self.may_switch &= not is_switch
             raise
 
     def _prove(self, policy: str, message: Switched) -> None:
-        """Check that an engine holds what it was to load.
+        """Note what an engine holds, if it is what it was to load.
+
+        If it is not, the engine is given nothing to do before it has its own weights again.
 
         Raises:
-            EngineError: Its weights are not those of the policy's own engine.
+            EngineError: It was to have its own weights again, and has not.
         """
         to = self._switching.pop(policy)
-        if message.weights != self._weights[to]:
-            raise EngineError(
-                f"the engine of {policy} has other weights than the engine of {to} after loading"
-                f" those of {self._config.workers[to].engine_args['model']}; idle engines do not"
-                " help any more"
-            )
-        self.holds[policy] = to
+        as_asked = message.weights == self._weights[to]
+        self.holds[policy] = to if as_asked else ""
+        self.may_switch &= as_asked
         log_event(
-            "an engine has loaded weights", engine=policy, weights=to, seconds=message.seconds
-        )
+            "an engine has loaded weights" if as_asked else "an engine holds other weights",
+            logging.INFO if as_asked else logging.WARNING,
+            engine=policy, weights=to, seconds=message.seconds,
+        )  # fmt: skip
+        if not as_asked and to == policy:
+            raise EngineError(
+                f"the engine of {policy} has other weights than when it was started, after loading"
+                f" {self._config.workers[to].engine_args['model']} again"
+            )
 
     def measure(
         self, work: Mapping[str, tuple[list[list[int]], Targets]]

@@ -32,6 +32,9 @@ from engine.lockstep.worker import Decided, Finished, PolicyWorker, Requests
 from engine.sampling.rule import Rule
 from engine.sampling.sampler import Phase
 
+_MEASURED_AT_ONCE = 2**20
+"""Tokens of responses that both engines are asked to measure at once, about."""
+
 
 @dataclass(frozen=True, slots=True)
 class Completed:
@@ -97,7 +100,7 @@ class LeaseRunner:
         self.config = config
         self._stop_token = config.workers["base"].stop_token_ids[0]
         self._num_slots = config.workers["base"].engine_args["max_num_seqs"]
-        self._forecast = Forecast.before_any(config.weight_bytes)
+        self._forecast = Forecast.before_any(config.checkpoint_bytes)
 
     def start(self, tell: Callable[[str], object] = lambda line: None) -> str:
         """Place, load and connect the two engines.
@@ -166,20 +169,21 @@ class LeaseRunner:
     def _measure(self, lease: _Lease) -> Iterator[Completed | Decided]:
         """Measure both policies at external responses and at tails."""
         sampler = self.config.workers["base"].sampler
-        responses = [unmeasured.response for unmeasured in lease.unmeasured]
-        for message in measure_responses(self.engines, responses, sampler):
-            if isinstance(message, Decided):
-                if not lease.tails:  # the tokens of tails were counted when they were decided
-                    yield message
-                continue
-            whole: list[_Whole] = []
-            for sequence in np.unique(message["sequence"].to_numpy()):
-                segment, stopped, _ = lease.unmeasured[sequence]
-                rows = rows_of(message, sequence)
-                if segment.prefix is not None:
-                    rows = pa.concat_tables([segment.prefix, rows])
-                whole += [_Whole(member, segment, stopped, rows) for member in segment.members]
-            yield _completed(whole, lease.rule)
+        for part in _parts(lease.unmeasured):
+            responses = [unmeasured.response for unmeasured in part]
+            for message in measure_responses(self.engines, responses, sampler):
+                if isinstance(message, Decided):
+                    if not lease.tails:  # the tokens of tails were counted when they were decided
+                        yield message
+                    continue
+                whole: list[_Whole] = []
+                for sequence in np.unique(message["sequence"].to_numpy()):
+                    segment, stopped, _ = part[sequence]
+                    rows = rows_of(message, sequence)
+                    if segment.prefix is not None:
+                        rows = pa.concat_tables([segment.prefix, rows])
+                    whole += [_Whole(member, segment, stopped, rows) for member in segment.members]
+                yield _completed(whole, lease.rule)
 
     def _paired_phase(self, segments: list[Segment], rule: Rule) -> Iterator[_Batch | Decided]:
         """What both engines finish of these segments, the two sides merged."""
@@ -223,6 +227,20 @@ class LeaseRunner:
             if batch.handed_back.any():
                 raise LockstepError("an engine emitted tokens that its sampler has not recorded")
             yield _renumber(batch, index_of[primary])
+
+
+def _parts(unmeasured: Sequence[_Unmeasured]) -> Iterator[list[_Unmeasured]]:
+    """Responses that are measured together: what is asked of an engine at once must stay small."""
+    part: list[_Unmeasured] = []
+    num_tokens = 0
+    for one in unmeasured:
+        if part and num_tokens + len(one.tokens) > _MEASURED_AT_ONCE:
+            yield part
+            part, num_tokens = [], 0
+        part.append(one)
+        num_tokens += len(one.tokens)
+    if part:
+        yield part
 
 
 class _Lease:

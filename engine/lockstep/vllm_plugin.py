@@ -263,8 +263,8 @@ class SamplerCalls:
 def _outside_of_phases(logits: torch.Tensor) -> torch.Tensor:
     """The logits of vLLM's own warm-up, or of the prompt that shows an engine's weights."""
     global _probed
-    if _probing:  # a prompt that comes in chunks is whole at the last one
-        _probed = digest_of_tensors([("logits", logits)])
+    if _probing:
+        _probed = digest_of_tensors([(_probed, logits)])  # of all steps, one after the other
     return logits
 
 

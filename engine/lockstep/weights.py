@@ -1,8 +1,9 @@
 """What tells the weights of one engine from those of another: taken off the device, not off a name.
 
-A fingerprint has two parts. The bits of all tensors of the model say which weights lie on the
-device. Some kernels keep copies of their own that no tensor shows (oneDNN on the CPU packs them),
-so the logits of a fixed prompt say which weights the engine computes with.
+A fingerprint has two parts. Sums of the bits of all tensors of the model say which weights lie
+on the device. Some kernels keep copies of their own that no tensor shows (oneDNN on the CPU packs
+them), so the logits of a fixed prompt, and of a few tokens after it, say which weights the engine
+computes with.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # b
 _BLOCK = 1 << 16
 _BLOCKS_AT_ONCE = 1 << 8
 _PROBE_TOKENS = 16
+PROBE_STEPS = 4
+"""Steps whose logits belong to a fingerprint: that of the prompt, and steps that decode, which have
+kernels of their own.
+"""
 
 
 def probe_prompt(vocab_size: int, max_tokens: int) -> list[int]:
@@ -47,7 +52,10 @@ def digest_of_tensors(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
 
 def _sums(tensor: torch.Tensor) -> Sequence[torch.Tensor]:
     """The sums of the bits of each block, taken as integers, modulo 2^64."""
-    bits = tensor.contiguous().reshape(-1).view(_INTEGERS[tensor.element_size()])
+    if not tensor.is_contiguous() and tensor.ndim > 1:
+        tensor = tensor.transpose(-1, -2)  # weights of quantised layers; a copy would take memory
+    integers = _INTEGERS.get(tensor.element_size(), torch.int64)
+    bits = tensor.contiguous().reshape(-1).view(integers)
     whole = bits[: len(bits) // _BLOCK * _BLOCK].view(-1, _BLOCK)
     starts = range(0, len(whole), _BLOCKS_AT_ONCE)
     sums = [whole[at : at + _BLOCKS_AT_ONCE].sum(1, dtype=torch.int64) for at in starts]

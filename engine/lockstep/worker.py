@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from engine.arrays import Bools, Ints
 from engine.errors import EngineError, LockstepError
-from engine.lockstep.weights import probe_prompt
+from engine.lockstep.weights import PROBE_STEPS, probe_prompt
 from engine.sampling.link import Address
 from engine.sampling.prefill import Targets
 from engine.sampling.sampler import Phase, SamplerConfig
@@ -31,7 +31,7 @@ SEQUENCES_PER_MESSAGE = 256
 Messages are then few, and there is little to lose.
 """
 
-_ROWS_PER_MESSAGE = 2**15
+_ROWS_PER_MESSAGE = 2**13
 """Measured rows go to the driver when there are so many of them, some 10 MB."""
 
 # Or after so many steps. Steps, not seconds, so that both sides of a pair send the same messages.
@@ -50,6 +50,8 @@ class WorkerConfig:
     """The union of both policies' EOS ids."""
     step_timeout: float
     """Seconds that the twin may stay silent."""
+    idle_helps: bool = False
+    """Whether the engine may load other weights, so that it tells what it holds."""
     log: LogConfig | None = field(default=None, compare=False)
     """The log of this engine alone."""
     hub_token: str | None = field(default=None, compare=False, repr=False)
@@ -182,7 +184,8 @@ class PolicyWorker:
         model_runner = self.configure(self._config.sampler)
         cache = config.cache_config
         num_blocks = cache.num_gpu_blocks or 0
-        return Loaded(num_blocks, cache.block_size, model_runner, self._weights())
+        weights = self._weights() if self._config.idle_helps else ()
+        return Loaded(num_blocks, cache.block_size, model_runner, weights)
 
     def switch(self, model: str) -> Iterator[Switched]:
         """Load the weights of another model of the same architecture in the place of those here.
@@ -207,10 +210,15 @@ class PolicyWorker:
 
         self._reset_cache()  # a hit would show the weights that have filled it
         args = self._config.engine_args
-        prompt = probe_prompt(self._config.sampler.vocab_size, args["max_model_len"] - 1)
+        most = args["max_model_len"] - PROBE_STEPS
+        prompt = probe_prompt(self._config.sampler.vocab_size, max(1, most))
         self._engine.collective_rpc("xsample_probe")
         params = SamplingParams(
-            temperature=0.0, max_tokens=1, detokenize=False, extra_args={"sequence": -1}
+            temperature=0.0,
+            max_tokens=PROBE_STEPS,
+            ignore_eos=True,
+            detokenize=False,
+            extra_args={"sequence": -1},
         )
         self._engine.add_request("probe", {"prompt_token_ids": prompt}, params)
         while self._engine.has_unfinished_requests():

@@ -81,10 +81,10 @@ def gpu(name: str, dtype_bytes: int, num_devices: int) -> Device | None:
         num_devices: Devices of an engine.
 
     Returns:
-        None for a GPU that is not known.
+        None for a GPU that is not known, and for a slice of one.
     """
     words = set(name.replace("-", " ").split())
-    known = [entry for entry in _GPUS if set(entry.split()) <= words]
+    known = [entry for entry in _GPUS if set(entry.split()) <= words and "MIG" not in words]
     if not known:
         return None
     peak = _GPUS[max(known, key=lambda entry: len(entry.split()))]

@@ -53,7 +53,9 @@ class PairInfo:
     dtype: str
     """That of the RL model; both engines must run in one."""
     alike: bool
-    """Whether the two differ in nothing but their weights, as far as config.json says."""
+    """Whether the two differ in nothing but their weights, as far as config.json says, and are not
+    quantised.
+    """
     base_weight_bytes: int
     """Size of the weight files."""
     rl_weight_bytes: int
@@ -109,7 +111,7 @@ def inspect_pair(
         stop_token_ids=_stop_token_ids(models, tokenizers, vocab_size),
         context_length=min(size.context for size in sizes),
         dtype=sizes[1].dtype,
-        alike=_computed(models[0].config) == _computed(models[1].config),
+        alike=_are_alike(models[0].config, models[1].config),
         base_weight_bytes=models[0].weight_bytes,
         rl_weight_bytes=models[1].weight_bytes,
         base_fingerprint=models[0].fingerprint,
@@ -197,6 +199,11 @@ def _refuse_different_vocabularies(models: Sequence[Checkpoint], tokenizers: Seq
                 f" {index} is {base_token} in the base model and {rl_token} in the RL model; a pair"
                 " shares one tokenizer, give models of one family"
             )
+
+
+def _are_alike(base: Mapping[str, Any], rl: Mapping[str, Any]) -> bool:
+    """Whether one model computes as the other would with its weights, none of them quantised."""
+    return _computed(base) == _computed(rl) and "quantization_config" not in base
 
 
 def _computed(config: Mapping[str, Any]) -> dict[str, Any]:

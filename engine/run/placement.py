@@ -6,6 +6,7 @@ import os
 from contextlib import AbstractContextManager
 from typing import Any
 
+from engine.config.engine_args import MAY_DIFFER
 from engine.config.run_config import CPU_KV_CACHE_GIB
 from engine.core import POLICIES, Policy
 from engine.lockstep.cluster import joined_cluster, own_cluster
@@ -36,6 +37,7 @@ def pair_config(plan: Plan, number: int) -> PairConfig:
         share_gpu=config.share_gpu,
         idle_helps=_idle_helps(plan),
         weight_bytes=plan.memory.weights,
+        checkpoint_bytes=max(plan.pair.base_weight_bytes, plan.pair.rl_weight_bytes),
         kv_cache_bytes=int(kv_gib * 2**30) if kv_gib else None,
         kv_cache_needs=KvCacheNeeds(
             plan.memory.kv_per_sequence, plan.num_slots, plan.pair.vocab_size
@@ -49,11 +51,13 @@ def pair_config(plan: Plan, number: int) -> PairConfig:
 def _idle_helps(plan: Plan) -> bool:
     """Whether an idle engine may load its twin's weights: nothing but the weights differs.
 
-    Engines that share a GPU are never idle, since the other one has the whole GPU then.
+    Engines that share a GPU are never idle, since the other one has the whole GPU then. What says
+    how weights are found, stored or converted is left alone: vLLM cannot load all of it anew.
     """
     config = plan.config
-    same_arguments = config.engine_args("base") == config.engine_args("rl")
-    return config.idle_helps and plan.pair.alike and same_arguments and not config.share_gpu
+    base, rl = (config.engine_args(policy) for policy in POLICIES)
+    plain = not any(name in MAY_DIFFER or "offload" in name for name in base)
+    return config.idle_helps and plan.pair.alike and base == rl and plain and not config.share_gpu
 
 
 def ray_cluster(plan: Plan) -> AbstractContextManager[None]:
@@ -98,6 +102,7 @@ def _worker_config(plan: Plan, policy: Policy, number: int) -> WorkerConfig:
         _engine_args(plan, pair.base if policy == "base" else pair.rl) | config.engine_args(policy),
         pair.stop_token_ids,
         config.step_timeout,
+        _idle_helps(plan),
         plan.log_config(f"{policy}-{number + 1}"),
         os.environ.get("HF_TOKEN"),
     )

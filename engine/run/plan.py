@@ -15,6 +15,7 @@ from typing import Any
 
 from engine.config.run_config import RunConfig
 from engine.core import POLICIES, ExternalResponses, GraderName, Problem, Task, budget_text
+from engine.errors import ConfigError
 from engine.lockstep.vllm_engine import check_names
 from engine.models.cost import CostEstimate, estimate_cost
 from engine.models.memory import MemoryEstimate, estimate_memory
@@ -33,6 +34,7 @@ from engine.system.terminal import visible
 _SESSION_SETTINGS = {"shard", "verbose"}  # they may differ between the sessions of one run
 # A row of `tokens` uncompressed, without its rare lists. Rows of the embedded pair take 6 to 13.
 _BYTES_PER_TOKEN = 70
+_MAX_WHOLE_NUCLEUS = 4096  # tokens
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,8 @@ def prepare(config: RunConfig, task: Task) -> Plan:
         UsageError: Something that the user gave cannot be run as it is.
     """
     pair = _inspect(config)
+    if config.trace == "full":
+        _check_measurable(config, pair)
     sweep = Sweep(config, task, render_prompts(pair.tokenizer, task))
     rule = config.rule(sweep.max_tokens, pair.stop_token_ids)
     by_problem = {key.problem: sweep.prompt(key) for key in sweep.trajectories()}
@@ -194,10 +198,25 @@ def prepare_score(config: RunConfig, read: Callable[[PairInfo], ExternalResponse
         UsageError: Something that the user gave cannot be measured as it is.
     """
     pair = _inspect(config)
+    _check_measurable(config, pair)
     external = read(pair)
     limits = (config.max_model_len, pair.context_length, pair.vocab_size)
     max_model_len = check_external(external, *limits)
     return _plan(config, Score(external), Rule(), pair, max_model_len, f"{external.name}-scored")
+
+
+def _check_measurable(config: RunConfig, pair: PairInfo) -> None:
+    """Check that what is measured after it was made has nuclei that can be kept.
+
+    Raises:
+        ConfigError: Every nucleus would be the whole of a large vocabulary.
+    """
+    is_whole = config.top_p == 1 and not config.top_k and config.temperature
+    if is_whole and pair.vocab_size > _MAX_WHOLE_NUCLEUS:
+        raise ConfigError(
+            f"top_p is 1, so each nucleus would hold all {pair.vocab_size:,} tokens, at every"
+            " position that is measured: give --top-p 0.999 or --top-k 1000"
+        )
 
 
 def _inspect(config: RunConfig) -> PairInfo:

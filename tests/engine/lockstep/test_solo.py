@@ -30,7 +30,7 @@ class ModelledEngines:
     """As `EnginePair`: a step of an engine takes a second, and a switch `switch_seconds`."""
 
     def __init__(self, lengths: dict[str, list[int]], switch_seconds: float) -> None:
-        self.may_switch = True
+        self.may_switch, self.is_spoilt = True, False
         self.holds: dict[str, str] = {policy: policy for policy in POLICIES}
         self.num_switches, self.now = 0, 0.0
         self._lengths, self._switch_seconds = lengths, switch_seconds
@@ -85,6 +85,8 @@ class ModelledEngines:
         self.now, _, policy, message = heapq.heappop(self._messages)
         if isinstance(message, tuple):
             self.holds[policy], message = message
+            if self.is_spoilt and self.holds[policy] != policy:
+                self.holds[policy], self.may_switch = "", False
         return policy, message
 
     def _say(self, time: float, policy: str, message: Any) -> None:
@@ -92,12 +94,16 @@ class ModelledEngines:
 
 
 def carry_out(
-    base: Sequence[int], rl: Sequence[int], switch_seconds: float, may_switch: bool = True
+    base: Sequence[int],
+    rl: Sequence[int],
+    switch_seconds: float,
+    may_switch: bool = True,
+    is_spoilt: bool = False,
 ) -> ModelledEngines:
-    """Tails of these lengths, to their end."""
+    """Tails of these lengths, to their end. is_spoilt: weights that are loaded are never right."""
     lengths = {"base": list(base), "rl": list(rl)}
     engines = ModelledEngines(lengths, switch_seconds)
-    engines.may_switch = may_switch
+    engines.may_switch, engines.is_spoilt = may_switch, is_spoilt
     work = {}
     for policy, mine in lengths.items():
         if mine:
@@ -147,3 +153,12 @@ def test_an_engine_helps_when_its_own_tails_are_done() -> None:
     together = carry_out([10] * 8, [50] * 60, 1.0)
     assert together.num_switches >= 1
     assert together.now < 0.65 * alone.now
+
+
+@given(tails, tails)
+def test_an_engine_with_wrong_weights_only_gets_its_own_back(
+    base: list[int], rl: list[int]
+) -> None:
+    engines = carry_out(base, rl, 1.0, is_spoilt=True)
+    assert engines.num_switches in (0, 1, 2)
+    assert engines.may_switch == (engines.num_switches == 0)
