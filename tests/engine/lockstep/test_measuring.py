@@ -112,7 +112,8 @@ def test_all_numbers_are_the_oracles(
                     np.testing.assert_allclose(np.log(p[listed] / best_first), 0, atol=1e-4)
                     assert len(set(listed)) == len(listed) == 10
             for column, number in expected.items():
-                within = TOLERANCE if column == "js" else FLOAT32_MODEL
+                # A token that a model finds unlikely carries the rounding of its larger logits.
+                within = FLOAT32_MODEL * max(1.0, abs(number)) if column != "js" else TOLERANCE
                 assert abs(columns[column][row] - number) < within, (column, row)
             row += 1
     assert row == rows.num_rows
