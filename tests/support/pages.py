@@ -33,8 +33,12 @@ from tests.support.paths import ROOT
 from xsample.cli.main import commands
 
 # On these pages `xsample run` makes a report at its end; on others only `xsample report` makes one.
-WITH_REPORTS = ("get-started.md", "report-and-inspector.md")
-ROOMY = {"max_model_len": ENGINES["max_model_len"], "max_num_batched_tokens": 2048}
+WITH_REPORTS = ("cookbook.md", "get-started.md", "report-and-inspector.md")
+ROOMY = {
+    "max_model_len": ENGINES["max_model_len"],
+    "max_num_seqs": ENGINES["max_num_seqs"],
+    "max_num_batched_tokens": 2048,
+}
 
 
 def pages() -> list[Path]:

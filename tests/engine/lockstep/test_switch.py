@@ -190,9 +190,10 @@ def test_a_way_back_that_goes_wrong_gives_no_paired_phase(
     running: HelpfulPair, plan: Plan, store: RunStore
 ) -> None:
     running.do("base", spoil, load_the_wrong_folder, "base")
-    assert_same(carry_out(running, plan), of_plan(store, plan))
+    # In the first lease, where base is done before RL, else before the next paired phase.
     with pytest.raises(EngineError, match="base has other weights than when it was started"):
-        carry_out(running, plan)
+        for _ in range(2):
+            assert_same(carry_out(running, plan), of_plan(store, plan))
 
 
 def test_models_that_compute_otherwise_are_not_exchanged() -> None:
