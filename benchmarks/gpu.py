@@ -67,8 +67,14 @@ def steps(rehearse: bool) -> tuple[Step, ...]:
         for dtype, runner, number in (("bfloat16", "v2", "1"), ("bfloat16", "v1", "0"))
         if not (rehearse and runner == "v2")
     )
-    rivals = Step("against", ("benchmarks.against", "--rounds", "1"), seconds=240)
-    return (*floor, *paired, rivals)
+    # A batch that is a tenth as large: the slowest rival takes ten times as long as lock-step.
+    less = ("--batch", "8", "--sequences", "8") if rehearse else ()
+    embedded = ("--rounds", "1")
+    score = Step("score", ("benchmarks.score", *embedded), seconds=120)
+    switch_model = "embedded" if rehearse else "50m"
+    switch = Step("switch", ("benchmarks.idle", "--model", switch_model, *embedded), seconds=120)
+    rivals = Step("against", ("benchmarks.against", *embedded, *less), seconds=240)
+    return (*floor, *paired, score, switch, rivals)
 
 
 def main() -> None:

@@ -15,12 +15,14 @@ from __future__ import annotations
 import argparse
 import time
 from collections import defaultdict
+from dataclasses import replace
 
 from rich.table import Table
 
 from benchmarks.result import Result, machine, options, row, speed_up, spread
 from benchmarks.workload import Workload, add_options, make_workload
 from engine.lockstep.cluster import own_cluster
+from engine.lockstep.engine_pair import PairConfig
 from engine.lockstep.lease_runner import Completed, LeaseRunner
 
 CONTENDERS = {"with help": True, "without": False}
@@ -34,13 +36,19 @@ def main() -> None:
     chosen = parser.parse_args()
     workload = make_workload(chosen)
     with own_cluster(2):
-        pair = LeaseRunner(workload.config)
+        pair = LeaseRunner(_helpful(workload.config))
         try:
             pair.start()
             result = run(pair, workload, chosen)
         finally:
             pair.kill()
     result.publish([table(result)], chosen.json)
+
+
+def _helpful(config: PairConfig) -> PairConfig:
+    """The same pair, whose engines switch also where both are on one GPU and it saves nothing."""
+    workers = {policy: replace(own, idle_helps=True) for policy, own in config.workers.items()}
+    return replace(config, idle_helps=True, workers=workers)
 
 
 def run(pair: LeaseRunner, workload: Workload, chosen: argparse.Namespace) -> Result:
@@ -57,9 +65,22 @@ def run(pair: LeaseRunner, workload: Workload, chosen: argparse.Namespace) -> Re
         f"idle {chosen.model}",
         {name: value for name, value in vars(chosen).items() if name not in ("json", "models")}
         | {"tokens": sum(map(len, made["without"].values()))},
-        {f"{name}: seconds": spread(values) for name, values in seconds.items()},
+        {f"{name}: seconds": spread(values) for name, values in seconds.items()}
+        | {"a switch: seconds": spread(time_switches(pair, chosen.rounds))},
         {"with help / without": speed_up(seconds["without"], seconds["with help"])},
     )
+
+
+def time_switches(pair: LeaseRunner, rounds: int) -> list[float]:
+    """Seconds that an engine takes to load other weights and to prove them, there and back."""
+    seconds = []
+    for to in ("rl", "base") * rounds:
+        began = time.perf_counter()
+        pair.engines.begin_switch("base", to)
+        while pair.engines.is_busy:
+            pair.engines.next_message()
+        seconds.append(time.perf_counter() - began)
+    return seconds
 
 
 def carry_out(
@@ -86,6 +107,7 @@ def table(result: Result) -> Table:
     )
     for name in CONTENDERS:
         shown.add_row(name, *row(result.measured[f"{name}: seconds"]))
+    shown.add_row("a switch", *row(result.measured["a switch: seconds"], ".3f"))
     shown.add_row("with help / without", *row(result.ratios["with help / without"], ".3f"))
     return shown
 
