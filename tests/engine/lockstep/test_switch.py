@@ -27,6 +27,7 @@ from tests.support.engines import (
     assert_same,
     carry_out,
     connect,
+    less_on_v2,
     of_plan,
     plan_of,
     undisturbed,
@@ -103,7 +104,7 @@ def test_both_engines_carry_the_primary_and_give_its_tokens(
         running.do(policy, lambda worker: worker.num_requests) - num_stems for policy in POLICIES
     )
     assert helped + own == num_tails
-    assert min(helped, own) > num_tails // 5
+    assert min(helped, own) > less_on_v2(num_tails // 5, 0)  # there they are few
     running.engines.switch_back()
     assert running.engines.holds == {policy: policy for policy in POLICIES}
 

@@ -39,14 +39,14 @@ from engine.run.recorder import Recorder
 class NarratedPair(LeaseRunner):
     def __init__(self, config):
         super().__init__(config)
-        self._stream, self.engines.stream = self.engines.stream, self.note
+        self._begin, self.engines.begin = self.engines.begin, self.note
     def start(self, tell):
         print("*loading", flush=True)
         return super().start(tell)
-    def note(self, phases):
-        is_paired = any(phase.paired for phase, _ in phases.values())
-        self._phase = "*paired" if is_paired else "*solo"
-        return self._stream(phases)
+    def note(self, policy, phase, *more):
+        if phase:
+            self._phase = "*paired" if phase.paired else "*solo"
+        self._begin(policy, phase, *more)
     def run(self, jobs, rule):
         for event in super().run(jobs, rule):
             yield event
