@@ -34,7 +34,7 @@ def main() -> None:
     add_options(parser)
     parser.set_defaults(budget="1")
     chosen = parser.parse_args()
-    workload = make_workload(chosen)
+    workload = _of_one_primary(make_workload(chosen))
     with own_cluster(2):
         pair = LeaseRunner(_helpful(workload.config))
         try:
@@ -43,6 +43,12 @@ def main() -> None:
         finally:
             pair.kill()
     result.publish([table(result)], chosen.json)
+
+
+def _of_one_primary(workload: Workload) -> Workload:
+    """The jobs whose primary is that of the first one."""
+    forward = workload.jobs[0].forward
+    return replace(workload, jobs=[job for job in workload.jobs if job.forward == forward])
 
 
 def _helpful(config: PairConfig) -> PairConfig:
