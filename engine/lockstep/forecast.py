@@ -5,7 +5,7 @@ Everything is taken from what the pair has seen so far. Nothing here knows engin
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 # A switch is worth it from so many times its own seconds on. With n switches' worth of work left,
 # two engines need (n + 1) / 2 and another one for the way back, so it pays from 3 on.
@@ -22,28 +22,29 @@ class Forecast:
 
     switch_seconds: float
     """Seconds that an engine needs to load its twin's weights."""
-    _num_tokens: dict[str, int] = field(default_factory=dict)
-    _seconds: dict[str, float] = field(default_factory=dict)
-    _lengths: list[int] = field(default_factory=lambda: [0, 0])
+    _num_tokens: int = 0
+    _seconds: float = 0.0
+    _num_tails: int = 0
+    _tail_tokens: int = 0
 
     @classmethod
-    def before_any(cls, weight_bytes: int) -> Forecast:
+    def before_any(cls, checkpoint_bytes: int) -> Forecast:
         """The forecast of a pair that has not run.
 
         Args:
-            weight_bytes: Size of the weights that an engine loads onto one device.
+            checkpoint_bytes: Size of the checkpoint that an engine reads for it.
         """
-        return cls(weight_bytes / _FIRST_RATE)
+        return cls(checkpoint_bytes / _FIRST_RATE)
 
-    def note_tokens(self, engine: str, num_tokens: int, seconds: float) -> None:
-        """Learn that an engine has decided tokens in so many seconds."""
-        self._num_tokens[engine] = self._num_tokens.get(engine, 0) + num_tokens
-        self._seconds[engine] = self._seconds.get(engine, 0.0) + seconds
+    def note_tokens(self, num_tokens: int, seconds: float) -> None:
+        """Learn that one engine has decided tokens in so many seconds."""
+        self._num_tokens += num_tokens
+        self._seconds += seconds
 
     def note_lengths(self, num_sequences: int, num_tokens: int) -> None:
         """Learn the tokens that finished tails had in all."""
-        self._lengths[0] += num_sequences
-        self._lengths[1] += num_tokens
+        self._num_tails += num_sequences
+        self._tail_tokens += num_tokens
 
     def tail_tokens(self, num_tails: int, room: int) -> float:
         """Tokens that tails will have.
@@ -52,10 +53,9 @@ class Forecast:
             num_tails: How many tails.
             room: Tokens that they may have at most, in all.
         """
-        count, total = self._lengths
-        if count < _MIN_LENGTHS:
+        if self._num_tails < _MIN_LENGTHS:
             return room / 2
-        return min(num_tails * total / count, room)
+        return min(num_tails * self._tail_tokens / self._num_tails, room)
 
     def pays(self, num_tails: int, room: int) -> bool | None:
         """Whether an idle engine should take a share of tails that wait for the other engine.
@@ -67,8 +67,7 @@ class Forecast:
         Returns:
             None while no engine's speed is known.
         """
-        seconds = sum(self._seconds.values())
-        if not seconds:
+        if not self._seconds:
             return None
-        speed = sum(self._num_tokens.values()) / seconds
+        speed = self._num_tokens / self._seconds
         return self.tail_tokens(num_tails, room) > _WORTH * self.switch_seconds * speed

@@ -192,7 +192,7 @@ class LeaseRunner:
         for policy, message in self.engines.stream(dict.fromkeys(POLICIES, phase)):
             if isinstance(message, Decided):
                 if policy == "base":  # both engines decide the same tokens
-                    self._forecast.note_tokens(policy, message.num_tokens, message.seconds)
+                    self._forecast.note_tokens(message.num_tokens, message.seconds)
                     yield message
                 continue
             unmatched[policy].append(message)

@@ -99,7 +99,7 @@ class SoloPhase:
                 case Switched():
                     self._forecast.switch_seconds = message.seconds
                 case Decided():
-                    self._forecast.note_tokens(engine, message.num_tokens, message.seconds)
+                    self._forecast.note_tokens(message.num_tokens, message.seconds)
                     yield message
                 case Finished():
                     assert state.primary

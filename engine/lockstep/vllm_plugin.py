@@ -229,7 +229,7 @@ class SamplerCalls:
     def xsample_begin_measuring(self, targets: Targets) -> None:
         """Begin a phase that only measures."""
         global _measurer
-        sampler, runner = _the_sampler(), self.model_runner  # type: ignore[attr-defined]
+        sampler, runner = _the_sampler(), cast(Any, self).model_runner
         keeps = sampler.trace is not None
         _measurer = PrefillMeasurer(sampler.config, runner.max_num_reqs, keeps)
         _measurer.begin(targets)

@@ -24,7 +24,7 @@ def test_half_of_the_room_is_expected_until_lengths_are_known() -> None:
 
 def test_pays_where_what_is_left_takes_several_times_the_switch() -> None:
     forecast = Forecast(switch_seconds=10.0)
-    forecast.note_tokens("rl", 1000, 1.0)
+    forecast.note_tokens(1000, 1.0)
     assert forecast.pays(100, 2 * 39_000) is False
     assert forecast.pays(100, 2 * 41_000) is True
 
@@ -39,7 +39,7 @@ def test_more_work_or_a_faster_switch_never_speaks_against_help(
 ) -> None:
     def pays(tails: int, room: int, switch: float) -> bool:
         forecast = Forecast(switch)
-        forecast.note_tokens("base", tokens, took)
+        forecast.note_tokens(tokens, took)
         forecast.note_lengths(20, 20 * 50)
         return bool(forecast.pays(tails, room))
 

@@ -49,7 +49,7 @@ class HelpfulPair(KeptPair):
 
     def ready(self) -> None:
         self._forecast = Forecast(switch_seconds=0.0)
-        self._forecast.note_tokens("rl", 1000, 1.0)
+        self._forecast.note_tokens(1000, 1.0)
         fault, self.fault = self.fault, None
         self.do("base", spoil, fault, "rl")
 
